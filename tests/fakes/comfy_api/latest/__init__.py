@@ -1,0 +1,15 @@
+"""The V3 node API, as far as the nodes use it."""
+
+from abc import ABC, abstractmethod
+
+from . import io
+
+__all__ = ["ComfyExtension", "io"]
+
+
+class ComfyExtension(ABC):
+    async def on_load(self) -> None:
+        """Called by newer ComfyUI versions before `get_node_list`."""
+
+    @abstractmethod
+    async def get_node_list(self) -> list[type[io.ComfyNode]]: ...

@@ -1,0 +1,4 @@
+"""The base class of V3 nodes."""
+
+
+class ComfyNode: ...
