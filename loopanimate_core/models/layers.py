@@ -1,0 +1,286 @@
+"""The layers of LoopUNet: time embedding, resnet, attention, spatial and temporal transformer.
+
+Shape legend: N clips, F frames, C channels, H × W pixels of the feature map, T tokens of a condition.
+Feature maps are `[N*F, C, H, W]`, frames of one clip next to each other. Every layer is built from the
+`ops` namespace it is given (`torch.nn`, or another framework's casting and streaming version of it) and
+no layer but those leaves holds a parameter or a buffer.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MAX_ATTENTION_ROWS = (
+    65_535  # CUDA kernels put the batch of an attention call on a grid axis of this limit
+)
+
+
+def sinusoid(positions: Tensor, channels: int) -> Tensor:
+    """Return `[P, channels]`: `sin` in even and `cos` in odd channels (Vaswani et al. 2017, Section 3.5).
+
+    AnimateDiff's position table is this function at 0, 1, 2, …; it was never trained, so any length is exact.
+    """
+    rates = torch.exp(
+        torch.arange(0, channels, 2, device=positions.device) * (-math.log(10_000.0) / channels)
+    )
+    angles = positions[:, None].float() * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+
+
+def split_frames(x: Tensor, frames: int) -> Tensor:
+    """`[N*F, ...] -> [N, F, ...]`."""
+    return x.unflatten(0, (-1, frames))
+
+
+class TimeEmbedding(nn.Module):
+    """Timestep `[N]` to embedding `[N, 4*C]`."""
+
+    def __init__(self, channels: int, ops: Any, factory: dict[str, Any]) -> None:
+        super().__init__()
+        self.channels = channels
+        self.linear_1 = ops.Linear(channels, 4 * channels, **factory)
+        self.linear_2 = ops.Linear(4 * channels, 4 * channels, **factory)
+
+    def forward(self, timestep: Tensor, dtype: torch.dtype) -> Tensor:
+        half = self.channels // 2
+        rates = torch.exp(torch.arange(half, device=timestep.device) * (-math.log(10_000.0) / half))
+        angles = timestep[:, None].float() * rates
+        waves = torch.cat([angles.cos(), angles.sin()], dim=-1).to(dtype)
+        return self.linear_2(F.silu(self.linear_1(waves)))
+
+
+class ResnetBlock(nn.Module):
+    """Two convolutions with the time embedding between them; frames are independent."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, time_channels: int, groups: int, eps: float,
+        ops: Any, factory: dict[str, Any],
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.norm1 = ops.GroupNorm(groups, in_channels, eps=eps, **factory)
+        self.conv1 = ops.Conv2d(in_channels, out_channels, 3, padding=1, **factory)
+        self.time_emb_proj = ops.Linear(time_channels, out_channels, **factory)
+        self.norm2 = ops.GroupNorm(groups, out_channels, eps=eps, **factory)
+        self.conv2 = ops.Conv2d(out_channels, out_channels, 3, padding=1, **factory)
+        self.conv_shortcut = (
+            None
+            if in_channels == out_channels
+            else ops.Conv2d(in_channels, out_channels, 1, **factory)
+        )
+
+    def forward(self, x: Tensor, time: Tensor, frames: int) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        shift = self.time_emb_proj(F.silu(time))  # once per clip, not per frame
+        h = (split_frames(h, frames) + shift[:, None, :, None, None]).flatten(0, 1)
+        h = self.conv2(F.silu(self.norm2(h)))
+        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class Attention(nn.Module):
+    """Multi-head attention over `[B, L, C]`; `condition_channels` makes it read another sequence."""
+
+    def __init__(
+        self, channels: int, heads: int, ops: Any, factory: dict[str, Any],
+        condition_channels: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.heads = heads
+        source = condition_channels or channels
+        self.to_q = ops.Linear(channels, channels, bias=False, **factory)
+        self.to_k = ops.Linear(source, channels, bias=False, **factory)
+        self.to_v = ops.Linear(source, channels, bias=False, **factory)
+        self.to_out = nn.ModuleList([ops.Linear(channels, channels, **factory)])
+
+    def keys_values(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Project `[B, T, D]` to keys and values `[B, heads, T, C/heads]` (Eq. 14, 15)."""
+        return self._split(self.to_k(condition)), self._split(self.to_v(condition))
+
+    def attend(self, x: Tensor, keys_values: tuple[Tensor, Tensor]) -> Tensor:
+        """softmax(Q·Kᵀ/√d)·V for queries from `x [B, L, C]` (Eq. 12, 13)."""
+        query = self._split(self.to_q(x))
+        out = F.scaled_dot_product_attention(query, *keys_values)
+        return self.to_out[0](out.transpose(1, 2).flatten(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attend(x, self.keys_values(x))
+
+    def one_token(self, condition: Tensor) -> Tensor:
+        """Attention to one token: softmax over one key is 1, so no query is needed. `[B, 1, C]`."""
+        return self.to_out[0](self.to_v(condition))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class GEGLU(nn.Module):
+    def __init__(self, channels: int, hidden: int, ops: Any, factory: dict[str, Any]) -> None:
+        super().__init__()
+        self.proj = ops.Linear(channels, 2 * hidden, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    def __init__(self, channels: int, ops: Any, factory: dict[str, Any]) -> None:
+        super().__init__()
+        # diffusers numbers a dropout as net.1; it has no parameters and we have no use for it
+        self.net = nn.ModuleDict(
+            {
+                "0": GEGLU(channels, 4 * channels, ops, factory),
+                "2": ops.Linear(4 * channels, channels, **factory),
+            }
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net["2"](self.net["0"](x))
+
+
+class TransformerBlock(nn.Module):
+    """Norms, two attentions and a feed-forward net. `condition_channels=None`: both are self-attention."""
+
+    def __init__(
+        self, channels: int, heads: int, ops: Any, factory: dict[str, Any],
+        condition_channels: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.norm1 = ops.LayerNorm(channels, **factory)
+        self.attn1 = Attention(channels, heads, ops, factory)
+        self.norm2 = ops.LayerNorm(channels, **factory)
+        self.attn2 = Attention(channels, heads, ops, factory, condition_channels)
+        self.norm3 = ops.LayerNorm(channels, **factory)
+        self.ff = FeedForward(channels, ops, factory)
+
+
+class Condition:
+    """What a part of the network reads by cross-attention: embeddings `[N, T, D]`, or nothing.
+
+    `keys_values` may hold projections made earlier, one entry per attention layer that reads them.
+    """
+
+    def __init__(
+        self, embeds: Tensor | None, *, one_token: bool = True, fold_frames: bool = True
+    ) -> None:
+        self.embeds = embeds
+        self.one_token = one_token and embeds is not None and embeds.shape[1] == 1
+        self.fold_frames = fold_frames
+        self.keys_values: dict[Attention, tuple[Tensor, Tensor]] = {}
+
+    def repeat(self, branches: int) -> Condition:
+        """The same condition for each of several guidance branches (branch-major rows)."""
+        if branches == 1 or self.embeds is None:
+            return self
+        return Condition(
+            self.embeds.repeat(branches, 1, 1),
+            one_token=self.one_token,
+            fold_frames=self.fold_frames,
+        )
+
+
+class SpatialTransformer(nn.Module):
+    """Self-attention within a frame, cross-attention to the part's condition (MITDF), feed-forward."""
+
+    def __init__(
+        self, channels: int, heads: int, groups: int, condition_channels: int,
+        ops: Any, factory: dict[str, Any],
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.norm = ops.GroupNorm(groups, channels, eps=1e-6, **factory)
+        self.proj_in = ops.Conv2d(channels, channels, 1, **factory)
+        self.transformer_blocks = nn.ModuleList(
+            [TransformerBlock(channels, heads, ops, factory, condition_channels)]
+        )
+        self.proj_out = ops.Conv2d(channels, channels, 1, **factory)
+
+    def forward(self, x: Tensor, condition: Condition, frames: int) -> Tensor:
+        height = x.shape[2]
+        h = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)  # [N*F, H*W, C]
+        for block in self.transformer_blocks:
+            h = h + block.attn1(block.norm1(h))
+            h = h + self._cross_attention(block, h, condition, frames)
+            h = h + block.ff(block.norm3(h))
+        h = h.transpose(1, 2).unflatten(2, (height, -1))
+        return self.proj_out(h) + x
+
+    @staticmethod
+    def _cross_attention(
+        block: Any, h: Tensor, condition: Condition, frames: int
+    ) -> Tensor | float:
+        embeds, attention = condition.embeds, block.attn2
+        if embeds is None:
+            return 0.0
+        if condition.one_token:
+            return attention.one_token(embeds).repeat_interleave(frames, dim=0)
+        keys_values = condition.keys_values.get(attention) or attention.keys_values(embeds)
+        query = block.norm2(h)
+        if condition.fold_frames:  # the frames of a clip are more queries of one batch row
+            query = query.unflatten(0, (-1, frames)).flatten(1, 2)
+            return attention.attend(query, keys_values).unflatten(1, (frames, -1)).flatten(0, 1)
+        repeated = tuple(part.repeat_interleave(frames, dim=0) for part in keys_values)
+        return attention.attend(query, repeated)
+
+
+class MotionModule(nn.Module):
+    """TEMM: two self-attentions over the frames at every pixel, with positions, and a feed-forward net."""
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        groups: int,
+        norm_scope: str,
+        ops: Any,
+        factory: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.norm_scope = norm_scope
+        self.norm = ops.GroupNorm(groups, channels, eps=1e-6, **factory)
+        self.proj_in = ops.Linear(channels, channels, **factory)
+        self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, heads, ops, factory)])
+        self.proj_out = ops.Linear(channels, channels, **factory)
+
+    def forward(self, x: Tensor, frames: int, chunk_pixels: int | None = None) -> Tensor:
+        height, width = x.shape[2:]
+        h = self._norm(x, frames)
+        h = split_frames(h, frames).flatten(3).permute(0, 3, 1, 2).flatten(0, 1)  # [N*H*W, F, C]
+        rows = min(chunk_pixels or MAX_ATTENTION_ROWS, MAX_ATTENTION_ROWS)
+        h = (
+            torch.cat([self._over_time(part) for part in h.split(rows)])
+            if len(h) > rows
+            else self._over_time(h)
+        )
+        h = h.unflatten(0, (-1, height * width)).permute(0, 2, 3, 1)  # [N, F, C, H*W]
+        return x + h.reshape(x.shape[0], -1, height, width)
+
+    def _norm(self, x: Tensor, frames: int) -> Tensor:
+        if self.norm_scope == "per_frame":
+            return self.norm(x)
+        return self.norm(split_frames(x, frames).transpose(1, 2)).transpose(1, 2).flatten(0, 1)
+
+    def _over_time(self, h: Tensor) -> Tensor:
+        positions = sinusoid(torch.arange(h.shape[1], device=h.device), h.shape[2]).to(h.dtype)
+        h = self.proj_in(h)
+        for block in self.transformer_blocks:
+            h = h + block.attn1(block.norm1(h) + positions)
+            h = h + block.attn2(block.norm2(h) + positions)
+            h = h + block.ff(block.norm3(h))
+        return self.proj_out(h)
+
+
+class Resample(nn.Module):
+    """Half (`stride=2`) or double the size; doubling goes to the exact size of the skip it will meet."""
+
+    def __init__(self, channels: int, stride: int, ops: Any, factory: dict[str, Any]) -> None:
+        super().__init__()
+        self.conv = ops.Conv2d(channels, channels, 3, stride=stride, padding=1, **factory)
+
+    def forward(self, x: Tensor, size: torch.Size | None = None) -> Tensor:
+        if size is not None:
+            x = F.interpolate(x, size=size, mode="nearest")
+        return self.conv(x)

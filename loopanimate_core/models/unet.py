@@ -1,0 +1,327 @@
+"""LoopUNet: the denoising network of LoopAnimate.
+
+A Stable Diffusion 1.x UNet with nine input channels (Eq. 11), image embeddings read in the down blocks
+and text in the middle and up blocks (MITDF, Eq. 12-15), and a temporal transformer after every layer
+(TEMM). Parameter names are those of diffusers' `UNetMotionModel`, so its checkpoints, AnimateDiff's
+motion modules and kohya LoRAs map onto it without tables.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..errors import LoopAnimateError
+from .layers import (
+    Condition,
+    MotionModule,
+    Resample,
+    ResnetBlock,
+    SpatialTransformer,
+    TimeEmbedding,
+    split_frames,
+)
+
+CONDITIONS = ("image", "text", "none")
+NORM_SCOPES = ("per_frame", "clip")
+
+
+@dataclass(frozen=True)
+class LoopUNetConfig:
+    """Sizes of the network; the defaults are Stable Diffusion 1.x with AnimateDiff v1 motion modules.
+
+    `routing` says what the cross-attention of the down, middle and up blocks reads (rows of Table 4).
+    `norm_scope` is the extent of the motion modules' group statistics: `per_frame` as AnimateDiff's own
+    code, `clip` as diffusers. `max_positions` is TEMM's longest clip in frames.
+    """
+
+    in_channels: int = 9
+    out_channels: int = 4
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    layers_per_block: int = 2
+    cross_attention_dim: int = 768
+    num_attention_heads: int = 8
+    motion_num_attention_heads: int = 8
+    norm_num_groups: int = 32
+    norm_eps: float = 1e-5
+    max_positions: int = 36
+    routing: tuple[str, str, str] = ("image", "text", "text")
+    norm_scope: str = "per_frame"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "block_out_channels", tuple(self.block_out_channels))
+        object.__setattr__(self, "routing", tuple(self.routing))
+        if len(self.routing) != 3 or any(name not in CONDITIONS for name in self.routing):
+            raise LoopAnimateError(
+                f"routing is {self.routing}; it needs three of {', '.join(CONDITIONS)} for down, middle and up"
+            )
+        if self.norm_scope not in NORM_SCOPES:
+            raise LoopAnimateError(
+                f"norm_scope is {self.norm_scope!r}; choose one of {', '.join(NORM_SCOPES)}"
+            )
+        for channels in self.block_out_channels:
+            for divisor in (
+                self.norm_num_groups,
+                self.num_attention_heads,
+                self.motion_num_attention_heads,
+            ):
+                if channels % divisor:
+                    raise LoopAnimateError(
+                        f"a block of {channels} channels cannot be divided by {divisor}"
+                    )
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> LoopUNetConfig:
+        names = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - names):
+            raise LoopAnimateError(
+                f"unknown UNet setting {unknown[0]!r}; known are {', '.join(sorted(names))}"
+            )
+        return cls(**values)
+
+
+@dataclass
+class SpeedUps:
+    """Exact shortcuts; each can be switched off to compare it with the plain form.
+
+    one_token:   attention to a single image token is `to_out(to_v(c))`.
+    fold_frames: keys and values of a condition are made once per clip, its frames are more queries.
+    shared_down: guidance branches that differ only in the text share the down path, which never sees it.
+    """
+
+    one_token: bool = True
+    fold_frames: bool = True
+    shared_down: bool = True
+
+
+class Block(nn.Module):
+    """One resolution: layers of resnet, spatial transformer (not in all blocks) and motion module."""
+
+    def __init__(
+        self, resnet_channels: list[tuple[int, int]], attention: bool, motion: bool, config: LoopUNetConfig,
+        ops: Any, factory: dict[str, Any],
+    ) -> None:  # fmt: skip
+        super().__init__()
+        groups, out = config.norm_num_groups, resnet_channels[-1][1]
+        time_channels = 4 * config.block_out_channels[0]
+        self.resnets = nn.ModuleList(
+            ResnetBlock(a, b, time_channels, groups, config.norm_eps, ops, factory)
+            for a, b in resnet_channels
+        )
+        layers = len(resnet_channels) if motion else len(resnet_channels) - 1
+        self.attentions = nn.ModuleList(
+            SpatialTransformer(
+                out, config.num_attention_heads, groups, config.cross_attention_dim, ops, factory
+            )
+            for _ in range(layers if attention else 0)
+        )
+        self.motion_modules = nn.ModuleList(
+            MotionModule(
+                out, config.motion_num_attention_heads, groups, config.norm_scope, ops, factory
+            )
+            for _ in range(layers if motion else 0)
+        )
+
+
+class LoopUNet(nn.Module):
+    """See the module docstring. `ops` supplies Conv2d, Linear, GroupNorm and LayerNorm.
+
+    Attributes:
+        speedups: which exact shortcuts are taken.
+        gradient_checkpointing: recompute every resnet, spatial transformer and motion module in backward.
+        chunk_frames: run spatial layers on this many frames at a time; None = all.
+        chunk_pixels: run temporal layers on this many pixels at a time; None = all.
+    """
+
+    def __init__(
+        self, config: LoopUNetConfig, *, dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None, ops: Any = nn,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.config = config
+        self.speedups = SpeedUps()
+        self.gradient_checkpointing = False
+        self.chunk_frames: int | None = None
+        self.chunk_pixels: int | None = None
+
+        factory = {"dtype": dtype, "device": device}
+        channels, layers = config.block_out_channels, config.layers_per_block
+        last = len(channels) - 1
+        self.conv_in = ops.Conv2d(config.in_channels, channels[0], 3, padding=1, **factory)
+        self.time_embedding = TimeEmbedding(channels[0], ops, factory)
+
+        self.down_blocks = nn.ModuleList()
+        skip_channels = [channels[0]]
+        for level, out in enumerate(channels):
+            before = channels[max(level - 1, 0)]
+            pairs = [(before if i == 0 else out, out) for i in range(layers)]
+            block = Block(pairs, level < last, True, config, ops, factory)
+            skip_channels += [out] * layers
+            if level < last:
+                block.downsamplers = nn.ModuleList([Resample(out, 2, ops, factory)])
+                skip_channels.append(out)
+            self.down_blocks.append(block)
+
+        middle = [(channels[-1], channels[-1])] * 2
+        self.mid_block = Block(middle, True, False, config, ops, factory)
+
+        self.up_blocks = nn.ModuleList()
+        before = channels[-1]
+        for level in reversed(range(len(channels))):
+            out = channels[level]
+            pairs = [
+                ((before if i == 0 else out) + skip_channels.pop(), out) for i in range(layers + 1)
+            ]
+            block = Block(pairs, level < last, True, config, ops, factory)
+            if level > 0:
+                block.upsamplers = nn.ModuleList([Resample(out, 1, ops, factory)])
+            self.up_blocks.append(block)
+            before = out
+
+        self.conv_norm_out = ops.GroupNorm(
+            config.norm_num_groups, channels[0], eps=config.norm_eps, **factory
+        )
+        self.conv_out = ops.Conv2d(channels[0], config.out_channels, 3, padding=1, **factory)
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        image_embeds: Tensor,
+        text_embeds: Tensor | Condition,
+    ) -> Tensor:
+        """Predict the noise (or velocity) of a noisy clip.
+
+        Args:
+            sample: `[N, 9, F, h, w]`, the condition Z_C of Eq. 11.
+            timestep: scalar or `[N]`.
+            image_embeds: `[N, T_i, D]`, or `[G*N, T_i, D]` when the branches see different pictures.
+            text_embeds: `[G*N, T_t, D]` for G guidance branches (all rows of branch 0 first), or what
+                `prepare_text` made of them.
+
+        Returns:
+            `[G*N, 4, F, h, w]`.
+
+        Raises:
+            LoopAnimateError: more frames than the model has positions.
+        """
+        clips, _, frames, height, width = sample.shape
+        if frames > self.config.max_positions:
+            raise LoopAnimateError(
+                f"{frames} frames in one window; this model has positions for 1 to {self.config.max_positions}"
+            )
+        text = text_embeds if isinstance(text_embeds, Condition) else self._condition(text_embeds)
+        image = self._condition(image_embeds)
+        assert text.embeds is not None
+        branches = text.embeds.shape[0] // clips
+        timestep = timestep.expand(clips)
+        if branches > 1 and not self._down_path_is_shared(image_embeds, clips):
+            sample, timestep = sample.repeat(branches, 1, 1, 1, 1), timestep.repeat(branches)
+            image = image if image_embeds.shape[0] > clips else image.repeat(branches)
+            branches = 1
+        sources = {"image": image, "text": text, "none": Condition(None)}
+        down, middle, up = (sources[name] for name in self.config.routing)
+
+        time = self.time_embedding(timestep, sample.dtype)
+        x = sample.transpose(1, 2).flatten(0, 1)  # [N*F, 9, h, w]
+        x = self.conv_in(x)
+        skips = [x]
+        for block in self.down_blocks:
+            for i, resnet in enumerate(block.resnets):
+                x = self._spatial(resnet, x, time, frames)
+                if block.attentions:
+                    x = self._spatial(block.attentions[i], x, down, frames)
+                x = self._temporal(block.motion_modules[i], x, frames)
+                skips.append(x)
+            if hasattr(block, "downsamplers"):
+                x = block.downsamplers[0](x)
+                skips.append(x)
+
+        x, time = x.repeat(branches, 1, 1, 1), time.repeat(branches, 1)  # branches part here
+        if middle is image:
+            middle = image.repeat(branches)
+        if up is image:
+            up = image.repeat(branches)
+        x = self._spatial(self.mid_block.resnets[0], x, time, frames)
+        x = self._spatial(self.mid_block.attentions[0], x, middle, frames)
+        x = self._spatial(self.mid_block.resnets[1], x, time, frames)
+
+        for block in self.up_blocks:
+            for i, resnet in enumerate(block.resnets):
+                x = torch.cat([x, skips.pop().repeat(branches, 1, 1, 1)], dim=1)
+                x = self._spatial(resnet, x, time, frames)
+                if block.attentions:
+                    x = self._spatial(block.attentions[i], x, up, frames)
+                x = self._temporal(block.motion_modules[i], x, frames)
+            if hasattr(block, "upsamplers"):
+                x = block.upsamplers[0](x, size=skips[-1].shape[2:])
+
+        x = self.conv_out(F.silu(self.conv_norm_out(x)))
+        return split_frames(x, frames).transpose(1, 2)
+
+    def prepare_text(self, text_embeds: Tensor) -> Condition:
+        """Project `[G*N, T, D]` to the keys and values of every layer that reads text: once per prompt."""
+        condition = self._condition(text_embeds)
+        if not condition.one_token:
+            for part, source in zip(
+                (self.down_blocks, [self.mid_block], self.up_blocks),
+                self.config.routing,
+                strict=True,
+            ):
+                for attention in (
+                    a for block in part for a in block.attentions if source == "text"
+                ):
+                    cross = attention.transformer_blocks[0].attn2
+                    condition.keys_values[cross] = cross.keys_values(text_embeds)
+        return condition
+
+    def zero_motion(self) -> None:
+        """Zero the last layer of every motion module: training starts from independent frames (AnimateDiff)."""
+        for block in [*self.down_blocks, *self.up_blocks]:
+            for motion in block.motion_modules:
+                nn.init.zeros_(motion.proj_out.weight)
+                nn.init.zeros_(motion.proj_out.bias)
+
+    def _condition(self, embeds: Tensor) -> Condition:
+        return Condition(
+            embeds, one_token=self.speedups.one_token, fold_frames=self.speedups.fold_frames
+        )
+
+    def _down_path_is_shared(self, image_embeds: Tensor, clips: int) -> bool:
+        return (
+            self.speedups.shared_down
+            and self.config.routing[0] != "text"
+            and image_embeds.shape[0] == clips
+        )
+
+    def _spatial(
+        self, layer: nn.Module, x: Tensor, condition: Tensor | Condition, frames: int
+    ) -> Tensor:
+        """Run a layer that treats frames alone, in chunks of frames where memory is short."""
+        chunk = self.chunk_frames
+        if chunk is None or chunk >= frames:
+            return self._run(layer, x, condition, frames)
+        parts = split_frames(x, frames).split(chunk, dim=1)
+        out = [
+            split_frames(self._run(layer, p.flatten(0, 1), condition, p.shape[1]), p.shape[1])
+            for p in parts
+        ]
+        return torch.cat(out, dim=1).flatten(0, 1)
+
+    def _temporal(self, layer: nn.Module, x: Tensor, frames: int) -> Tensor:
+        return self._run(layer, x, frames, self.chunk_pixels)
+
+    def _run(self, layer: Callable[..., Tensor], *args: Any) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpoint(layer, *args, use_reentrant=False, preserve_rng_state=False)  # type: ignore[return-value]
+        return layer(*args)
