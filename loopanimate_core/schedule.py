@@ -1,0 +1,83 @@
+"""Noise schedules, and the samplers that walk them (from diffusers)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .errors import LoopAnimateError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BETA_SCHEDULES = ("linear", "scaled_linear")
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The noise schedule a model was trained on. It belongs to the weights, not to the sampler.
+
+    `scaled_linear` is Stable Diffusion's, `linear` AnimateDiff's (ComfyUI swaps the two names).
+    """
+
+    beta_schedule: str = "scaled_linear"
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    num_train_timesteps: int = 1000
+    prediction_type: str = "epsilon"
+
+    def __post_init__(self) -> None:
+        for name, legal in (
+            ("beta_schedule", BETA_SCHEDULES),
+            ("prediction_type", PREDICTION_TYPES),
+        ):
+            if getattr(self, name) not in legal:
+                raise LoopAnimateError(
+                    f"{name} is {getattr(self, name)!r}; choose one of {', '.join(legal)}"
+                )
+
+
+def alphas_cumprod(config: ScheduleConfig) -> Tensor:
+    """ᾱ_t of Eq. 1, `[num_train_timesteps]` float32."""
+    import torch
+
+    ends, count = (config.beta_start, config.beta_end), config.num_train_timesteps
+    if config.beta_schedule == "linear":
+        betas = torch.linspace(*ends, count, dtype=torch.float64)
+    else:
+        betas = torch.linspace(ends[0] ** 0.5, ends[1] ** 0.5, count, dtype=torch.float64) ** 2
+    return (1 - betas).cumprod(0).float()
+
+
+# name: (class in diffusers, its settings). DPM++ 2M with uniform log-SNR spacing (`lu`) needs the fewest
+# steps for the same error; spacing matters more than the solver.
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "dpmpp_2m_lu": ("DPMSolverMultistepScheduler", {"use_lu_lambdas": True}),
+    "dpmpp_2m_karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    "unipc": ("UniPCMultistepScheduler", {"use_karras_sigmas": True}),
+    "euler": ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}),
+    "euler_ancestral": ("EulerAncestralDiscreteScheduler", {"timestep_spacing": "trailing"}),
+    "ddim": (
+        "DDIMScheduler",
+        {"clip_sample": False, "set_alpha_to_one": False, "timestep_spacing": "trailing"},
+    ),
+    "lcm": ("LCMScheduler", {"clip_sample": False}),
+}
+
+
+def make_scheduler(name: str, config: ScheduleConfig) -> Any:
+    """A diffusers scheduler by our name for it, on the model's own noise schedule."""
+    if name not in SCHEDULERS:
+        raise LoopAnimateError(f"unknown scheduler {name!r}; choose one of {', '.join(SCHEDULERS)}")
+    import diffusers.schedulers as schedulers
+
+    class_name, settings = SCHEDULERS[name]
+    return getattr(schedulers, class_name)(
+        num_train_timesteps=config.num_train_timesteps,
+        beta_start=config.beta_start,
+        beta_end=config.beta_end,
+        beta_schedule=config.beta_schedule,
+        prediction_type=config.prediction_type,
+        **settings,
+    )
