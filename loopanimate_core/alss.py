@@ -100,7 +100,7 @@ def _completions(f: int, stride: int, steps: tuple[int, ...], strict: bool) -> l
     table[moves] = {length: 1}
     for j in reversed(range(moves)):
         for gone in range(length + 1):
-            mirrored = strict and 0 < j and gone == stride * j
+            mirrored = strict and j > 0 and gone == stride * j
             ways = sum(table[j + 1].get(gone + step, 0) for step in steps)
             if ways and not mirrored:
                 table[j][gone] = ways

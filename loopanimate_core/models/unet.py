@@ -215,7 +215,7 @@ class LoopUNet(nn.Module):
         Raises:
             LoopAnimateError: more frames than the model has positions.
         """
-        clips, _, frames, height, width = sample.shape
+        clips, _, frames = sample.shape[:3]
         if frames > self.config.max_positions:
             raise LoopAnimateError(
                 f"{frames} frames in one window; this model has positions for 1 to {self.config.max_positions}"
