@@ -1,0 +1,249 @@
+"""LoopUNet against diffusers' UNetMotionModel, and every speed-up against its plain form."""
+
+import copy
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from loopanimate_core import LoopAnimateError, LoopUNet, LoopUNetConfig
+
+SIZES: dict[str, Any] = {
+    "block_out_channels": (16, 24, 32),
+    "layers_per_block": 1,
+    "cross_attention_dim": 12,
+    "num_attention_heads": 2,
+    "motion_num_attention_heads": 2,
+    "norm_num_groups": 4,
+}
+ROUTINGS = [  # the five rows of Table 4: down, middle, up
+    ("image", "text", "text"),
+    ("text", "image", "text"),
+    ("image", "image", "text"),
+    ("none", "text", "text"),
+    ("image", "text", "none"),
+]
+
+
+def make_unet(**settings: Any) -> LoopUNet:
+    torch.manual_seed(0)
+    return LoopUNet(LoopUNetConfig(**{**SIZES, **settings})).eval()
+
+
+@pytest.fixture
+def unet() -> LoopUNet:
+    return make_unet()
+
+
+def inputs(clips: int = 2, frames: int = 5, branches: int = 1) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(1)
+    return (
+        torch.randn(clips, 9, frames, 8, 8, generator=generator),
+        torch.tensor([3.0, 700.0])[:clips],
+        torch.randn(clips, 1, 12, generator=generator),
+        torch.randn(clips * branches, 4, 12, generator=generator),
+    )
+
+
+def relative_error(a: Tensor, b: Tensor) -> float:
+    return ((a - b).norm() / b.norm()).item()
+
+
+def diffusers_twin(unet: LoopUNet) -> Any:
+    from diffusers.models.unets.unet_motion_model import UNetMotionModel
+
+    levels = len(unet.config.block_out_channels) - 1
+    twin = UNetMotionModel(
+        in_channels=9,
+        down_block_types=("CrossAttnDownBlockMotion",) * levels + ("DownBlockMotion",),
+        up_block_types=("UpBlockMotion",) + ("CrossAttnUpBlockMotion",) * levels,
+        use_motion_mid_block=False,
+        motion_max_seq_length=36,
+        **SIZES,
+    )
+    missing, unexpected = twin.load_state_dict(unet.state_dict(), strict=False)
+    assert not unexpected and all(key.endswith("pos_embed.pe") for key in missing)
+    return twin.eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layers_per_block", [1, 2])
+def test_equals_diffusers_with_the_same_weights(
+    layers_per_block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SIZES, "layers_per_block", layers_per_block)
+    unet = make_unet(routing=("text",) * 3, norm_scope="clip")
+    sample, timestep, image, text = inputs()
+    expected = diffusers_twin(unet)(sample, timestep, text.repeat_interleave(5, 0)).sample
+    assert relative_error(unet(sample, timestep, image, text), expected) < 1e-5
+
+
+@torch.no_grad()
+def test_odd_latent_sizes_run(unet: LoopUNet) -> None:
+    _, timestep, image, text = inputs()
+    assert unet(torch.randn(2, 9, 5, 7, 9), timestep, image, text).shape == (2, 4, 5, 7, 9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("routing", ROUTINGS, ids="-".join)
+def test_routing_decides_what_each_part_reads(routing: tuple[str, str, str]) -> None:
+    unet = make_unet(routing=routing)
+    sample, timestep, image, text = inputs()
+    reads: dict[str, set[str]] = {"image": set(), "text": set()}
+    base = record_attention(unet, sample, timestep, image, text)
+    for source, changed in (
+        ("image", record_attention(unet, sample, timestep, image + 1, text)),
+        ("text", record_attention(unet, sample, timestep, image, text + 1)),
+    ):
+        # a later part also sees changes that come through the features: look at the first that differs
+        reads[source] = {part for part in base if not torch.equal(base[part], changed[part])}
+    order = ("down", "mid", "up")
+    for source in reads:
+        first = next(
+            (part for part, name in zip(order, routing, strict=True) if name == source), None
+        )
+        expected = set(order[order.index(first) :]) if first else set()
+        assert reads[source] == expected
+
+
+def record_attention(unet: LoopUNet, *args: Tensor) -> dict[str, Tensor]:
+    outputs: dict[str, Tensor] = {}
+
+    def keep(part: str) -> Any:
+        return lambda module, arguments, output: outputs.__setitem__(part, output)
+
+    layers = {
+        "down": unet.down_blocks[-1].motion_modules[-1],
+        "mid": unet.mid_block.resnets[1],
+        "up": unet.up_blocks[-1].motion_modules[-1],
+    }
+    hooks = [layer.register_forward_hook(keep(part)) for part, layer in layers.items()]
+    unet(*args)
+    for hook in hooks:
+        hook.remove()
+    return outputs
+
+
+@torch.no_grad()
+def test_text_leaves_every_down_block_bit_identical(unet: LoopUNet) -> None:
+    sample, timestep, image, text = inputs()
+    seen: list[list[Tensor]] = [[], []]
+    for run, embeds in enumerate((text, text.flip(0) * 3)):
+        hooks = [
+            block.motion_modules[-1].register_forward_hook(
+                lambda module, arguments, output, run=run: seen[run].append(output)
+            )
+            for block in unet.down_blocks
+        ]
+        unet(sample, timestep, image, embeds)
+        for hook in hooks:
+            hook.remove()
+    assert len(seen[0]) == 3
+    assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("speedup", ["one_token", "fold_frames", "shared_down"])
+def test_each_speedup_equals_its_plain_form(unet: LoopUNet, speedup: str) -> None:
+    arguments = inputs(branches=2)
+    fast = unet(*arguments)
+    unet.speedups = dataclasses.replace(unet.speedups, **{speedup: False})
+    assert fast.shape[0] == 4
+    assert relative_error(fast, unet(*arguments)) < 1e-5
+
+
+@torch.no_grad()
+def test_prepared_text_equals_text(unet: LoopUNet) -> None:
+    sample, timestep, image, text = inputs(branches=2)
+    plain = unet(sample, timestep, image, text)
+    prepared = unet.prepare_text(text)
+    assert (
+        len(prepared.keys_values) == 1 + 2 * 2
+    )  # the middle block and two layers in two up blocks
+    assert torch.equal(unet(sample, timestep, image, prepared), plain)
+
+
+@torch.no_grad()
+def test_guidance_branches_equal_separate_calls(unet: LoopUNet) -> None:
+    sample, timestep, image, text = inputs(branches=2)
+    together = unet(sample, timestep, image, text)
+    apart = torch.cat([unet(sample, timestep, image, part) for part in text.split(2)])
+    assert relative_error(together, apart) < 1e-5
+    other_image = torch.cat([image, -image])  # branches with different pictures share nothing
+    apart = torch.cat(
+        [
+            unet(sample, timestep, i, t)
+            for i, t in zip(other_image.split(2), text.split(2), strict=True)
+        ]
+    )
+    assert relative_error(unet(sample, timestep, other_image, text), apart) < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("chunk_frames", "chunk_pixels"), [(1, None), (2, None), (None, 7), (3, 64)]
+)
+def test_chunks_change_nothing(
+    unet: LoopUNet, chunk_frames: int | None, chunk_pixels: int | None
+) -> None:
+    arguments = inputs(branches=2)
+    whole = unet(*arguments)
+    unet.chunk_frames, unet.chunk_pixels = chunk_frames, chunk_pixels
+    assert relative_error(unet(*arguments), whole) < 1e-5
+
+
+def test_checkpointing_gives_bit_equal_gradients(unet: LoopUNet) -> None:
+    twin = copy.deepcopy(unet)
+    twin.gradient_checkpointing = True
+    for model in (unet, twin):
+        model(*inputs()).square().mean().backward()
+    for (name, a), b in zip(unet.named_parameters(), twin.parameters(), strict=True):
+        if a.grad is None:  # with one image token the queries of the down blocks take no part
+            assert b.grad is None and "down_blocks" in name, name
+        else:
+            assert b.grad is not None and torch.equal(a.grad, b.grad), name
+
+
+def test_frames_are_independent_but_for_the_motion_modules(unet: LoopUNet) -> None:
+    unet.zero_motion()
+    sample, timestep, image, text = inputs()
+    other = sample.clone()
+    other[:, :, 3] += 1
+    with torch.no_grad():
+        a, b = unet(sample, timestep, image, text), unet(other, timestep, image, text)
+    changed = [not torch.equal(a[:, :, i], b[:, :, i]) for i in range(5)]
+    assert changed == [False, False, False, True, False]
+
+
+def test_more_frames_than_positions_are_refused(unet: LoopUNet) -> None:
+    _, timestep, image, text = inputs()
+    with pytest.raises(LoopAnimateError, match=r"37 frames in one window.* 1 to 36"):
+        unet(torch.randn(2, 9, 37, 8, 8), timestep, image, text)
+    longer = make_unet(max_positions=48)
+    longer.load_state_dict(unet.state_dict())  # positions are computed: any length, same weights
+    with torch.no_grad():
+        assert longer(torch.randn(2, 9, 37, 8, 8), timestep, image, text).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"routing": ("image", "text", "sound")}, "routing is .*sound"),
+        ({"norm_scope": "batch"}, "norm_scope is 'batch'; choose one of per_frame, clip"),
+        ({"block_out_channels": (16, 25)}, "a block of 25 channels cannot be divided by 4"),
+    ],
+)
+def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(LoopAnimateError, match=message):
+        LoopUNetConfig(**{**SIZES, **settings})
+
+
+def test_config_round_trips_through_json() -> None:
+    import json
+
+    config = LoopUNetConfig(**SIZES)
+    assert LoopUNetConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    with pytest.raises(LoopAnimateError, match="unknown UNet setting 'colour'"):
+        LoopUNetConfig.from_dict({"colour": 1})
