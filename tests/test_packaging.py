@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_comfyui_path_needs_no_torch_diffusers_or_transformers() -> None:
 def test_every_direct_dependency_has_a_tested_version() -> None:
     tested = {package_name(line) for line in requirement_lines(ROOT / "requirements/tested.txt")}
     project = PYPROJECT["project"]
-    asked = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    asked = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
     assert {package_name(line) for line in asked} <= tested
 
 
@@ -151,7 +152,10 @@ def test_wheel_holds_the_two_packages_and_nothing_else(wheel_names: list[str]) -
 def test_wheel_holds_every_module_and_data_file(wheel_names: list[str]) -> None:
     expected = {
         path.relative_to(base).as_posix()
-        for base, package in ((ROOT, "loopanimate_core"), (ROOT / "training", "loopanimate_training"))
+        for base, package in (
+            (ROOT, "loopanimate_core"),
+            (ROOT / "training", "loopanimate_training"),
+        )
         for path in (base / package).rglob("*")
         if path.is_file() and (path.suffix == ".py" or "data" in path.relative_to(base).parts)
     }
