@@ -1,0 +1,101 @@
+"""`loopanimate-train`: train a stage, fill its cache, export a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from loopanimate_core.errors import LoopAnimateError
+
+from .stages import STAGES
+
+EPILOG = """\
+  loopanimate-train --stage 1 --config run.yaml            train, or go on with, a run
+  loopanimate-train --stage 1 --config run.yaml --dry-run  print the resolved run and what it trains
+  loopanimate-train cache --stage 1 --config run.yaml      encode all clips first
+  loopanimate-train export RUN -o model.safetensors        averaged weights as a bundle
+  accelerate launch -m loopanimate_training --stage 1 …    several processes or machines
+
+A run stopped by SIGTERM or Ctrl-C saves a checkpoint and exits with 143 or 130; the same command
+resumes it."""
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command; exits with 0, with 1 after a mistake of the user's, or with 128 + signal."""
+    options = _parser().parse_args(arguments)
+    try:
+        sys.exit(options.run(options))
+    except LoopAnimateError as error:
+        print(f"loopanimate-train: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="loopanimate-train", description=__doc__, epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.set_defaults(run=_train)
+    _add_run_options(parser, required=False)
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved run, then stop")
+    commands = parser.add_subparsers(title="other commands", metavar="{cache,export}")
+
+    cache = commands.add_parser("cache", help="encode all clips of a run into its cache")
+    cache.set_defaults(run=_cache)
+    _add_run_options(cache, required=True)
+
+    export = commands.add_parser("export", help="write a checkpoint's averaged weights as a bundle")
+    export.set_defaults(run=_export)
+    export.add_argument("checkpoint", type=Path, help="a checkpoint, or a run's folder for its newest")
+    export.add_argument("-o", "--output", type=Path, required=True, help="the bundle to write")
+    export.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="float16")
+    return parser
+
+
+def _add_run_options(parser: argparse.ArgumentParser, required: bool) -> None:
+    parser.add_argument("--stage", type=int, choices=STAGES, required=required, help="row of the stage table")
+    parser.add_argument("--config", type=Path, help="YAML file laid over the stage's row")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.NAME=VALUE", help="one setting; repeatable"
+    )
+
+
+def _train(options: argparse.Namespace) -> int:
+    from .config import resolve
+
+    if options.stage is None:
+        raise LoopAnimateError(f"say which stage to train: --stage {', '.join(map(str, STAGES))}")
+    config = resolve(options.stage, options.config, options.set)
+    if options.dry_run:
+        from .report import describe_run
+
+        print(describe_run(config))
+        return 0
+    from .loop import train
+
+    outcome = train(config)
+    if outcome.signal_number:
+        print(f"stopped at step {outcome.step} of {config.steps}; the same command goes on", file=sys.stderr)
+        return 128 + outcome.signal_number
+    return 0
+
+
+def _cache(options: argparse.Namespace) -> int:
+    from .config import resolve
+    from .fill import fill_cache
+
+    done, bad = fill_cache(resolve(options.stage, options.config, options.set))
+    print(f"{done} windows are in the cache, {bad} could not be read")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    import torch
+
+    from .export import export_bundle
+
+    step = export_bundle(options.checkpoint, options.output, getattr(torch, options.dtype))
+    print(f"{options.output}: step {step}")
+    return 0

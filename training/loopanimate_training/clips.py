@@ -1,0 +1,147 @@
+"""Training clips: latents, masks and image embeddings of a window of source frames, made once and kept.
+
+A file per window, named by everything that decides its content (the source clip, its start, the frames,
+the size, the weights of the encoders), so a cache can be shared between runs, grown at any time, filled
+by several processes, and never pairs the wrong things.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from loopanimate_core.conditions import mask_to_latent
+from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.files import atomic_write
+from loopanimate_core.images import fit_mask, fit_picture
+from loopanimate_core.latents import encode_frames
+from loopanimate_core.text import encode_image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .config import ClipConfig
+from .rng import key_hash
+from .sources import ClipSource
+
+CACHE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class EncodedClip:
+    """A window of a source clip, encoded.
+
+    Attributes:
+        latents: `[n, 4, h, w]` float16, one per offset, times the VAE's scaling factor.
+        masks: `[2, 1, h, w]` uint8 in {0, 1}, of the first and the turning frame.
+        image_embeds: `[T_i, D]` float16, of the first frame.
+    """
+
+    offsets: tuple[int, ...]
+    latents: Tensor
+    masks: Tensor
+    image_embeds: Tensor
+
+    def loop(self, indices: Sequence[int]) -> Tensor:
+        """Latents of a loop over these offsets, `[4, F, h, w]` float32."""
+        places = {offset: i for i, offset in enumerate(self.offsets)}
+        return self.latents[[places[i] for i in indices]].transpose(0, 1).float()
+
+
+class ClipEncoder:
+    """Encodes windows of source frames with a bundle's frozen VAE and image encoder."""
+
+    def __init__(self, vae: nn.Module, image_encoder: nn.Module, config: ClipConfig, device: torch.device) -> None:
+        self.vae, self.image_encoder, self.config, self.device = vae, image_encoder, config, device
+        self.fingerprint = weights_hash(vae, image_encoder)
+
+    @torch.inference_mode()
+    def __call__(
+        self, offsets: Sequence[int], frames: np.ndarray, masks: np.ndarray | None
+    ) -> EncodedClip:
+        """Encode `frames` [n, H, W, 3] uint8; `masks` [2, H, W] are those of the first and last of them."""
+        height, width = self.config.height_px, self.config.width_px
+        pixels = torch.stack(
+            [fit_picture(torch.from_numpy(frame).float() / 255, height, width) for frame in frames]
+        ).to(self.device)
+        latents = encode_frames(self.vae, pixels)[0].transpose(0, 1)
+        embeds = encode_image(self.image_encoder, pixels[:1].permute(0, 3, 1, 2))[0]
+        latent_masks = torch.ones(2, 1, *latents.shape[-2:])
+        if masks is not None:
+            fitted = torch.stack([fit_mask(torch.from_numpy(mask), height, width) for mask in masks])
+            latent_masks = mask_to_latent(fitted, *latents.shape[-2:])
+        return EncodedClip(tuple(offsets), latents.cpu().half(), latent_masks.byte(), embeds.cpu().half())
+
+
+class ClipStore:
+    """`get(clip_id, start)` from the cache folder, or from the source and into the cache folder."""
+
+    def __init__(self, source: ClipSource, encoder: ClipEncoder, cache: Path | None) -> None:
+        self.source, self.encoder, self.cache = source, encoder, cache
+        config = encoder.config
+        self._grid = tuple(range(0, config.span_frames, math.gcd(config.stride, *config.reverse_steps)))
+
+    def start_of(self, clip_id: int, window: int) -> int:
+        """Start of one of the clip's `starts_per_clip` windows: its first frame, or one drawn from its key."""
+        room = self.source.frame_count(clip_id) - self.encoder.config.span_frames
+        window %= self.encoder.config.starts_per_clip
+        return 0 if window == 0 else key_hash(self.source.key(clip_id), window) % (room + 1)
+
+    def get(self, clip_id: int, start: int, loop: Sequence[int] | None = None) -> EncodedClip:
+        """The window at `start`. Without a cache only the offsets in `loop` are read and encoded."""
+        if self.cache is None:
+            return self._encode(clip_id, start, sorted(set(loop)) if loop else self._grid)
+        path = self.path_of(clip_id, start)
+        try:
+            tensors = load_file(path)
+        except (FileNotFoundError, SafetensorError):  # new, or cut off by a crash of the machine
+            return self._fill(path, clip_id, start)
+        return EncodedClip(self._grid, tensors["latents"], tensors["masks"], tensors["image_embeds"])
+
+    def path_of(self, clip_id: int, start: int) -> Path:
+        """Where the window lies in the cache."""
+        assert self.cache is not None
+        config = self.encoder.config
+        content = (
+            CACHE_VERSION, self.source.key(clip_id), start, self._grid, config.height_px, config.width_px,
+            config.mask, self.encoder.fingerprint,
+        )  # fmt: skip
+        name = hashlib.sha256(repr(content).encode()).hexdigest()[:40]
+        return self.cache / name[:2] / f"{name}.safetensors"
+
+    def _fill(self, path: Path, clip_id: int, start: int) -> EncodedClip:
+        clip = self._encode(clip_id, start, self._grid)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as partial:
+            save_file(
+                {"latents": clip.latents.contiguous(), "masks": clip.masks, "image_embeds": clip.image_embeds},
+                partial,
+            )
+        return clip
+
+    def _encode(self, clip_id: int, start: int, offsets: Sequence[int]) -> EncodedClip:
+        frames, masks = self.source.read(clip_id, [start + offset for offset in offsets])
+        if self.encoder.config.mask == "ones":
+            return self.encoder(offsets, frames, None)
+        turn = list(offsets).index(self.encoder.config.span_frames - 1)
+        if masks is None:
+            raise LoopAnimateError("clip.mask is object but the data has no masks; give mask_path or clip.mask=ones")
+        return self.encoder(offsets, frames, masks[[0, turn]])
+
+
+def weights_hash(*modules: nn.Module) -> str:
+    """A hash of the weights that encode (all but a VAE's decoder), to tell encoders apart."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
+            if name.startswith(("decoder.", "post_quant_conv.")):
+                continue
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]

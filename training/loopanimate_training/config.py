@@ -1,0 +1,228 @@
+"""What a run is: typed settings from the stage's row, then a YAML file, then `--set key=value`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from loopanimate_core import alss
+from loopanimate_core.errors import LoopAnimateError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from .stages import STAGES, stage_defaults
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(Section):
+    """What is trained, and where it starts.
+
+    `start` is a bundle, or a checkpoint of an earlier run. `unet` (sizes as in the bundle's header)
+    throws its UNet away for a new one; it takes over the bundle's encoders and VAE.
+    """
+
+    start: Path
+    train: tuple[str, ...]
+    train_text_encoder: bool = False
+    unet: dict[str, Any] | None = None
+    prediction_type: Literal["epsilon", "v_prediction"] | None = None  # None: the bundle's
+    gradient_checkpointing: bool = False
+    channels_last: bool = False
+
+
+class ClipConfig(Section):
+    """How source frames become a training clip (Eq. 3, 4, 10). `mask`: `ones` as in stage 1, or `object`."""
+
+    f: int = Field(ge=2)
+    stride: PositiveInt = alss.STRIDE
+    reverse_steps: tuple[PositiveInt, ...] = alss.STEPS
+    strict: bool = False
+    mask: Literal["ones", "object"] = "object"
+    height_px: PositiveInt = 512
+    width_px: PositiveInt = 512
+    starts_per_clip: PositiveInt = 8
+
+    @property
+    def frames(self) -> int:
+        """F = 2f-1, the frames that the network sees."""
+        return 2 * self.f - 1
+
+    @property
+    def span_frames(self) -> int:
+        """Source frames that one clip reaches over."""
+        return alss.span(self.f, self.stride)
+
+    @model_validator(mode="after")
+    def _has_paths(self) -> ClipConfig:
+        if alss.count_paths(self.f, self.stride, self.reverse_steps, self.strict) == 0:
+            raise ValueError(
+                f"no {self.f - 1} steps out of {self.reverse_steps} add up to {self.span_frames - 1} source frames"
+            )
+        if self.height_px % 8 or self.width_px % 8:
+            raise ValueError(f"{self.width_px} x {self.height_px} px: both sides must divide by 8")
+        return self
+
+
+class DataConfig(Section):
+    """Where clips come from.
+
+    `videos`: a folder of videos, each with its caption in a .txt of the same name, or a .csv or .jsonl
+    with the columns `path` and `caption` (and `mask_path`: a folder of mask pictures, one per frame).
+    `frames`: a folder of folders of pictures, captions in .txt beside them. `mini`: procedural stickers,
+    `path` being the sticker cache.
+    """
+
+    source: Literal["videos", "frames", "mini"]
+    path: Path
+    clips: PositiveInt | None = None  # only the first so many; needed for the endless `mini`
+    cache: Path | None = None  # folder of latents; filled on first touch
+    threads: PositiveInt = 1
+    prefetch: PositiveInt = 4  # batches
+    max_bad_share: float = Field(0.05, ge=0.0, lt=1.0)
+
+
+class BatchConfig(Section):
+    """Clips per optimiser step: `size` x `accumulate`, over all processes. One process sees
+    `size / processes` at a time."""
+
+    size: PositiveInt = 1
+    accumulate: PositiveInt = 1
+
+    @property
+    def clips(self) -> int:
+        return self.size * self.accumulate
+
+
+class LossConfig(Section):
+    """`drop_turn` is the paper's r; `min_snr` the gamma of min-SNR weighting, None for the plain mean."""
+
+    drop_turn: float = Field(0.5, ge=0.0, le=1.0)
+    drop_text: float = Field(0.1, ge=0.0, le=1.0)
+    drop_image: float = Field(0.1, ge=0.0, le=1.0)
+    min_snr: PositiveFloat | None = None
+
+
+class OptimizerConfig(Section):
+    """AdamW. After `warmup_steps` the rate is held, or falls to `final_lr_share` of `lr`."""
+
+    lr: PositiveFloat
+    text_encoder_lr_share: PositiveFloat = 0.3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 1e-2
+    clip_norm: PositiveFloat = 1.0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: NonNegativeInt = 0
+    final_lr_share: float = Field(0.0, ge=0.0, le=1.0)
+    ema_decay: float = Field(0.9999, ge=0.0, lt=1.0)
+
+
+class SaveConfig(Section):
+    every_steps: PositiveInt = 1000
+    keep: PositiveInt = 2
+
+
+class SheetConfig(Section):
+    """Validation loops drawn from the averaged weights: every so many steps, 0 for never."""
+
+    every_steps: NonNegativeInt = 0
+    clips: PositiveInt = 4
+    steps: PositiveInt = 12
+    guidance: PositiveFloat = 3.0
+
+
+class RunConfig(Section):
+    """One training run. `out` is its folder; an unfinished run in it is resumed."""
+
+    stage: int
+    out: Path
+    steps: PositiveInt
+    seed: NonNegativeInt = 0
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    device: Literal["auto", "cpu"] = "auto"
+    log_every_steps: PositiveInt = 10
+    title: str = ""
+    license: str = ""
+    model: ModelConfig
+    clip: ClipConfig
+    data: DataConfig
+    batch: BatchConfig = BatchConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig
+    save: SaveConfig = SaveConfig()
+    sheets: SheetConfig = SheetConfig()
+
+
+def resolve(stage: int, file: Path | None = None, overrides: Iterable[str] = ()) -> RunConfig:
+    """The stage's row, overlaid by the YAML `file`, overlaid by `key.key=value` strings.
+
+    Raises:
+        LoopAnimateError: unknown stage or setting, an illegal value, an unreadable file.
+    """
+    if stage not in STAGES:
+        raise LoopAnimateError(f"stage is {stage}; choose one of {', '.join(map(str, STAGES))}")
+    values = stage_defaults(stage)
+    if file is not None:
+        values = merge(values, _read_yaml(file))
+    for override in overrides:
+        values = merge(values, _parse_override(override))
+    return parse(values)
+
+
+def parse(values: Mapping[str, Any]) -> RunConfig:
+    """Validate nested values; the first mistake becomes one sentence."""
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "run"
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            message = "there is no such setting"
+        raise LoopAnimateError(f"configuration: {where}: {message}") from error
+
+
+def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings merged key by key; anything else in `top` replaces."""
+    merged = dict(base)
+    for key, value in top.items():
+        old = merged.get(key)
+        nested = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(old, value) if nested else value
+    return merged
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LoopAnimateError(f"cannot read {file}: {error.strerror or error}") from error
+    except yaml.YAMLError as error:
+        raise LoopAnimateError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise LoopAnimateError(f"{file} must hold settings as `name: value`")
+    return values
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise LoopAnimateError(f"--set {text!r} must look like section.name=value")
+    parsed: Any = yaml.safe_load(value)  # numbers that YAML reads as text, pydantic reads as numbers
+    for key in reversed(path.split(".")):
+        parsed = {key: parsed}
+    return parsed

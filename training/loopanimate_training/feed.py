@@ -1,0 +1,164 @@
+"""Batches for every step: all draws are made here, stateless, and clips are prepared ahead in threads.
+
+The clips of a run are numbered: step k uses numbers k·B … (k+1)·B - 1 for B clips per step. Which clip a
+number means, its loop, noise and drops depend on the seed and the number alone, so a run resumes exactly
+and sees the same data on any number of processes.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from loopanimate_core import alss
+from loopanimate_core.errors import LoopAnimateError
+from torch import Tensor
+
+from .clips import ClipStore
+from .config import RunConfig
+from .losses import Batch
+from .rng import python_rng, torch_rng
+from .sources import BadClip
+
+ATTEMPTS = 8  # different clips tried for one number; bad data stops the run long before
+
+
+class Feed:
+    """Makes clip number n of a run into tensors, and numbers into batches.
+
+    Args:
+        tokenize: captions to `[N, T]` token ids.
+        timesteps: length of the noise schedule.
+        rank, world: this process and the number of processes.
+        quarantine: JSON-lines file that lists clips which could not be read.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        store: ClipStore,
+        tokenize: Callable[[list[str]], Tensor],
+        timesteps: int,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        quarantine: Path | None = None,
+    ) -> None:
+        if config.batch.size % world:
+            raise LoopAnimateError(
+                f"batch.size is {config.batch.size}; it must divide by the number of processes ({world})"
+            )
+        self.config, self.store, self.tokenize, self.timesteps = config, store, tokenize, timesteps
+        self.rank, self.world = rank, world
+        self._bad: dict[int, str] = {}
+        self._quarantine, self._lock = quarantine, threading.Lock()
+
+    def numbers(self, step: int, micro: int) -> range:
+        """The clip numbers of this process in micro-batch `micro` of a step."""
+        batch, share = self.config.batch, self.config.batch.size // self.world
+        first = step * batch.clips + micro * batch.size + self.rank * share
+        return range(first, first + share)
+
+    @contextmanager
+    def batches(self, start: int) -> Iterator[Iterator[list[Batch]]]:
+        """An endless iterator over the micro-batches of step `start`, `start + 1`, …"""
+        with ThreadPoolExecutor(self.config.data.threads, thread_name_prefix="clips") as pool:
+            try:
+                yield self._iterate(pool, start)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def batch(self, step: int, micro: int) -> Batch:
+        """One micro-batch of this process."""
+        rows = [self._row(number) for number in self.numbers(step, micro)]
+        return Batch(*(torch.stack(column) for column in zip(*rows, strict=True)))
+
+    def _iterate(self, pool: ThreadPoolExecutor, step: int) -> Iterator[list[Batch]]:
+        ahead: deque[list[Future[Batch]]] = deque()
+        while True:
+            while len(ahead) < self.config.data.prefetch:
+                ahead.append(
+                    [
+                        pool.submit(self.batch, step, micro)
+                        for micro in range(self.config.batch.accumulate)
+                    ]
+                )
+                step += 1
+            yield [future.result() for future in ahead.popleft()]
+
+    def _row(self, number: int) -> tuple[Tensor, ...]:
+        """The fields of `Batch` for one clip, without the leading N."""
+        config, rng = self.config, python_rng(self.config.seed, "clip", number)
+        loop = alss.loop_indices(
+            config.clip.f, config.clip.stride, config.clip.reverse_steps, rng=rng, strict=config.clip.strict
+        )
+        window = rng.randrange(1 << 30)
+        keep_turn, keep_text, keep_image = (
+            rng.random() >= drop
+            for drop in (config.loss.drop_turn, config.loss.drop_text, config.loss.drop_image)
+        )
+        caption, clip = self._readable_clip(number, window, loop)
+        latents = clip.loop(loop)
+        noise = torch.randn(latents.shape, generator=torch_rng(config.seed, "noise", number))
+        return (
+            latents,
+            noise,
+            clip.masks.float(),
+            clip.image_embeds.float() * keep_image,
+            self.tokenize([caption if keep_text else ""])[0],
+            torch.tensor(self._timestep(number)),
+            torch.tensor(keep_turn),
+        )
+
+    def _timestep(self, number: int) -> int:
+        """Uniform for each clip, and evenly spread over the clips of a step, which steadies the loss."""
+        step, place = divmod(number, self.config.batch.clips)
+        offset = python_rng(self.config.seed, "time", step).random()
+        return int((offset + place / self.config.batch.clips) % 1.0 * self.timesteps)
+
+    def _readable_clip(self, number: int, window: int, loop: list[int]):
+        for attempt in range(ATTEMPTS):
+            clip_id = self.clip_id(number, attempt)
+            if clip_id in self._bad:
+                continue
+            try:
+                start = self.store.start_of(clip_id, window)
+                return self.store.source.caption(clip_id), self.store.get(clip_id, start, loop)
+            except BadClip as error:
+                self._set_aside(clip_id, error)
+        raise LoopAnimateError(f"{ATTEMPTS} clips in a row could not be read; see {self._quarantine}")
+
+    def clip_id(self, number: int, attempt: int = 0) -> int:
+        """Every clip once per epoch in an order drawn anew; later attempts draw any clip."""
+        count = len(self.store.source)
+        if attempt:
+            return python_rng(self.config.seed, "substitute", number, attempt).randrange(count)
+        epoch, place = divmod(number, count)
+        return int(_permutation(self.config.seed, epoch, count)[place])
+
+    def _set_aside(self, clip_id: int, error: BadClip) -> None:
+        with self._lock:
+            if clip_id in self._bad:
+                return
+            self._bad[clip_id] = str(error)
+            if self._quarantine is not None:
+                with self._quarantine.open("a", encoding="utf-8") as log:
+                    log.write(json.dumps({"clip": self.store.source.key(clip_id), "error": str(error)}) + "\n")
+            count, limit = len(self.store.source), self.config.data.max_bad_share
+            if len(self._bad) > max(limit * count, 1):
+                raise LoopAnimateError(
+                    f"{len(self._bad)} of {count} clips could not be read, more than data.max_bad_share = {limit:g};"
+                    f" the last: {error}"
+                )
+
+
+@lru_cache(maxsize=2)
+def _permutation(seed: int, epoch: int, count: int) -> Tensor:
+    return torch.randperm(count, generator=torch_rng(seed, "order", epoch))

@@ -1,0 +1,83 @@
+"""The training objective (Eq. 2 and 6-11) of one batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from loopanimate_core import conditions
+from loopanimate_core.models import LoopUNet
+from loopanimate_core.schedule import ScheduleConfig, alphas_cumprod
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Everything a step depends on, all draws included; N clips.
+
+    Attributes:
+        latents, noise: `[N, 4, F, h, w]`.
+        masks: `[N, 2, 1, h, w]` in {0, 1}: object in the first and in the turning frame.
+        image_embeds: `[N, T_i, D]`, zeros where the picture was dropped.
+        tokens: `[N, T_t]`, the empty prompt's where the text was dropped.
+        timesteps: `[N]`.
+        keep_turn: `[N]` bool, false where Z_SD and Z_M lose the turning frame.
+    """
+
+    latents: Tensor
+    noise: Tensor
+    masks: Tensor
+    image_embeds: Tensor
+    tokens: Tensor
+    timesteps: Tensor
+    keep_turn: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
+
+
+def network_input(batch: Batch, alpha_bar: Tensor) -> Tensor:
+    """Z_C `[N, 9, F, h, w]` for ᾱ_t `[N]`."""
+    z_0, frames = batch.latents, batch.latents.shape[2]
+    z_turn, m_turn = conditions.drop_turn(z_0[:, :, frames // 2], batch.masks[:, 1], batch.keep_turn)
+    return conditions.stack_condition(
+        conditions.add_noise(z_0, batch.noise, alpha_bar),
+        conditions.stack_static_dynamic(z_0[:, :, 0], frames, z_turn),
+        conditions.semantic_mask(batch.masks[:, 0], frames, m_turn),
+    )
+
+
+def min_snr_weight(alpha_bar: Tensor, gamma: float, prediction_type: str) -> Tensor:
+    """Weight of each clip's loss so that its x_0 error counts min(SNR, gamma) times (Hang et al. 2023)."""
+    snr = alpha_bar / (1 - alpha_bar)
+    return snr.clamp(max=gamma) / (snr + 1 if prediction_type == "v_prediction" else snr)
+
+
+class DiffusionLoss(nn.Module):
+    """The networks that train, as one module from batch to loss: what a distributed wrapper wraps."""
+
+    alpha_bars: Tensor
+
+    def __init__(
+        self, unet: LoopUNet, text_encoder: nn.Module, schedule: ScheduleConfig, min_snr: float | None
+    ) -> None:
+        super().__init__()
+        self.unet, self.text_encoder = unet, text_encoder
+        self.prediction_type, self.min_snr = schedule.prediction_type, min_snr
+        self.register_buffer("alpha_bars", alphas_cumprod(schedule), persistent=False)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The mean loss of a batch, a float32 scalar."""
+        alpha_bar = self.alpha_bars[batch.timesteps]
+        text: Any = self.text_encoder(batch.tokens)
+        prediction = self.unet(
+            network_input(batch, alpha_bar), batch.timesteps, batch.image_embeds, text.last_hidden_state
+        )
+        target = batch.noise
+        if self.prediction_type == "v_prediction":
+            target = conditions.velocity(batch.latents, batch.noise, alpha_bar)
+        per_clip = (prediction.float() - target).square().flatten(1).mean(1)
+        if self.min_snr is not None:
+            per_clip = per_clip * min_snr_weight(alpha_bar, self.min_snr, self.prediction_type)
+        return per_clip.mean()

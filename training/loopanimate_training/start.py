@@ -1,0 +1,106 @@
+"""Where a run starts: a bundle, or what an earlier run made of one, and which of its weights train."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+from loopanimate_core.bundle import Bundle, read_bundle
+from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.models import LoopUNet, LoopUNetConfig
+from loopanimate_core.models.parts import is_idle, part_of
+from torch import Tensor, nn
+
+from .checkpoint import checkpoints, is_checkpoint, load_checkpoint, load_latest
+from .config import ModelConfig, parse
+
+ALL = "all"
+
+
+def open_start(model: ModelConfig, seed: int) -> Bundle:
+    """The bundle a run starts from, in float32 on the CPU.
+
+    A checkpoint, or a run's folder (its newest checkpoint), is that run's own start with the averaged
+    weights of its trained parts.
+    """
+    path = model.start
+    found = load_checkpoint(path) if is_checkpoint(path) else None
+    if found is None and path.is_dir() and checkpoints(path):
+        found = load_latest(path)
+    if found is None:
+        bundle = read_bundle(path)
+    else:
+        earlier = parse(found.config)
+        bundle = open_start(earlier.model, earlier.seed)
+        load_weights(bundle, found.average)
+        bundle.provenance = {**bundle.provenance, "training": [*training_of(bundle), found.config]}
+    if model.unet is not None:
+        bundle = _with_new_unet(bundle, LoopUNetConfig.from_dict(model.unet), seed)
+    if model.prediction_type is not None:
+        schedule = dataclasses.replace(bundle.config.schedule, prediction_type=model.prediction_type)
+        bundle.config = dataclasses.replace(bundle.config, schedule=schedule)
+    return bundle
+
+
+def training_of(bundle: Bundle) -> list[object]:
+    """The configurations of the runs that made a bundle, oldest first."""
+    return list(bundle.provenance.get("training", []))
+
+
+def trained_parameters(bundle: Bundle, model: ModelConfig) -> dict[str, nn.Parameter]:
+    """Freeze the bundle but for the parts in `model.train`, and return those by name.
+
+    Left out are weights without effect (queries and keys of attention to one token): they would get no
+    gradient.
+
+    Raises:
+        LoopAnimateError: an unknown part, or one without any weight.
+    """
+    for module in (bundle.unet, bundle.vae, bundle.text_encoder, bundle.image_encoder):
+        module.requires_grad_(False).eval()
+    chosen: dict[str, nn.Parameter] = {}
+    for part in model.train:
+        found = {
+            f"unet.{name}": parameter
+            for name, parameter in bundle.unet.named_parameters()
+            if in_part(name, part) and not is_idle(name, bundle.unet.config)
+        }
+        if not found:
+            raise LoopAnimateError(f"the network has no weights in a part {part!r}")
+        chosen.update(found)
+    if model.train_text_encoder:
+        chosen.update({f"text_encoder.{n}": p for n, p in bundle.text_encoder.named_parameters()})
+    for parameter in chosen.values():
+        parameter.requires_grad_(True)
+    return chosen
+
+
+def in_part(name: str, part: str) -> bool:
+    """Whether a UNet parameter belongs to `part`: a name of `part_of`, `temm` with its projections, or `all`."""
+    own = part_of(name)
+    return part == ALL or own == part or own.startswith(f"{part}.")
+
+
+@torch.no_grad()
+def load_weights(bundle: Bundle, weights: Mapping[str, Tensor]) -> None:
+    """Overwrite named parameters (`unet.…`, `text_encoder.…`) of a bundle.
+
+    Raises:
+        LoopAnimateError: a name or shape that the bundle does not have.
+    """
+    own = {f"unet.{n}": p for n, p in bundle.unet.named_parameters()}
+    own.update({f"text_encoder.{n}": p for n, p in bundle.text_encoder.named_parameters()})
+    for name, tensor in weights.items():
+        if name not in own or own[name].shape != tensor.shape:
+            raise LoopAnimateError(f"the weights {name} {list(tensor.shape)} do not fit the bundle")
+        own[name].copy_(tensor)
+
+
+def _with_new_unet(bundle: Bundle, config: LoopUNetConfig, seed: int) -> Bundle:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = LoopUNet(config)
+        unet.zero_motion()
+    return dataclasses.replace(bundle, unet=unet, config=dataclasses.replace(bundle.config, unet=config))
+

@@ -1,0 +1,3 @@
+from loopanimate_training.cli import main
+
+main()
