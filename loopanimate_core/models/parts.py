@@ -1,35 +1,87 @@
-"""The named parts of LoopUNet (Table 1 and Sec. 3.5 of the paper), decided by parameter names alone."""
+"""The network's parts as Table 1 of the paper counts them, and which of them each training stage trains."""
 
 from __future__ import annotations
 
-# One-element parts; `temm` also holds the four kinds of temporal projection.
-PARTS = ("conv_in", "cab", "temm", "temm_q", "temm_k", "temm_v", "temm_out", "rest")
-_PROJECTIONS = {"to_q": "temm_q", "to_k": "temm_k", "to_v": "temm_v", "to_out": "temm_out"}
+import re
+from dataclasses import dataclass
+
+from .unet import LoopUNet, LoopUNetConfig
+
+_TEMPORAL_QKV = re.compile(r"\.motion_modules\.\d+\..*\.to_([qkv])\.weight$")
+TEMM = ("temm", "temm.q", "temm.k", "temm.v")
+
+# Section 3.5: what learns in each stage.
+STAGE_PARTS: dict[int, frozenset[str]] = {
+    1: frozenset({"conv_in", "cab", *TEMM}),
+    2: frozenset({"conv_in", *TEMM}),
+    3: frozenset({"conv_in", "temm.q", "temm.v"}),
+}
+
+
+@dataclass(frozen=True)
+class PartSize:
+    """A row of the parameter table; `megabytes` are 10^6 bytes of float32, the paper's unit."""
+
+    name: str
+    parameters: int
+
+    @property
+    def megabytes(self) -> float:
+        return self.parameters * 4 / 1e6
 
 
 def part_of(name: str) -> str:
-    """The smallest part that a parameter belongs to; `rest` is what no stage of the paper trains."""
-    pieces = name.split(".")
-    if pieces[0] == "conv_in":
-        return "conv_in"
-    if "motion_modules" in pieces:
-        return next((_PROJECTIONS[piece] for piece in pieces if piece in _PROJECTIONS), "temm")
-    return "cab" if "transformer_blocks" in pieces else "rest"
+    """The part of LoopUNet that a parameter belongs to, from its name.
 
-
-def in_part(name: str, part: str) -> bool:
-    """Whether a parameter belongs to `part`; all of a motion module belongs to `temm`."""
-    own = part_of(name)
-    return own == part or (part == "temm" and own.startswith("temm"))
-
-
-def is_unread(name: str, routing: tuple[str, str, str]) -> bool:
-    """Whether a cross-attention weight plays no role in a forward pass with one image token.
-
-    Softmax over one token is 1, so queries and keys are not needed; a part without condition skips all.
+    Returns:
+        "conv_in"; "cab", all of a spatial transformer's blocks; "temm.q", "temm.k" and "temm.v", the motion
+        modules' projections; "temm", the rest of the motion modules; or "other".
     """
-    if "motion_modules" in name or ".transformer_blocks." not in name:
+    if found := _TEMPORAL_QKV.search(name):
+        return "temm." + found[1]
+    if ".motion_modules." in name:
+        return "temm"
+    if name.startswith("conv_in."):
+        return "conv_in"
+    return "cab" if ".transformer_blocks." in name else "other"
+
+
+def trains_in_stage(name: str, stage: int) -> bool:
+    """Whether a parameter learns in stage 1, 2 or 3."""
+    return part_of(name) in STAGE_PARTS[stage]
+
+
+def is_idle(name: str, config: LoopUNetConfig) -> bool:
+    """Whether a parameter cannot influence the output while the image condition is one token.
+
+    Softmax over one key is 1, so queries and keys of that attention, and the norm before it, are without
+    effect and gradient (weight decay would still shrink them); with routing "none" all of it is.
+    """
+    if ".motion_modules." in name or not re.search(r"\.(attn2|norm2)\.", name):
         return False
-    condition = dict(zip(("down_blocks", "mid_block", "up_blocks"), routing, strict=True))[name.split(".")[0]]
-    query_side = any(piece in name for piece in (".norm2.", ".attn2.to_q.", ".attn2.to_k."))
-    return {"text": False, "image": query_side, "none": query_side or ".attn2." in name}[condition]
+    if ".transformer_blocks." not in name:  # a resnet's norm2
+        return False
+    part = ("down_blocks", "mid_block", "up_blocks").index(name.split(".")[0])
+    source = config.routing[part]
+    if source == "none":
+        return True
+    return source == "image" and re.search(r"\.(norm2|attn2\.to_[qk])\.", name) is not None
+
+
+def parameter_table(config: LoopUNetConfig) -> list[PartSize]:
+    """Table 1 of the paper for any sizes, then what each stage trains, then the whole; nothing is allocated."""
+    sizes = {name: p.numel() for name, p in LoopUNet(config, device="meta").named_parameters()}
+
+    def total(*parts: str) -> int:
+        return sum(size for name, size in sizes.items() if part_of(name) in parts)
+
+    return [
+        PartSize("conv_in", total("conv_in")),
+        PartSize("CAB", total("cab")),
+        PartSize("TEMM", total(*TEMM)),
+        PartSize("TEMM.Q", total("temm.q")),
+        PartSize("TEMM.K", total("temm.k")),
+        PartSize("TEMM.V", total("temm.v")),
+        *(PartSize(f"stage {stage} trains", total(*parts)) for stage, parts in STAGE_PARTS.items()),
+        PartSize("whole UNet", sum(sizes.values())),
+    ]
