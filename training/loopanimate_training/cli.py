@@ -40,6 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=_train)
     _add_run_options(parser, required=False)
     parser.add_argument("--dry-run", action="store_true", help="print the resolved run, then stop")
+    parser.add_argument(
+        "--allow-change", action="store_true", help="resume a run although its settings have changed"
+    )
     commands = parser.add_subparsers(title="other commands", metavar="{cache,export}")
 
     cache = commands.add_parser("cache", help="encode all clips of a run into its cache")
@@ -75,7 +78,7 @@ def _train(options: argparse.Namespace) -> int:
         return 0
     from .loop import train
 
-    outcome = train(config)
+    outcome = train(config, allow_change=options.allow_change)
     if outcome.signal_number:
         print(f"stopped at step {outcome.step} of {config.steps}; the same command goes on", file=sys.stderr)
         return 128 + outcome.signal_number

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from loopanimate_core.conditions import mask_to_latent
-from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
 from loopanimate_core.images import fit_mask, fit_picture
 from loopanimate_core.latents import encode_frames
@@ -65,18 +64,30 @@ class ClipEncoder:
     def __call__(
         self, offsets: Sequence[int], frames: np.ndarray, masks: np.ndarray | None
     ) -> EncodedClip:
-        """Encode `frames` [n, H, W, 3] uint8; `masks` [2, H, W] are those of the first and last of them."""
+        """Encode `frames` [n, H, W, 3] uint8, the first and last being the clip's first and turning frame.
+
+        `masks` [2, H, W] are those of these two; without them the salient object is looked for.
+        """
         height, width = self.config.height_px, self.config.width_px
         pixels = torch.stack(
             [fit_picture(torch.from_numpy(frame).float() / 255, height, width) for frame in frames]
-        ).to(self.device)
-        latents = encode_frames(self.vae, pixels)[0].transpose(0, 1)
-        embeds = encode_image(self.image_encoder, pixels[:1].permute(0, 3, 1, 2))[0]
+        )
+        on_device = pixels.to(self.device)
+        latents = encode_frames(self.vae, on_device)[0].transpose(0, 1).cpu()
+        embeds = encode_image(self.image_encoder, on_device[:1].permute(0, 3, 1, 2))[0].cpu()
         latent_masks = torch.ones(2, 1, *latents.shape[-2:])
-        if masks is not None:
-            fitted = torch.stack([fit_mask(torch.from_numpy(mask), height, width) for mask in masks])
+        if self.config.mask == "object":
+            fitted = self._object_masks(pixels[[0, -1]], masks)
             latent_masks = mask_to_latent(fitted, *latents.shape[-2:])
-        return EncodedClip(tuple(offsets), latents.cpu().half(), latent_masks.byte(), embeds.cpu().half())
+        return EncodedClip(tuple(offsets), latents.half(), latent_masks.byte(), embeds.half())
+
+    def _object_masks(self, ends: Tensor, masks: np.ndarray | None) -> Tensor:
+        if masks is None:
+            from loopanimate_core.saliency import salient_mask
+
+            return torch.stack([salient_mask(picture) for picture in ends])
+        height, width = self.config.height_px, self.config.width_px
+        return torch.stack([fit_mask(torch.from_numpy(mask), height, width) for mask in masks])
 
 
 class ClipStore:
@@ -127,12 +138,7 @@ class ClipStore:
 
     def _encode(self, clip_id: int, start: int, offsets: Sequence[int]) -> EncodedClip:
         frames, masks = self.source.read(clip_id, [start + offset for offset in offsets])
-        if self.encoder.config.mask == "ones":
-            return self.encoder(offsets, frames, None)
-        turn = list(offsets).index(self.encoder.config.span_frames - 1)
-        if masks is None:
-            raise LoopAnimateError("clip.mask is object but the data has no masks; give mask_path or clip.mask=ones")
-        return self.encoder(offsets, frames, masks[[0, turn]])
+        return self.encoder(offsets, frames, None if masks is None else masks[[0, -1]])
 
 
 def weights_hash(*modules: nn.Module) -> str:

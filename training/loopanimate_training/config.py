@@ -31,12 +31,13 @@ class Section(BaseModel):
 class ModelConfig(Section):
     """What is trained, and where it starts.
 
-    `start` is a bundle, or a checkpoint of an earlier run. `unet` (sizes as in the bundle's header)
-    throws its UNet away for a new one; it takes over the bundle's encoders and VAE.
+    `start` is a bundle, or a run or checkpoint of an earlier stage. `unet` (sizes as in a bundle's header)
+    puts a new, random UNet in the place of the bundle's. `train` names parts of the UNet; `temm` has its
+    projections in it.
     """
 
     start: Path
-    train: tuple[str, ...]
+    train: tuple[Literal["all", "conv_in", "cab", "temm", "temm.q", "temm.k", "temm.v", "other"], ...]
     train_text_encoder: bool = False
     unet: dict[str, Any] | None = None
     prediction_type: Literal["epsilon", "v_prediction"] | None = None  # None: the bundle's

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,11 @@ from .sources import open_source, open_validation_source
 from .start import load_weights, open_start, trained_parameters
 
 BAD_STEPS_IN_A_ROW = 10
+# Settings that a resumed run may have otherwise: they decide neither data nor gradients.
+FREE_SETTINGS = (
+    "steps", "save.", "sheets.", "log_every_steps", "out", "title", "license", "device", "data.threads",
+    "data.prefetch", "data.cache", "data.max_bad_share",
+)  # fmt: skip
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -40,7 +45,7 @@ class Outcome:
     signal_number: int | None = None
 
 
-def train(config: RunConfig) -> Outcome:
+def train(config: RunConfig, *, allow_change: bool = False) -> Outcome:
     """Run, or go on with, the training that `config` describes, until its last step or a signal.
 
     Raises:
@@ -52,7 +57,8 @@ def train(config: RunConfig) -> Outcome:
     parameters = trained_parameters(bundle, config.model)
     resumed = load_latest(config.out)
     if resumed is not None:
-        check_same_run(resumed.config, config)
+        if not allow_change:
+            check_same_run(resumed.config, config)
         load_weights(bundle, resumed.weights)
 
     feed = make_feed(config, bundle, accelerator)
@@ -162,14 +168,22 @@ def accumulate_gradients(
 
 def check_same_run(old: dict[str, Any], config: RunConfig) -> None:
     """Refuse to go on with a run under settings that would make it another one."""
-    new = config.model_dump(mode="json")
-    free = {"steps", "save", "sheets", "log_every_steps", "out", "title", "license", "device"}
-    for section in sorted(set(old) | set(new)):
-        if section not in free and old.get(section) != new.get(section):
+    before, now = flat_settings(old), flat_settings(config.model_dump(mode="json"))
+    for name in sorted(set(before) | set(now)):
+        if before.get(name) != now.get(name) and not name.startswith(FREE_SETTINGS):
             raise LoopAnimateError(
-                f"{config.out} holds a run with another `{section}` ({old.get(section)}); "
-                "restore it, or choose another `out`"
+                f"{config.out} holds a run with {name} = {before.get(name)}, not {now.get(name)}; restore it, "
+                "choose another `out`, or say --allow-change"
             )
+
+
+def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        nested = isinstance(value, Mapping)
+        flat.update(flat_settings(value, f"{prefix}{name}.") if nested else {prefix + name: value})
+    return flat
 
 
 @contextmanager

@@ -1,0 +1,51 @@
+"""What a run would do, in words and tables, before it does it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import yaml
+from loopanimate_core import alss
+from loopanimate_core.models.parts import part_of
+
+from .config import RunConfig
+from .optim import lr_factor
+from .start import open_start, trained_parameters
+
+
+def describe_run(config: RunConfig) -> str:
+    """The resolved settings, the trained parameters and the schedule, as printed by `--dry-run`."""
+    bundle = open_start(config.model, config.seed)
+    trained = trained_parameters(bundle, config.model)
+    clip, optimizer = config.clip, config.optimizer
+    paths = alss.count_paths(clip.f, clip.stride, clip.reverse_steps, clip.strict)
+    rates = ", ".join(
+        f"{optimizer.lr * lr_factor(optimizer, step, config.steps):.2g} at {step}"
+        for step in (0, config.steps // 2, config.steps - 1)
+    )
+    total = sum(p.numel() for p in bundle.unet.parameters())
+    lines = [
+        yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
+        f"clips      {clip.frames} frames out of {clip.span_frames}, {paths:,} ways back, Z_M {clip.mask}",
+        f"steps      {config.steps:,} of {config.batch.clips} clips, learning rate {rates}",
+        "",
+        *parameter_rows({name: p.numel() for name, p in trained.items()}),
+        f"{'whole UNet':<26}{total:>15,}{4 * total / 1e6:>12.2f} MB",
+    ]
+    return "\n".join(lines)
+
+
+def parameter_rows(sizes: dict[str, int]) -> list[str]:
+    """A table of trained parameters by part; megabytes are float32, as in Table 1 of the paper."""
+    parts: Counter[str] = Counter()
+    for name, size in sizes.items():
+        parts[_part_label(name)] += size
+    rows = [f"{'trained':<26}{'parameters':>15}{'float32':>15}"]
+    rows += [f"  {part:<24}{n:>15,}{4 * n / 1e6:>12.2f} MB" for part, n in sorted(parts.items())]
+    total = sum(parts.values())
+    return [*rows, f"  {'together':<24}{total:>15,}{4 * total / 1e6:>12.2f} MB"]
+
+
+def _part_label(name: str) -> str:
+    module, _, rest = name.partition(".")
+    return part_of(rest) if module == "unet" else module
