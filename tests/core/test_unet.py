@@ -18,12 +18,12 @@ SIZES: dict[str, Any] = {
     "motion_num_attention_heads": 2,
     "norm_num_groups": 4,
 }
-ROUTINGS = [  # the five rows of Table 4: down, middle, up
+ROUTINGS = [  # the rows of Table 4: down, middle, up
     ("image", "text", "text"),
-    ("text", "image", "text"),
-    ("image", "image", "text"),
-    ("none", "text", "text"),
-    ("image", "text", "none"),
+    ("image", "none", "text"),
+    ("text", "text", "text"),
+    ("image", "image", "image"),
+    ("text", "text", "image"),
 ]
 
 

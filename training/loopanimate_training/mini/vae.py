@@ -1,0 +1,276 @@
+"""The mini's VAE: an `AutoencoderTiny` trained from scratch in two phases.
+
+Phase 1 trains encoder and decoder together. Then the encoder is frozen with its latents normalised (zero mean, unit
+variance, so the scaling factor is 1) and the UNet can start; phase 2 goes on training the decoder alone, which changes
+nothing the UNet has seen.
+
+The class has no normalisation layers, so initialisation matters: default weights sit at the mean colour for minutes.
+He weights, a zero last convolution in every residual block and a small output layer pass a linear code in five minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from loopanimate_core.files import atomic_write
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .clips import MiniClips
+from .emoji import EmojiCache
+
+
+@dataclass(frozen=True)
+class VaeRecipe:
+    """Sizes and schedule. Crops grow as training goes: (share of the phase, crop px, batch)."""
+
+    size_px: int = 96
+    channels: int = 32
+    encoder_blocks: tuple[int, ...] = (0, 1, 2, 2)  # cheap on purpose: the UNet's training encodes every frame
+    decoder_blocks: tuple[int, ...] = (2, 2, 2, 1)
+    learning_rate: float = 2e-3
+    decoder_learning_rate: float = 1e-3
+    joint_minutes: float = 11.0
+    decoder_minutes: float = 30.0
+    crops: tuple[tuple[float, int, int], ...] = ((0.4, 32, 16), (0.75, 48, 12), (1.0, 96, 4))
+    latent_noise: float = 0.05
+    bf16: bool = False
+    device: str = "cpu"
+    seed: int = 0
+
+
+def build_vae(recipe: VaeRecipe) -> Any:
+    """A fresh `diffusers.AutoencoderTiny`, factor 8, 4 latent channels."""
+    from diffusers import AutoencoderTiny
+
+    torch.manual_seed(recipe.seed)
+    widths = (recipe.channels,) * 4
+    vae = AutoencoderTiny(
+        encoder_block_out_channels=widths,
+        decoder_block_out_channels=widths,
+        num_encoder_blocks=recipe.encoder_blocks,
+        num_decoder_blocks=recipe.decoder_blocks,
+    )
+    initialise(vae)
+    return vae
+
+
+def initialise(vae: nn.Module) -> None:
+    """He weights, residual blocks that start as the identity, a small output around mid-grey."""
+    from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
+
+    for module in vae.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for module in vae.modules():
+        if isinstance(module, AutoencoderTinyBlock):
+            nn.init.zeros_(module.conv[-1].weight)
+    with torch.no_grad():
+        vae.encoder.layers[-1].weight.mul_(0.5)
+        vae.decoder.layers[-1].weight.mul_(0.1)
+        vae.decoder.layers[-1].bias.fill_(0.5)
+
+
+def reconstruction_loss(made: Tensor, true: Tensor) -> Tensor:
+    """L1 + 2 MSE + 0.2 L1 of the picture gradients; pictures [n, 3, H, W] in 0..1."""
+    error = made - true
+    gradients = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+    return error.abs().mean() + 2.0 * error.square().mean() + 0.2 * gradients
+
+
+def psnr_db(made: Tensor, true: Tensor) -> float:
+    """Peak signal-to-noise ratio of pictures in 0..1, from the mean of all squared errors."""
+    return -10.0 * math.log10((made.clamp(0, 1) - true).square().mean().item())
+
+
+class FrameBatches:
+    """Random crops of rendered frames, drawn one batch ahead in a thread (torch's kernels release the interpreter)."""
+
+    def __init__(self, clips: MiniClips, seed: int) -> None:
+        self.clips = clips
+        self._random = torch.Generator().manual_seed(seed)
+        self._next_id = 0
+
+    def batch(self, crop_px: int, count: int) -> Tensor:
+        """[count, 3, crop_px, crop_px] in 0..1, colours permuted and mirrored at random."""
+        side = self.clips.size_px
+        per_frame = max(1, min(4, (side // crop_px) ** 2 // 2))
+        crops: list[Tensor] = []
+        while len(crops) < count:
+            clip = self.clips[self._next_id]
+            self._next_id += 1
+            frame = clip.draw([self._randint(clip.frame_count)])[0][0].permute(2, 0, 1)
+            if self._randint(2):
+                frame = frame.flip(-1)
+            if self._randint(3) == 0:
+                frame = frame[torch.randperm(3, generator=self._random)]
+            for _ in range(min(per_frame, count - len(crops))):
+                top, left = self._randint(side - crop_px + 1), self._randint(side - crop_px + 1)
+                crops.append(frame[:, top : top + crop_px, left : left + crop_px])
+        return torch.stack(crops)
+
+    def stream(self, schedule: Iterator[tuple[int, int]]) -> Iterator[Tensor]:
+        """Batches for each (crop px, count) of `schedule`, the next one drawn while this one is used."""
+        with ThreadPoolExecutor(1) as pool:
+            ahead = None
+            for crop_px, count in schedule:
+                ready, ahead = ahead, pool.submit(self.batch, crop_px, count)
+                if ready is not None:
+                    yield ready.result()
+
+    def _randint(self, end: int) -> int:
+        return int(torch.randint(end, (1,), generator=self._random))
+
+
+def held_out_frames(cache: EmojiCache, size_px: int, count: int = 64) -> Tensor:
+    """[count, 3, H, W] frames of stickers never trained on, on all kinds of backgrounds."""
+    clips = MiniClips(cache, "held_out", size_px, seed=1)
+    frames = [clips[number].draw([number % 52])[0][0] for number in range(count)]
+    return torch.stack(frames).permute(0, 3, 1, 2).contiguous()
+
+
+@torch.no_grad()
+def held_out_psnr_db(vae: Any, frames: Tensor) -> float:
+    """PSNR of encode → decode without noise."""
+    device = next(vae.parameters()).device
+    made = torch.cat([_decode(vae, vae.encoder(part.to(device) * 2 - 1)).cpu() for part in frames.split(16)])
+    return psnr_db(made, frames)
+
+
+def _decode(vae: Any, latents: Tensor) -> Tensor:
+    return vae.decoder(latents) * 0.5 + 0.5
+
+
+class VaeTrainer:
+    """One phase of training, timed by the clock, resumable from `folder`/state.pt."""
+
+    def __init__(self, cache: EmojiCache, folder: Path, recipe: VaeRecipe) -> None:
+        self.recipe, self.folder = recipe, folder
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.device = torch.device(recipe.device)
+        self.vae = build_vae(recipe).to(self.device, memory_format=torch.channels_last)
+        self.seconds_done = 0.0
+        self.step = 0
+        self.phase = "joint"
+        self._state = folder / "state.pt"
+        self._optimiser_state: dict[str, Any] | None = None
+        if self._state.is_file():
+            self._load()
+        self.batches = FrameBatches(MiniClips(cache, "train", recipe.size_px, seed=recipe.seed), self.step)
+        self.batches._next_id = self.step * 16
+        self.checks = held_out_frames(cache, recipe.size_px)
+
+    def run_joint(self) -> None:
+        """Phase 1, then freeze: afterwards `frozen/` holds the VAE whose encoder no longer changes."""
+        if self.phase == "joint":
+            self._train(list(self.vae.parameters()), self.recipe.joint_minutes, self.recipe.learning_rate)
+            normalise_latents(self.vae, self.batches.batch(self.recipe.size_px, 256))
+            self.phase, self.seconds_done, self._optimiser_state = "decoder", 0.0, None
+            self._save({})
+            self.export(self.folder / "frozen")
+
+    def run_decoder(self) -> None:
+        """Phase 2: the decoder alone, on whole frames; the best held-out decoder is in `final/`."""
+        self.vae.encoder.requires_grad_(False)
+        self._train(list(self.vae.decoder.parameters()), self.recipe.decoder_minutes, self.recipe.decoder_learning_rate)
+        self.export(self.folder / "final")
+
+    def export(self, folder: Path) -> None:
+        """Write a diffusers folder with the held-out PSNR beside it."""
+        self.vae.save_pretrained(folder)
+        with atomic_write(folder / "quality.json") as path:
+            path.write_text(json.dumps({"held_out_psnr_db": held_out_psnr_db(self.vae, self.checks), "step": self.step}))
+
+    def _train(self, parameters: list[nn.Parameter], minutes: float, learning_rate: float) -> None:
+        optimiser = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-5)
+        if self._optimiser_state:
+            optimiser.load_state_dict(self._optimiser_state)
+        limit_s, start = minutes * 60.0, time.monotonic() - self.seconds_done
+        saved_at = logged_at = self.seconds_done
+        progress = tqdm(total=round(limit_s), initial=round(self.seconds_done), unit="s", desc=f"VAE {self.phase}")
+        recent = 0.0
+        for pictures in self.batches.stream(self._schedule(limit_s)):
+            share = min(1.0, self.seconds_done / limit_s)
+            warm = min(1.0, (self.step + 1) / 100.0)
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate * warm * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * share)))
+            loss = self._step(pictures, optimiser, parameters)
+            recent = loss if recent == 0.0 else 0.98 * recent + 0.02 * loss
+            self.step += 1
+            self.seconds_done = time.monotonic() - start
+            progress.update(round(self.seconds_done) - progress.n)
+            if self.seconds_done - logged_at > 30.0:
+                logged_at = self.seconds_done
+                psnr = held_out_psnr_db(self.vae, self.checks)
+                tqdm.write(f"{self.phase} {self.seconds_done:.0f} s, step {self.step}, loss {recent:.4f}, {psnr:.2f} dB")
+            if self.seconds_done - saved_at > 120.0:
+                saved_at = self.seconds_done
+                self._save(optimiser.state_dict())
+        progress.close()
+
+    def _step(self, pictures: Tensor, optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> float:
+        pictures = pictures.to(self.device, memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
+            latents = self.vae.encoder(pictures * 2 - 1)
+            noisy = latents + self.recipe.latent_noise * torch.randn_like(latents)
+            made = _decode(self.vae, noisy).float()
+        loss = reconstruction_loss(made, pictures)
+        if self.phase == "joint":  # keeps the noise meaningful and the decoder's clamp at ±3 out of the way
+            spread = latents.float().flatten(2).transpose(0, 1).flatten(1)
+            loss = loss + 0.01 * (spread.mean(1).square().mean() + (spread.std(1) - 1.0).square().mean())
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        return loss.item()
+
+    def _schedule(self, limit_s: float) -> Iterator[tuple[int, int]]:
+        while self.seconds_done < limit_s:
+            share = self.seconds_done / limit_s
+            crops = self.recipe.crops if self.phase == "joint" else self.recipe.crops[-1:]
+            yield next((crop_px, count) for end, crop_px, count in crops if share < end or end >= 1.0)
+
+    def _save(self, optimiser_state: dict[str, Any]) -> None:
+        state = {
+            "vae": self.vae.state_dict(),
+            "optimiser": optimiser_state,
+            "phase": self.phase,
+            "step": self.step,
+            "seconds_done": self.seconds_done,
+        }
+        with atomic_write(self._state) as path:
+            torch.save(state, path)
+
+    def _load(self) -> None:
+        state = torch.load(self._state, map_location=self.device, weights_only=True)
+        self.vae.load_state_dict(state["vae"])
+        self._optimiser_state = state["optimiser"]
+        self.phase, self.step, self.seconds_done = state["phase"], state["step"], state["seconds_done"]
+
+
+@torch.no_grad()
+def normalise_latents(vae: Any, pictures: Tensor) -> None:
+    """Fold mean and deviation of the latents of `pictures` [n, 3, H, W] into the encoder's last layer.
+
+    The decoder's first layer gets the inverse; its clamp at ±3 sits before that layer, so this is not exact there, and
+    phase 2 trains the rest away.
+    """
+    device = next(vae.parameters()).device
+    latents = torch.cat([vae.encoder(part.to(device) * 2 - 1) for part in pictures.split(16)])
+    mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    last, first = vae.encoder.layers[-1], vae.decoder.layers[0]
+    last.weight.div_(deviation[:, None, None, None])
+    last.bias.sub_(mean).div_(deviation)
+    first.bias.add_((first.weight * mean[:, None, None]).sum((1, 2, 3)))
+    first.weight.mul_(deviation[:, None, None])
