@@ -139,10 +139,11 @@ def fit_picture(
     """
     if isinstance(picture, torch.Tensor):
         picture = Picture(require_rgb(picture))
-    fitted = _fit(picture.over(background), height_px, width_px, mode)
+    _check_fit_size(height_px, width_px)
+    fitted = fit_pixels(picture.over(background), height_px, width_px, mode)
     if mode != "pad":
         return fitted
-    inside = _fit(torch.ones_like(picture.rgb[..., :1]), height_px, width_px, mode)
+    inside = fit_pixels(torch.ones_like(picture.rgb[..., :1]), height_px, width_px, mode)
     return torch.where(inside > 0.5, fitted, _background_colour(picture, background).to(fitted))
 
 
@@ -155,7 +156,8 @@ def fit_mask(
     """
     if mask.ndim != 2:
         raise LoopAnimateError(f"a mask must have the shape [H, W], not {list(mask.shape)}")
-    fitted = _fit(mask.float()[..., None], height_px, width_px, mode)
+    _check_fit_size(height_px, width_px)
+    fitted = fit_pixels(mask.float()[..., None], height_px, width_px, mode)
     return (fitted[..., 0] > 0.5).float()
 
 
@@ -331,14 +333,19 @@ def _background_colour(picture: Picture, background: Background) -> torch.Tensor
     return (picture.rgb * picture.alpha[..., None]).sum((0, 1)) / picture.alpha.sum()
 
 
-def _fit(pixels: torch.Tensor, height_px: int, width_px: int, mode: FitMode) -> torch.Tensor:
-    """`[H, W, C]` to `[height_px, width_px, C]`; padding is 0."""
+def _check_fit_size(height_px: int, width_px: int) -> None:
     for name, side in (("height_px", height_px), ("width_px", width_px)):
         if side % SIZE_MULTIPLE_PX or not MIN_SIDE_PX <= side <= MAX_FIT_PX:
             raise LoopAnimateError(
                 f"{name} ({side}) must be a multiple of {SIZE_MULTIPLE_PX} in"
                 f" {MIN_SIDE_PX}..{MAX_FIT_PX}"
             )
+
+
+def fit_pixels(
+    pixels: torch.Tensor, height_px: int, width_px: int, mode: FitMode = "crop"
+) -> torch.Tensor:
+    """`[H, W, C]` to `[height_px, width_px, C]` of any size; padding is 0. See `fit_picture`."""
     if mode not in ("crop", "pad", "stretch"):
         raise LoopAnimateError(f"mode must be 'crop', 'pad' or 'stretch', not {mode!r}")
     height, width = pixels.shape[:2]

@@ -1,0 +1,217 @@
+"""What LoopCheck measures, as pure functions.
+
+Frames are the played frames `[P, H, W, 3]` in 0..1; after the last one the first is shown again.
+Step `i` leads from frame `i` to frame `i + 1`; the last step, `P - 1`, is the seam back to frame 0.
+Distances are mean absolute differences in grey levels, 0..255.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+LEVELS = 255.0
+COARSE_PX = 64  # large enough for the object, small enough that a step stays below a pixel or two
+MATRIX_PX = 32
+_SSIM_WINDOW_PX = 11
+_SSIM_SIGMA_PX = 1.5
+
+
+def shrink(frames: torch.Tensor, long_side_px: int) -> torch.Tensor:
+    """Average frames down to `[P, h, w, 3]` with a long side of at most `long_side_px`.
+
+    Averaging removes grain and makes the difference of two frames grow in step with the motion
+    between them; at full size it saturates as soon as a hard edge moves by its own width.
+    """
+    height, width = frames.shape[1:3]
+    scale = min(1.0, long_side_px / max(height, width))
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    small = [
+        F.interpolate(frame.float().permute(2, 0, 1)[None], size=size, mode="area")
+        for frame in frames  # one by one: a whole clip would be copied
+    ]
+    return torch.cat(small).permute(0, 2, 3, 1).contiguous()
+
+
+def step_sizes(frames: torch.Tensor) -> torch.Tensor:
+    """`[P]`: distance of every frame to the next; the last value is the seam."""
+    count = len(frames)
+    return torch.stack([distance(frames[i], frames[(i + 1) % count]) for i in range(count)])
+
+
+def distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    return (first.float() - second.float()).abs().mean() * LEVELS
+
+
+def accelerations(frames: torch.Tensor) -> torch.Tensor:
+    """`[P]`: mean |f[i+1] - 2 f[i] + f[i-1]| around the loop."""
+    return (frames.roll(-1, 0) - 2 * frames + frames.roll(1, 0)).abs().mean((1, 2, 3)) * LEVELS
+
+
+def distance_matrix(frames: torch.Tensor) -> torch.Tensor:
+    """`[P, P]`: distance of every frame to every other one, for small frames."""
+    flat = frames.flatten(1)
+    return torch.cdist(flat, flat, p=1.0) * (LEVELS / flat.shape[1])
+
+
+def seam_surroundings(steps: torch.Tensor) -> torch.Tensor:
+    """The larger of the two steps before and the two steps after the seam: scalar."""
+    count = len(steps)
+    return steps[[(count - 3) % count, count - 2, 0, 1 % count]].max()
+
+
+def attack(steps: torch.Tensor, start: int, direction: int) -> float:
+    """How fast motion sets off: the step at `start` over the larger of the two that follow it.
+
+    Motion that starts at rest gives about 0.2 to 0.6 (steps 1 : 3 : 5, or 1 : 2 : 3), motion that is
+    cut off or turned round at full speed about 1. `direction` is 1, or -1 to look backwards.
+    """
+    count = len(steps)
+    following = max(steps[(start + direction * k) % count] for k in (1, 2))
+    return float(steps[start % count] / following.clamp(min=1e-6))
+
+
+def slow_run(steps: torch.Tensor, limit: float) -> tuple[int, int]:
+    """Longest runs of steps below `limit`: (the run that touches the seam, the longest elsewhere)."""
+    slow = (steps < limit).tolist()
+    count = len(slow)
+    if all(slow):
+        return count, 0
+    first_fast = slow.index(False)
+    runs, run = [], 0
+    for offset in range(1, count + 1):  # begins after a fast step, so no run is cut in two
+        step = (first_fast + offset) % count
+        if slow[step]:
+            run += 1
+            continue
+        runs.append((run, range(offset - run, offset)))
+        run = 0
+    seam_offset = (count - 1 - first_fast) % count
+    touching = {seam_offset - 1, seam_offset, seam_offset + 1}
+    at_seam = [length for length, offsets in runs if touching & set(offsets)]
+    elsewhere = [length for length, offsets in runs if not touching & set(offsets)]
+    return max(at_seam, default=0), max(elsewhere, default=0)
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """The best mirror image in time: frame `i` against frame `axis - i`.
+
+    Attributes:
+        error: mean distance of the mirrored frames.
+        attack: the more abrupt of the two turning points, see `attack`.
+    """
+
+    axis: int
+    error: float
+    attack: float
+
+
+def find_mirror(matrix: torch.Tensor, steps: torch.Tensor) -> Mirror:
+    """Find the turning points around which the clip runs backwards, from its distance matrix."""
+    count = len(matrix)
+    index = torch.arange(count, device=matrix.device)
+    errors = torch.stack([matrix[index, (axis - index) % count].mean() for axis in range(count)])
+    axis = int(errors.argmin())
+    # The axis has two fixed points, axis / 2 and (axis + P) / 2: on a frame, or between two that are
+    # equal. Motion sets off with the step after the frame, or after the pair.
+    starts = [doubled // 2 + doubled % 2 for doubled in (axis, axis + count)]
+    sharpest = max(attack(steps, start % count, 1) for start in starts)
+    return Mirror(axis, float(errors[axis]), sharpest)
+
+
+def find_period(matrix: torch.Tensor, tolerance: float) -> int:
+    """The number of frames after which the clip repeats to within `tolerance`; P if it does not.
+
+    Only whole repeats count: the period divides P and has at least 4 frames.
+    """
+    count = len(matrix)
+    for period in range(4, count // 2 + 1):
+        if count % period == 0 and float(matrix.diagonal(period).mean()) < tolerance:
+            return period
+    return count
+
+
+def mean_colours(frames: torch.Tensor) -> torch.Tensor:
+    """`[P, 3]`: mean CIE L*a*b* colour (D65) of every frame."""
+    linear = torch.where(
+        frames <= 0.04045, frames / 12.92, ((frames.clamp(min=0) + 0.055) / 1.055) ** 2.4
+    )
+    to_xyz = frames.new_tensor(
+        [[0.4124564, 0.3575761, 0.1804375],
+         [0.2126729, 0.7151522, 0.0721750],
+         [0.0193339, 0.1191920, 0.9503041]]
+    )  # fmt: skip
+    white = frames.new_tensor([0.95047, 1.0, 1.08883])
+    ratio = linear @ to_xyz.T / white
+    curve = torch.where(
+        ratio > 216 / 24389, ratio.clamp(min=1e-9) ** (1 / 3), ratio * 841 / 108 + 4 / 29
+    )
+    x, y, z = curve.unbind(-1)
+    lab = torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
+    return lab.mean((1, 2))
+
+
+def match_colours(frames: torch.Tensor) -> torch.Tensor:
+    """Give every frame the clip's average mean and spread per channel: what is left is not colour."""
+    mean = frames.mean((1, 2), keepdim=True)
+    spread = frames.std((1, 2), keepdim=True).clamp(min=1e-3)
+    gain = (spread.mean(0, keepdim=True) / spread).clamp(0.5, 2.0)
+    return (frames - mean) * gain + mean.mean(0, keepdim=True)
+
+
+def slope(values: torch.Tensor) -> torch.Tensor:
+    """Least-squares change of `[P, C]` per frame: `[C]`."""
+    time = torch.arange(len(values), dtype=values.dtype, device=values.device)
+    time = time - time.mean()
+    return (time[:, None] * (values - values.mean(0))).sum(0) / (time**2).sum()
+
+
+def ssim_adjacent(frames: torch.Tensor) -> float:
+    """Mean SSIM of neighbouring frames, seam left out: the paper's "Motion" (1 = nothing moves).
+
+    Grey, 11 x 11 Gaussian window of 1.5 px, K = (0.01, 0.03), only whole windows (Wang et al. 2004).
+    """
+    weights = frames.new_tensor([0.299, 0.587, 0.114], dtype=torch.float32)
+    window = min(_SSIM_WINDOW_PX, *frames.shape[1:3])
+    offsets = torch.arange(window, dtype=torch.float32, device=frames.device) - (window - 1) / 2
+    kernel = torch.exp(-(offsets**2) / (2 * _SSIM_SIGMA_PX**2))
+    kernel = (kernel / kernel.sum()).tolist()
+
+    def moments(frame: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        grey = frame.float() @ weights
+        mean = _blur(grey, kernel)
+        return grey, mean, _blur(grey * grey, kernel) - mean * mean
+
+    scores = []
+    before = moments(frames[0])
+    for frame in frames[1:]:
+        after = moments(frame)
+        product = before[1] * after[1]
+        covariance = _blur(before[0] * after[0], kernel) - product
+        luminance = (2 * product + 1e-4) / (before[1] ** 2 + after[1] ** 2 + 1e-4)
+        structure = (2 * covariance + 9e-4) / (before[2] + after[2] + 9e-4)
+        scores.append((luminance * structure).mean())
+        before = after
+    return float(torch.stack(scores).mean())
+
+
+def _blur(grey: torch.Tensor, kernel: list[float]) -> torch.Tensor:
+    """Separable blur of `[H, W]` without borders; shifted sums are 3x faster than conv2d here."""
+    height, width = grey.shape
+    rows = height - len(kernel) + 1
+    columns = width - len(kernel) + 1
+    down = grey[:rows] * kernel[0]
+    for shift, weight in enumerate(kernel[1:], 1):
+        down.add_(grey[shift : shift + rows], alpha=weight)
+    across = down[:, :columns] * kernel[0]
+    for shift, weight in enumerate(kernel[1:], 1):
+        across.add_(down[:, shift : shift + columns], alpha=weight)
+    return across
+
+
+def mse_255(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Mean squared error of two pictures on the 0..255 scale."""
+    return float(((first.float() - second.float()) ** 2).mean()) * LEVELS**2
