@@ -1,70 +1,75 @@
-"""A whole model at toy size, and small videos of a moving shape."""
+"""Small real videos, and runs over them at toy size."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import av
+import numpy as np
 import pytest
-import torch
-from loopanimate_core.bundle import Bundle, BundleConfig, write_bundle
-from loopanimate_core.components import image_encoder_settings, text_encoder_settings, vae_settings
-from loopanimate_core.models import LoopUNet, LoopUNetConfig
-from loopanimate_core.sampling import SamplingDefaults
-from loopanimate_core.schedule import ScheduleConfig
-from loopanimate_core.text import END, START, build_tokenizer, byte_symbols
 
-SIDE_PX = 32
+from loopanimate_training.config import RunConfig, resolve
+
+Overrides = dict[str, Any]
 
 
-def toy_tokenizer() -> dict[str, object]:
-    """Bytes alone: every prompt can be written."""
-    symbols = byte_symbols()
-    tokens = [*symbols, *(symbol + "</w>" for symbol in symbols), START, END]
-    return {"vocab": {token: i for i, token in enumerate(tokens)}, "merges": []}
+def moving_square(frames: int, speed: float, height: int = 36, width: int = 48) -> np.ndarray:
+    """[frames, H, W, 3] uint8: a bright square that swings over a dark ground."""
+    video = np.full((frames, height, width, 3), 40, np.uint8)
+    for i in range(frames):
+        left = round((width - 12) * (0.5 + 0.5 * float(np.sin(speed * i))))
+        video[i, 12:24, left : left + 12] = (230, 200, 60)
+    return video
 
 
-def toy_bundle(seed: int = 0, channels: tuple[int, ...] = (8, 16)) -> Bundle:
-    """All four networks, random, small enough for milliseconds per step."""
-    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
-
-    torch.manual_seed(seed)
-    width, vocabulary = 16, toy_tokenizer()
-    unet_config = LoopUNetConfig(
-        block_out_channels=channels, layers_per_block=1, cross_attention_dim=width, num_attention_heads=2,
-        motion_num_attention_heads=2, norm_num_groups=4,
-    )  # fmt: skip
-    vae = AutoencoderTiny(
-        encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4,
-        num_encoder_blocks=(1,) * 4, num_decoder_blocks=(1,) * 4,
-    )  # fmt: skip
-    common = {"hidden_size": width, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    entries = len(vocabulary["vocab"])  # type: ignore[arg-type]
-    ids = {"bos_token_id": entries - 2, "eos_token_id": entries - 1, "pad_token_id": entries - 1}
-    text = CLIPTextModel(CLIPTextConfig(**common, projection_dim=width, vocab_size=entries, **ids))
-    image = CLIPVisionModelWithProjection(
-        CLIPVisionConfig(**common, projection_dim=width, image_size=16, patch_size=8)
-    )
-    unet = LoopUNet(unet_config)
-    unet.zero_motion()
-    config = BundleConfig(
-        unet=unet_config,
-        vae=vae_settings(vae.config, "AutoencoderTiny"),
-        text_encoder=text_encoder_settings(text.config),
-        image_encoder=image_encoder_settings(image.config),
-        tokenizer=vocabulary,
-        schedule=ScheduleConfig(prediction_type="v_prediction"),
-        frames=(15,),
-        height_px=SIDE_PX,
-        width_px=SIDE_PX,
-        defaults=SamplingDefaults(steps=2, guidance=2.0, frames=15),
-    )
-    return Bundle(config, unet, vae.eval(), text.eval(), image.eval(), build_tokenizer(vocabulary))
+def write_video(path: Path, frames: np.ndarray, fps: int = 24) -> Path:
+    """An H.264 file with one key frame in twelve, so that seeking matters."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=fps, options={"g": "12", "crf": "12"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return path
 
 
 @pytest.fixture(scope="session")
-def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A toy bundle on disk."""
-    path = tmp_path_factory.mktemp("bundle") / "toy.safetensors"
-    write_bundle(path, toy_bundle(), torch.float32)
-    return path
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three videos of 110 frames with captions, one too short and one that is none."""
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(3):
+        write_video(folder / f"clip{number}.mp4", moving_square(110, 0.05 * (number + 1)))
+        (folder / f"clip{number}.txt").write_text(f"a square swinging {number}\n")
+    write_video(folder / "short.mp4", moving_square(20, 0.1))
+    (folder / "page.mp4").write_text("<html>404</html>")
+    return folder
+
+
+@pytest.fixture
+def make_run(toy_bundle_path: Path, videos: Path, tmp_path: Path) -> Callable[..., RunConfig]:
+    """`make_run(stage, out=…, **{"section.name": value})`: a toy run of a stage over the videos."""
+
+    def make(stage: int = 1, **settings: Any) -> RunConfig:
+        defaults: Overrides = {
+            "out": tmp_path / "run",
+            "steps": 6,
+            "log_every_steps": 1,
+            "device": "cpu",
+            "model.start": toy_bundle_path,
+            "clip.height_px": 32,
+            "clip.width_px": 32,
+            "clip.starts_per_clip": 2,
+            "clip.mask": "ones",
+            "data.source": "videos",
+            "data.path": videos,
+            "data.cache": tmp_path / "cache",
+            "batch.size": 2,
+        }
+        return resolve(
+            stage, None, [f"{name}={value}" for name, value in {**defaults, **settings}.items()]
+        )
+
+    return make

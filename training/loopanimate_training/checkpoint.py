@@ -12,20 +12,25 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from loopanimate_core.errors import LoopAnimateError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from loopanimate_core.errors import LoopAnimateError
+
 PREFIX = "step-"
 MANIFEST = "manifest.json"
-WEIGHTS, AVERAGE, OPTIMIZER, STATE = "weights.safetensors", "average.safetensors", "optimizer.pt", "state.json"
+WEIGHTS, AVERAGE, OPTIMIZER, STATE = (
+    "weights.safetensors",
+    "average.safetensors",
+    "optimizer.pt",
+    "state.json",
+)
 
 _log = logging.getLogger(__name__)
 
@@ -38,8 +43,8 @@ class Checkpoint:
     config: dict[str, Any]
     weights: dict[str, Tensor]
     average: dict[str, Tensor]
-    optimizer: dict[str, Any] | None = None
-    log: Mapping[str, float] | None = None
+    optimizer: dict[str, Any]
+    mean_loss: float | None = None
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
@@ -55,14 +60,20 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
     try:
         run.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(run).free < 1.1 * size + 2**20:
-            raise LoopAnimateError(f"a checkpoint needs {size / 2**20:.0f} MiB and {run} has less free")
+            raise LoopAnimateError(
+                f"a checkpoint needs {size / 2**20:.0f} MiB and {run} has less free"
+            )
         partial.mkdir()
         _write_files(partial, checkpoint)
         if target.exists():  # not loadable, or this step would not have been trained again
             shutil.rmtree(target)
         os.replace(partial, target)
         _sync(run)
-    except (OSError, SafetensorError, RuntimeError) as error:  # torch.save on a full disk: RuntimeError
+    except (
+        OSError,
+        SafetensorError,
+        RuntimeError,
+    ) as error:  # torch.save on a full disk: RuntimeError
         raise LoopAnimateError(f"cannot save a checkpoint in {run}: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -100,7 +111,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         manifest = json.loads((path / MANIFEST).read_text())
         for name, digest in manifest.items():
             if _sha256(path / name) != digest:
-                raise LoopAnimateError(f"{path / name} is damaged (its SHA-256 is not the manifest's)")
+                raise LoopAnimateError(
+                    f"{path / name} is damaged (its SHA-256 is not the manifest's)"
+                )
         state = json.loads((path / STATE).read_text())
         return Checkpoint(
             state["step"],
@@ -108,7 +121,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             load_file(path / WEIGHTS),
             load_file(path / AVERAGE),
             torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True),
-            state["log"],
+            state["mean_loss"],
         )
     except (OSError, KeyError, json.JSONDecodeError) as error:
         raise LoopAnimateError(f"{path} is no complete checkpoint ({error})") from error
@@ -118,7 +131,11 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
     save_file({k: v.contiguous() for k, v in checkpoint.weights.items()}, folder / WEIGHTS)
     save_file({k: v.contiguous() for k, v in checkpoint.average.items()}, folder / AVERAGE)
     torch.save(checkpoint.optimizer, folder / OPTIMIZER)
-    state = {"step": checkpoint.step, "config": checkpoint.config, "log": checkpoint.log}
+    state = {
+        "step": checkpoint.step,
+        "config": checkpoint.config,
+        "mean_loss": checkpoint.mean_loss,
+    }
     (folder / STATE).write_text(json.dumps(state, indent=1))
     manifest = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))

@@ -41,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_run_options(parser, required=False)
     parser.add_argument("--dry-run", action="store_true", help="print the resolved run, then stop")
     parser.add_argument(
-        "--allow-change", action="store_true", help="resume a run although its settings have changed"
+        "--allow-change",
+        action="store_true",
+        help="resume a run although its settings have changed",
     )
     commands = parser.add_subparsers(title="other commands", metavar="{cache,export}")
 
@@ -51,17 +53,25 @@ def _parser() -> argparse.ArgumentParser:
 
     export = commands.add_parser("export", help="write a checkpoint's averaged weights as a bundle")
     export.set_defaults(run=_export)
-    export.add_argument("checkpoint", type=Path, help="a checkpoint, or a run's folder for its newest")
+    export.add_argument(
+        "checkpoint", type=Path, help="a checkpoint, or a run's folder for its newest"
+    )
     export.add_argument("-o", "--output", type=Path, required=True, help="the bundle to write")
     export.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="float16")
     return parser
 
 
 def _add_run_options(parser: argparse.ArgumentParser, required: bool) -> None:
-    parser.add_argument("--stage", type=int, choices=STAGES, required=required, help="row of the stage table")
+    parser.add_argument(
+        "--stage", type=int, choices=STAGES, required=required, help="row of the stage table"
+    )
     parser.add_argument("--config", type=Path, help="YAML file laid over the stage's row")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.NAME=VALUE", help="one setting; repeatable"
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.NAME=VALUE",
+        help="one setting; repeatable",
     )
 
 
@@ -80,7 +90,10 @@ def _train(options: argparse.Namespace) -> int:
 
     outcome = train(config, allow_change=options.allow_change)
     if outcome.signal_number:
-        print(f"stopped at step {outcome.step} of {config.steps}; the same command goes on", file=sys.stderr)
+        print(
+            f"stopped at step {outcome.step} of {config.steps}; the same command goes on",
+            file=sys.stderr,
+        )
         return 128 + outcome.signal_number
     return 0
 

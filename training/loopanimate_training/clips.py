@@ -12,18 +12,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
 from loopanimate_core.conditions import mask_to_latent
 from loopanimate_core.files import atomic_write
 from loopanimate_core.images import fit_mask, fit_picture
 from loopanimate_core.latents import encode_frames
 from loopanimate_core.text import encode_image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
 from .config import ClipConfig
 from .rng import key_hash
@@ -56,7 +56,9 @@ class EncodedClip:
 class ClipEncoder:
     """Encodes windows of source frames with a bundle's frozen VAE and image encoder."""
 
-    def __init__(self, vae: nn.Module, image_encoder: nn.Module, config: ClipConfig, device: torch.device) -> None:
+    def __init__(
+        self, vae: nn.Module, image_encoder: nn.Module, config: ClipConfig, device: torch.device
+    ) -> None:
         self.vae, self.image_encoder, self.config, self.device = vae, image_encoder, config, device
         self.fingerprint = weights_hash(vae, image_encoder)
 
@@ -96,7 +98,9 @@ class ClipStore:
     def __init__(self, source: ClipSource, encoder: ClipEncoder, cache: Path | None) -> None:
         self.source, self.encoder, self.cache = source, encoder, cache
         config = encoder.config
-        self._grid = tuple(range(0, config.span_frames, math.gcd(config.stride, *config.reverse_steps)))
+        self._grid = tuple(
+            range(0, config.span_frames, math.gcd(config.stride, *config.reverse_steps))
+        )
 
     def start_of(self, clip_id: int, window: int) -> int:
         """Start of one of the clip's `starts_per_clip` windows: its first frame, or one drawn from its key."""
@@ -113,7 +117,9 @@ class ClipStore:
             tensors = load_file(path)
         except (FileNotFoundError, SafetensorError):  # new, or cut off by a crash of the machine
             return self._fill(path, clip_id, start)
-        return EncodedClip(self._grid, tensors["latents"], tensors["masks"], tensors["image_embeds"])
+        return EncodedClip(
+            self._grid, tensors["latents"], tensors["masks"], tensors["image_embeds"]
+        )
 
     def path_of(self, clip_id: int, start: int) -> Path:
         """Where the window lies in the cache."""
@@ -131,7 +137,11 @@ class ClipStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as partial:
             save_file(
-                {"latents": clip.latents.contiguous(), "masks": clip.masks, "image_embeds": clip.image_embeds},
+                {
+                    "latents": clip.latents.contiguous(),
+                    "masks": clip.masks,
+                    "image_embeds": clip.image_embeds,
+                },
                 partial,
             )
         return clip

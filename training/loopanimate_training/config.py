@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from loopanimate_core import alss
-from loopanimate_core.errors import LoopAnimateError
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -21,7 +19,16 @@ from pydantic import (
     model_validator,
 )
 
+from loopanimate_core import alss
+from loopanimate_core.errors import LoopAnimateError
+
 from .stages import STAGES, stage_defaults
+
+# What a resumed run may have otherwise: settings that decide neither data nor gradients.
+FREE_SETTINGS = (
+    "steps", "save.", "sheets.", "log_every_steps", "out", "title", "license", "device", "data.threads",
+    "data.prefetch", "data.cache", "data.max_bad_share",
+)  # fmt: skip
 
 
 class Section(BaseModel):
@@ -37,7 +44,9 @@ class ModelConfig(Section):
     """
 
     start: Path
-    train: tuple[Literal["all", "conv_in", "cab", "temm", "temm.q", "temm.k", "temm.v", "other"], ...]
+    train: tuple[
+        Literal["all", "conv_in", "cab", "temm", "temm.q", "temm.k", "temm.v", "other"], ...
+    ]
     train_text_encoder: bool = False
     unet: dict[str, Any] | None = None
     prediction_type: Literal["epsilon", "v_prediction"] | None = None  # None: the bundle's
@@ -153,7 +162,7 @@ class RunConfig(Section):
     out: Path
     steps: PositiveInt
     seed: NonNegativeInt = 0
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Literal["no", "bf16"] = "no"
     device: Literal["auto", "cpu"] = "auto"
     log_every_steps: PositiveInt = 10
     title: str = ""
@@ -207,13 +216,39 @@ def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def require_same_run(old: Mapping[str, Any], config: RunConfig) -> None:
+    """Refuse to go on with a run under settings that would make it another one.
+
+    Raises:
+        LoopAnimateError: the first setting that differs from the checkpoint's.
+    """
+    before, now = flat_settings(old), flat_settings(config.model_dump(mode="json"))
+    for name in sorted(set(before) | set(now)):
+        if before.get(name) != now.get(name) and not name.startswith(FREE_SETTINGS):
+            raise LoopAnimateError(
+                f"{config.out} holds a run with {name} = {before.get(name)}, not {now.get(name)}; restore it, "
+                "choose another `out`, or say --allow-change"
+            )
+
+
+def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        nested = isinstance(value, Mapping)
+        flat.update(flat_settings(value, f"{prefix}{name}.") if nested else {prefix + name: value})
+    return flat
+
+
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise LoopAnimateError(f"cannot read {file}: {error.strerror or error}") from error
     except yaml.YAMLError as error:
-        raise LoopAnimateError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise LoopAnimateError(
+            f"{file} is not valid YAML: {' '.join(str(error).split())}"
+        ) from error
     if not isinstance(values, dict):
         raise LoopAnimateError(f"{file} must hold settings as `name: value`")
     return values
@@ -223,7 +258,9 @@ def _parse_override(text: str) -> dict[str, Any]:
     path, equals, value = text.partition("=")
     if not equals or not path:
         raise LoopAnimateError(f"--set {text!r} must look like section.name=value")
-    parsed: Any = yaml.safe_load(value)  # numbers that YAML reads as text, pydantic reads as numbers
+    parsed: Any = yaml.safe_load(
+        value
+    )  # numbers that YAML reads as text, pydantic reads as numbers
     for key in reversed(path.split(".")):
         parsed = {key: parsed}
     return parsed

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import torch
+
 from loopanimate_core.bundle import write_bundle
 from loopanimate_core.errors import LoopAnimateError
 

@@ -17,9 +17,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
 from loopanimate_core import alss
 from loopanimate_core.errors import LoopAnimateError
-from torch import Tensor
 
 from .clips import ClipStore
 from .config import RunConfig
@@ -97,7 +98,11 @@ class Feed:
         """The fields of `Batch` for one clip, without the leading N."""
         config, rng = self.config, python_rng(self.config.seed, "clip", number)
         loop = alss.loop_indices(
-            config.clip.f, config.clip.stride, config.clip.reverse_steps, rng=rng, strict=config.clip.strict
+            config.clip.f,
+            config.clip.stride,
+            config.clip.reverse_steps,
+            rng=rng,
+            strict=config.clip.strict,
         )
         window = rng.randrange(1 << 30)
         keep_turn, keep_text, keep_image = (
@@ -133,7 +138,9 @@ class Feed:
                 return self.store.source.caption(clip_id), self.store.get(clip_id, start, loop)
             except BadClip as error:
                 self._set_aside(clip_id, error)
-        raise LoopAnimateError(f"{ATTEMPTS} clips in a row could not be read; see {self._quarantine}")
+        raise LoopAnimateError(
+            f"{ATTEMPTS} clips in a row could not be read; see {self._quarantine}"
+        )
 
     def clip_id(self, number: int, attempt: int = 0) -> int:
         """Every clip once per epoch in an order drawn anew; later attempts draw any clip."""
@@ -150,7 +157,10 @@ class Feed:
             self._bad[clip_id] = str(error)
             if self._quarantine is not None:
                 with self._quarantine.open("a", encoding="utf-8") as log:
-                    log.write(json.dumps({"clip": self.store.source.key(clip_id), "error": str(error)}) + "\n")
+                    log.write(
+                        json.dumps({"clip": self.store.source.key(clip_id), "error": str(error)})
+                        + "\n"
+                    )
             count, limit = len(self.store.source), self.config.data.max_bad_share
             if len(self._bad) > max(limit * count, 1):
                 raise LoopAnimateError(

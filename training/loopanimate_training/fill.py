@@ -5,8 +5,9 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from accelerate import Accelerator
-from loopanimate_core.errors import LoopAnimateError
 from tqdm import tqdm
+
+from loopanimate_core.errors import LoopAnimateError
 
 from .config import RunConfig
 from .loop import make_feed
@@ -38,6 +39,11 @@ def fill_cache(config: RunConfig) -> tuple[int, int]:
 
     mine = range(accelerator.process_index, len(store.source), accelerator.num_processes)
     with ThreadPoolExecutor(config.data.threads) as pool:
-        bar = tqdm(pool.map(fill, mine), total=len(mine), unit="clip", disable=not accelerator.is_main_process)
+        bar = tqdm(
+            pool.map(fill, mine),
+            total=len(mine),
+            unit="clip",
+            disable=not accelerator.is_main_process,
+        )
         counts = list(bar)
     return sum(counts), counts.count(0)

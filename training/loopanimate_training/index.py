@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
-from tqdm import tqdm
 
 from .sources import BadClip
 from .video import VideoFacts, examine_video
@@ -69,11 +70,19 @@ def list_videos(path: Path) -> list[Entry]:
 
 def list_frame_folders(path: Path) -> list[Entry]:
     """Entries of a folder of folders of pictures; `name.txt` beside `name/` is its caption, `name.masks/` its masks."""
-    folders = sorted(p for p in path.iterdir() if p.is_dir() and p.suffix != ".masks") if path.is_dir() else []
+    folders = (
+        sorted(p for p in path.iterdir() if p.is_dir() and p.suffix != ".masks")
+        if path.is_dir()
+        else []
+    )
     return _require(
         path,
         [
-            Entry(p, _caption_beside(p), masks if (masks := p.parent / f"{p.name}.masks").is_dir() else None)
+            Entry(
+                p,
+                _caption_beside(p),
+                masks if (masks := p.parent / f"{p.name}.masks").is_dir() else None,
+            )
             for p in folders
         ],
     )
@@ -84,7 +93,9 @@ def pictures_in(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)
 
 
-def build_index(entries: Sequence[Entry], span_frames: int, cache: Path | None, threads: int) -> list[IndexedClip]:
+def build_index(
+    entries: Sequence[Entry], span_frames: int, cache: Path | None, threads: int
+) -> list[IndexedClip]:
     """Examine every entry (once: results are kept in the cache folder) and return the usable ones.
 
     Raises:
@@ -115,7 +126,9 @@ def _examine(entry: Entry, known: dict[str, IndexedClip]) -> IndexedClip:
     nothing = VideoFacts(0, True, 0, 1.0)
     try:
         if entry.path.is_dir():
-            return IndexedClip(entry, signature, VideoFacts(len(pictures_in(entry.path)), True, 0, 1.0))
+            return IndexedClip(
+                entry, signature, VideoFacts(len(pictures_in(entry.path)), True, 0, 1.0)
+            )
         return IndexedClip(entry, signature, examine_video(entry.path))
     except BadClip:
         return IndexedClip(entry, signature, nothing, "cannot be decoded")
@@ -170,12 +183,18 @@ def _load(cache: Path | None) -> Iterable[IndexedClip]:
         return
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        yield IndexedClip(Entry(Path(), ""), row["signature"], VideoFacts(**row["facts"]), row["reason"])
+        yield IndexedClip(
+            Entry(Path(), ""), row["signature"], VideoFacts(**row["facts"]), row["reason"]
+        )
 
 
 def _save(cache: Path, clips: Iterable[IndexedClip]) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     with atomic_write(cache / INDEX_FILE) as partial, partial.open("w", encoding="utf-8") as file:
         for clip in clips:
-            row = {"signature": clip.signature, "facts": dataclasses.asdict(clip.facts), "reason": clip.reason}
+            row = {
+                "signature": clip.signature,
+                "facts": dataclasses.asdict(clip.facts),
+                "reason": clip.reason,
+            }
             file.write(json.dumps(row) + "\n")

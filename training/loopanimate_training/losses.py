@@ -6,10 +6,11 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from loopanimate_core import conditions
 from loopanimate_core.models import LoopUNet
 from loopanimate_core.schedule import ScheduleConfig, alphas_cumprod
-from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ class Batch:
 def network_input(batch: Batch, alpha_bar: Tensor) -> Tensor:
     """Z_C `[N, 9, F, h, w]` for ᾱ_t `[N]`."""
     z_0, frames = batch.latents, batch.latents.shape[2]
-    z_turn, m_turn = conditions.drop_turn(z_0[:, :, frames // 2], batch.masks[:, 1], batch.keep_turn)
+    z_turn, m_turn = conditions.drop_turn(
+        z_0[:, :, frames // 2], batch.masks[:, 1], batch.keep_turn
+    )
     return conditions.stack_condition(
         conditions.add_noise(z_0, batch.noise, alpha_bar),
         conditions.stack_static_dynamic(z_0[:, :, 0], frames, z_turn),
@@ -60,7 +63,11 @@ class DiffusionLoss(nn.Module):
     alpha_bars: Tensor
 
     def __init__(
-        self, unet: LoopUNet, text_encoder: nn.Module, schedule: ScheduleConfig, min_snr: float | None
+        self,
+        unet: LoopUNet,
+        text_encoder: nn.Module,
+        schedule: ScheduleConfig,
+        min_snr: float | None,
     ) -> None:
         super().__init__()
         self.unet, self.text_encoder = unet, text_encoder
@@ -72,7 +79,10 @@ class DiffusionLoss(nn.Module):
         alpha_bar = self.alpha_bars[batch.timesteps]
         text: Any = self.text_encoder(batch.tokens)
         prediction = self.unet(
-            network_input(batch, alpha_bar), batch.timesteps, batch.image_embeds, text.last_hidden_state
+            network_input(batch, alpha_bar),
+            batch.timesteps,
+            batch.image_embeds,
+            text.last_hidden_state,
         )
         target = batch.noise
         if self.prediction_type == "v_prediction":

@@ -13,7 +13,9 @@ from .config import OptimizerConfig
 TEXT_ENCODER = "text_encoder."
 
 
-def make_optimizer(parameters: Mapping[str, nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:
+def make_optimizer(
+    parameters: Mapping[str, nn.Parameter], config: OptimizerConfig
+) -> torch.optim.AdamW:
     """AdamW over named parameters; the text encoder's rate is a share of the others'."""
     text = [p for name, p in parameters.items() if name.startswith(TEXT_ENCODER)]
     rest = [p for name, p in parameters.items() if not name.startswith(TEXT_ENCODER)]
@@ -26,7 +28,9 @@ def make_optimizer(parameters: Mapping[str, nn.Parameter], config: OptimizerConf
     )  # fmt: skip
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, config: OptimizerConfig, step: int, steps: int) -> float:
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, config: OptimizerConfig, step: int, steps: int
+) -> float:
     """Set and return the rate of `step` (from 0)."""
     rate = config.lr * lr_factor(config, step, steps)
     for group in optimizer.param_groups:

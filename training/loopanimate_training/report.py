@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import yaml
+
 from loopanimate_core import alss
 from loopanimate_core.models.parts import part_of
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from loopanimate_core.files import atomic_write
 from tqdm import tqdm
+
+from loopanimate_core.files import atomic_write
 
 FILE = "log.jsonl"
 SMOOTHING = 0.98  # of the loss on the progress bar, per step
@@ -19,7 +20,9 @@ class RunLog:
 
     def __init__(self, run: Path, steps: int, start: int, loss: float | None, active: bool) -> None:
         self.loss = loss
-        self._bar = tqdm(total=steps, initial=start, unit="step", disable=not active, dynamic_ncols=True)
+        self._bar = tqdm(
+            total=steps, initial=start, unit="step", disable=not active, dynamic_ncols=True
+        )
         self._file = None
         if active:
             path = run / FILE
@@ -34,11 +37,12 @@ class RunLog:
         if self._file is not None:
             self._file.close()
 
-    def step(self, loss: float, clips_per_s: float) -> None:
-        """Advance the bar by one step."""
+    def step(self, loss: float, clips_per_s: float) -> float:
+        """Advance the bar by one step; returns the smoothed loss."""
         self.loss = loss if self.loss is None else SMOOTHING * self.loss + (1 - SMOOTHING) * loss
         self._bar.set_postfix_str(f"loss {self.loss:.4f}, {clips_per_s:.1f} clips/s", refresh=False)
         self._bar.update()
+        return self.loss
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one line."""
@@ -69,4 +73,6 @@ def forget_after(path: Path, step: int) -> None:
     kept = [record for record in records if record["step"] <= step]
     if path.is_file():
         with atomic_write(path) as partial:
-            partial.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+            partial.write_text(
+                "".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8"
+            )

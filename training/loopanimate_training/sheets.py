@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
 from loopanimate_core.bundle import Bundle
 from loopanimate_core.images import contact_sheet, save_picture
 
@@ -29,7 +30,10 @@ class SheetMaker:
 
         sheets, clip = self.config.sheets, self.config.clip
         defaults = dataclasses.replace(
-            self.bundle.config.defaults, steps=sheets.steps, guidance=sheets.guidance, frames=clip.frames
+            self.bundle.config.defaults,
+            steps=sheets.steps,
+            guidance=sheets.guidance,
+            frames=clip.frames,
         )
         bundle_config = dataclasses.replace(
             self.bundle.config, defaults=defaults, frames=(clip.frames,),
@@ -40,14 +44,22 @@ class SheetMaker:
         with averaged_weights(ema):
             for clip_id in range(min(sheets.clips, len(self.source))):
                 frames, masks = self.source.read(clip_id, [0])
-                mask = "none" if clip.mask == "ones" or masks is None else torch.from_numpy(masks[0]).float()
+                mask = (
+                    "none"
+                    if clip.mask == "ones" or masks is None
+                    else torch.from_numpy(masks[0]).float()
+                )
                 loop = pipeline(
-                    torch.from_numpy(frames[0]).float() / 255, self.source.caption(clip_id), mask=mask, seed=clip_id
+                    torch.from_numpy(frames[0]).float() / 255,
+                    self.source.caption(clip_id),
+                    mask=mask,
+                    seed=clip_id,
                 )
                 shown = torch.linspace(0, len(loop.frames) - 1, COLUMNS).round().long()
                 rows.append(torch.cat([loop.picture[None], loop.frames[shown]]))
         save_picture(
-            contact_sheet(torch.cat(rows), columns=COLUMNS + 1), self.config.out / f"sheet-{step:08d}.png"
+            contact_sheet(torch.cat(rows), columns=COLUMNS + 1),
+            self.config.out / f"sheet-{step:08d}.png",
         )
 
 
@@ -62,4 +74,3 @@ def averaged_weights(ema: Ema) -> Iterator[None]:
     finally:
         for name, parameter in ema.parameters.items():
             parameter.data.copy_(trained[name])
-

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from loopanimate_core.errors import LoopAnimateError
 from PIL import Image
+
+from loopanimate_core.errors import LoopAnimateError
 
 from .config import ClipConfig, DataConfig
 
@@ -119,7 +120,9 @@ class MiniSource:
         from .mini.emoji import EmojiCache
 
         if data.clips is None:
-            raise LoopAnimateError("the source `mini` is endless; say how many clips with data.clips")
+            raise LoopAnimateError(
+                "the source `mini` is endless; say how many clips with data.clips"
+            )
         if clip.height_px != clip.width_px:
             raise LoopAnimateError(
                 f"mini clips are square, not {clip.width_px} x {clip.height_px} pixels"

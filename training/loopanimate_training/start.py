@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor, nn
+
 from loopanimate_core.bundle import Bundle, read_bundle
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models import LoopUNet, LoopUNetConfig
 from loopanimate_core.models.parts import is_idle, part_of
-from torch import Tensor, nn
 
 from .checkpoint import checkpoints, is_checkpoint, load_checkpoint, load_latest
 from .config import ModelConfig, parse
@@ -38,7 +39,9 @@ def open_start(model: ModelConfig, seed: int) -> Bundle:
     if model.unet is not None:
         bundle = _with_new_unet(bundle, LoopUNetConfig.from_dict(model.unet), seed)
     if model.prediction_type is not None:
-        schedule = dataclasses.replace(bundle.config.schedule, prediction_type=model.prediction_type)
+        schedule = dataclasses.replace(
+            bundle.config.schedule, prediction_type=model.prediction_type
+        )
         bundle.config = dataclasses.replace(bundle.config, schedule=schedule)
     return bundle
 
@@ -102,5 +105,6 @@ def _with_new_unet(bundle: Bundle, config: LoopUNetConfig, seed: int) -> Bundle:
         torch.manual_seed(seed)
         unet = LoopUNet(config)
         unet.zero_motion()
-    return dataclasses.replace(bundle, unet=unet, config=dataclasses.replace(bundle.config, unet=config))
-
+    return dataclasses.replace(
+        bundle, unet=unet, config=dataclasses.replace(bundle.config, unet=config)
+    )

@@ -1,0 +1,169 @@
+"""What a step sees is a pure function of (seed, step); sources, cache and drops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from PIL import Image
+
+from loopanimate_core.bundle import read_bundle
+from loopanimate_core.errors import LoopAnimateError
+from loopanimate_training.config import RunConfig
+from loopanimate_training.feed import Feed
+from loopanimate_training.fill import fill_cache
+from loopanimate_training.index import build_index, list_frame_folders, list_videos
+from loopanimate_training.loop import make_feed
+from loopanimate_training.losses import Batch
+from loopanimate_training.sources import FileSource
+from loopanimate_training.video import examine_video, read_video
+
+MakeRun = Callable[..., RunConfig]
+
+
+def open_feed(config: RunConfig, rank: int = 0, world: int = 1) -> Feed:
+    feed = make_feed(config, read_bundle(config.model.start), Accelerator(cpu=True))
+    feed.rank, feed.world = rank, world
+    return feed
+
+
+def tensors(batch: Batch) -> list[torch.Tensor]:
+    return list(vars(batch).values())
+
+
+def assert_same(a: Batch, b: Batch) -> None:
+    assert all(torch.equal(x, y) for x, y in zip(tensors(a), tensors(b), strict=True))
+
+
+def test_batches_are_a_function_of_seed_and_step(make_run: MakeRun) -> None:
+    feed, again = open_feed(make_run()), open_feed(make_run())
+    later = again.batch(5, 0)  # not having made the steps before
+    for step in range(5):
+        feed.batch(step, 0)
+    assert_same(feed.batch(5, 0), later)
+    other = open_feed(make_run(seed=1)).batch(5, 0)
+    assert not torch.equal(other.noise, later.noise)
+
+
+def test_processes_and_accumulation_share_the_same_clips(make_run: MakeRun) -> None:
+    whole = open_feed(make_run(**{"batch.size": 4})).batch(3, 0)
+    split = [open_feed(make_run(**{"batch.size": 4}), rank, 2).batch(3, 0) for rank in range(2)]
+    micro = [open_feed(make_run(**{"batch.accumulate": 2})).batch(3, i) for i in range(2)]
+    for parts in (split, micro):
+        for i, column in enumerate(tensors(whole)):
+            assert torch.equal(column, torch.cat([tensors(part)[i] for part in parts]))
+
+
+def test_cache_changes_nothing(make_run: MakeRun) -> None:
+    cached = open_feed(make_run())
+    assert_same(cached.batch(0, 0), cached.batch(0, 0))
+    plain = open_feed(make_run(**{"data.cache": "null"}))
+    for ours, theirs in zip(tensors(cached.batch(0, 0)), tensors(plain.batch(0, 0)), strict=True):
+        torch.testing.assert_close(ours.float(), theirs.float(), atol=2e-3, rtol=2e-3)
+
+
+def test_cache_command_encodes_everything_once(make_run: MakeRun) -> None:
+    config = make_run()
+    windows, bad = fill_cache(config)
+    files = sorted((config.data.cache or Path()).rglob("*.safetensors"))
+    assert (windows, bad) == (6, 0) and len(files) == 6
+    times = [file.stat().st_mtime_ns for file in files]
+    feed = open_feed(config)
+    for step in range(4):
+        feed.batch(step, 0)
+    assert [file.stat().st_mtime_ns for file in files] == times
+
+
+def test_damaged_cache_entry_is_made_anew(make_run: MakeRun) -> None:
+    config = make_run()
+    before = open_feed(config).batch(0, 0)
+    for file in (config.data.cache or Path()).rglob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:100])
+    assert_same(open_feed(config).batch(0, 0), before)
+
+
+def test_every_clip_once_per_epoch_and_times_spread(make_run: MakeRun) -> None:
+    feed = open_feed(make_run(**{"batch.size": 4}))
+    for epoch in range(3):
+        assert sorted(feed.clip_id(3 * epoch + i) for i in range(3)) == [0, 1, 2]
+    times = feed.batch(0, 0).timesteps.sort().values
+    assert set(times.diff().tolist()) <= {249, 250, 251}
+
+
+def test_loops_close_and_drops_have_their_rates(make_run: MakeRun) -> None:
+    feed = open_feed(make_run(**{"batch.size": 200, "loss.drop_image": 0.3, "loss.drop_text": 0.2}))
+    batch = feed.batch(0, 0)
+    assert batch.latents.shape == (200, 4, 15, 4, 4)
+    assert torch.equal(batch.latents[:, :, 0], batch.latents[:, :, -1])
+    empty = feed.tokenize([""])[0]
+    assert 0.4 < batch.keep_turn.float().mean() < 0.6
+    assert 0.1 < (batch.tokens == empty).all(1).float().mean() < 0.3
+    assert 0.2 < (batch.image_embeds == 0).flatten(1).all(1).float().mean() < 0.4
+
+
+def test_index_says_what_is_left_out(
+    videos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    entries = list_videos(videos)
+    usable = build_index(entries, 43, tmp_path, threads=2)
+    assert [clip.entry.caption for clip in usable] == [f"a square swinging {i}" for i in range(3)]
+    assert "3 of 5 clips are used" in caplog.text
+    assert "1 cannot be decoded" in caplog.text and "1 shorter than 43 frames" in caplog.text
+    assert build_index(entries, 43, tmp_path, threads=1) == usable  # from the kept index
+    with pytest.raises(LoopAnimateError, match="none of 5 clips can be used: 4 shorter than 500"):
+        build_index(entries, 500, None, threads=1)
+
+
+def test_video_frames_are_the_right_ones(videos: Path) -> None:
+    path = videos / "clip1.mp4"
+    facts = examine_video(path)
+    assert (facts.frames, facts.even) == (110, True)
+    every = read_video(path, range(110), facts)
+    chosen = [60, 61, 75, 109]  # found by seeking
+    assert np.array_equal(read_video(path, chosen, facts), every[chosen])
+
+
+def test_frame_folders_with_masks(make_run: MakeRun, tmp_path: Path) -> None:
+    root = tmp_path / "frames"
+    for folder in ("a", "a.masks"):
+        (root / folder).mkdir(parents=True)
+    (root / "a.txt").write_text("a box")
+    for i in range(43):
+        Image.new("RGB", (40, 40), (i, 0, 0)).save(root / "a" / f"{i:03}.png")
+        mask = Image.new("L", (40, 40), 0)
+        mask.paste(255, (0, 0, 20, 40) if i == 0 else (20, 0, 40, 40))
+        mask.save(root / "a.masks" / f"{i:03}.png")
+    config = make_run(**{"data.source": "frames", "data.path": root, "clip.mask": "object"})
+    source = FileSource(config.data, config.clip)
+    frames, masks = source.read(0, [0, 41])
+    assert len(source) == len(list_frame_folders(root)) == 1 and source.caption(0) == "a box"
+    assert frames[1, 0, 0].tolist() == [41, 0, 0]
+    assert masks is not None and masks[0, 0, 0] and not masks[1, 0, 0]
+    latent_masks = open_feed(config).batch(0, 0).masks[0]
+    assert latent_masks[0, 0, :, :2].min() == 1 and latent_masks[0, 0, :, 2:].max() == 0
+    assert torch.equal(latent_masks[1], 1 - latent_masks[0])
+
+
+def test_bad_clips_are_set_aside_and_too_many_stop_the_run(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    root = tmp_path / "frames"
+    for name in "ab":
+        (root / name).mkdir(parents=True)
+        for i in range(43):
+            Image.new("RGB", (32, 32)).save(root / name / f"{i:03}.png")
+    settings = {"data.source": "frames", "data.path": root, "data.cache": "null"}
+    feed = open_feed(make_run(**settings, **{"data.max_bad_share": 0.5}))
+    (tmp_path / "run").mkdir()
+    (root / "b" / "000.png").write_bytes(b"not a picture")
+    for step in range(3):
+        feed.batch(step, 0)
+    assert "cannot be read" in (tmp_path / "run" / "quarantine.jsonl").read_text()
+    (root / "a" / "000.png").write_bytes(b"not a picture")
+    with pytest.raises(LoopAnimateError, match="2 of 2 clips could not be read"):
+        for step in range(3):
+            feed.batch(step, 0)
