@@ -1,0 +1,33 @@
+"""Where results go: names that never replace a file by accident, checked before any work is done."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import LoopAnimateError
+
+
+def free_path(path: Path) -> Path:
+    """`path`, or the first of `name_2`, `name_3`, … that does not exist yet."""
+    candidate, number = path, 1
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.stem}_{number}{path.suffix}")
+    return candidate
+
+
+def require_writable(path: Path, force: bool) -> Path:
+    """`path`, after checking that its folder takes a new file and that nothing is replaced unasked.
+
+    Raises:
+        LoopAnimateError: the file exists and `force` is false, or its folder is missing or read-only.
+    """
+    if path.exists() and not force:
+        raise LoopAnimateError(f"{path} exists already; --force replaces it")
+    folder = path.parent
+    if not folder.is_dir():
+        raise LoopAnimateError(f"cannot write {path}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise LoopAnimateError(f"cannot write {path}: the folder {folder} is read-only")
+    return path

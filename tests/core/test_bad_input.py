@@ -1,0 +1,356 @@
+"""Bad input through the whole command line: one clear sentence or a correct loop, never half a file."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from loopanimate_core.cli import main
+from loopanimate_core.video import read_video
+
+Builder = Callable[[Path], None]
+
+
+def sticker(size: tuple[int, int] = (64, 64)) -> Image.Image:
+    """A disc on a plain background."""
+    width, height = size
+    x, y = np.meshgrid(np.linspace(-1, 1, width), np.linspace(-1, 1, height))
+    inside = (x**2 + y**2 < 0.3)[..., None]
+    return Image.fromarray(np.where(inside, [220, 40, 30], [200, 220, 240]).astype(np.uint8))
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Workplace:
+    """A folder with a picture in it, and the command line run there on the toy bundle."""
+
+    folder: Path
+    bundle: Path
+    capture: pytest.CaptureFixture[str]
+
+    @property
+    def picture(self) -> Path:
+        return self.folder / "picture.png"
+
+    @property
+    def loop(self) -> Path:
+        return self.folder / "out" / "loop.webp"
+
+    def animate(self, *arguments: str, picture: Path | None = None) -> Result:
+        command = ["animate", str(picture or self.picture), "--bundle", str(self.bundle)]
+        command += ["--frames", "15", "--steps", "2", "-o", str(self.loop), *arguments]
+        code = main(command)
+        captured = self.capture.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    def assert_refused(self, result: Result, *words: str) -> None:
+        """One plain sentence with `words` on stderr, exit code 2, and nothing written."""
+        assert result.code == 2, result
+        assert result.err.startswith("loopanimate: ")
+        assert result.err.count("\n") == 1 and "Traceback" not in result.err
+        for word in words:
+            assert word in result.err
+        assert list(self.loop.parent.iterdir()) == []
+
+    def assert_made(self, result: Result, frames: int = 14) -> torch.Tensor:
+        """Exit code 0 and a whole loop of so many frames, nothing beside it."""
+        assert result.code == 0, result
+        assert list(self.loop.parent.iterdir()) == [self.loop]
+        made, _ = read_video(self.loop)
+        assert len(made) == frames and made.isfinite().all()
+        return made
+
+
+@pytest.fixture
+def place(tmp_path: Path, toy_bundle_path: Path, capsys: pytest.CaptureFixture[str]) -> Workplace:
+    workplace = Workplace(tmp_path, toy_bundle_path, capsys)
+    workplace.loop.parent.mkdir()
+    sticker().save(workplace.picture)
+    return workplace
+
+
+# Pictures
+
+
+def truncated(path: Path) -> None:
+    sticker((200, 200)).save(path, "PNG")
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def text_file(path: Path) -> None:
+    path.write_text("this is no picture\n")
+
+
+REFUSED_PICTURES: dict[str, tuple[Builder, str]] = {
+    "truncated": (truncated, "damaged or cut off"),
+    "one pixel": (lambda path: sticker((1, 1)).save(path, "PNG"), "1 x 1 pixels"),
+    "a line": (lambda path: sticker((20000, 10)).save(path, "PNG"), "20000 x 10 pixels"),
+    "a text file": (text_file, "not a picture"),
+    "an empty file": (Path.touch, "picture"),
+    "a folder": (Path.mkdir, "is a folder"),
+    "missing": (lambda path: None, "no picture file"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED_PICTURES)
+def test_pictures_that_are_none(place: Workplace, kind: str) -> None:
+    build, words = REFUSED_PICTURES[kind]
+    path = place.folder / "bad.png"
+    build(path)
+    place.assert_refused(place.animate(picture=path), "bad.png", words)
+
+
+def cmyk(path: Path) -> None:
+    sticker().convert("CMYK").save(path, "JPEG")
+
+
+def sixteen_bit(path: Path) -> None:
+    grey = np.asarray(sticker().convert("L")).astype(np.uint16) * 257
+    Image.fromarray(grey).save(path, "PNG")
+
+
+def animated(path: Path) -> None:
+    frames = [sticker().rotate(angle) for angle in (0, 40, 80)]
+    frames[0].save(path, "GIF", save_all=True, append_images=frames[1:], duration=100)
+
+
+def transparent(path: Path) -> None:
+    cut_out = sticker()
+    cut_out.putalpha(Image.fromarray(np.asarray(cut_out)[..., 2] < 100))
+    cut_out.save(path, "PNG")
+
+
+ODD_PICTURES: dict[str, Builder] = {
+    "CMYK": cmyk,
+    "16 bit": sixteen_bit,
+    "animated": animated,
+    "transparent": transparent,
+    "grey": lambda path: sticker().convert("L").save(path, "PNG"),
+    "palette": lambda path: sticker().convert("P").save(path, "PNG"),
+    "wide": lambda path: sticker((300, 50)).save(path, "PNG"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_PICTURES)
+def test_odd_pictures_become_loops(place: Workplace, kind: str) -> None:
+    path = place.folder / "odd.picture"
+    ODD_PICTURES[kind](path)
+    result = place.animate(picture=path)
+    assert place.assert_made(result).shape == (14, 64, 64, 3)
+    assert ("holds 3 frames" in result.err) == (kind == "animated")
+
+
+# Words and numbers
+
+
+def test_an_empty_prompt(place: Workplace) -> None:
+    place.assert_made(place.animate("--prompt", ""))
+
+
+def test_a_prompt_of_400_tokens_is_cut_and_says_so(place: Workplace) -> None:
+    result = place.animate("--prompt", "a " * 400)
+    place.assert_made(result)
+    assert result.err.startswith("loopanimate: ") and "400 tokens" in result.err
+
+
+@pytest.mark.parametrize("frames", [-5, 0, 1, 2])
+def test_too_few_frames(place: Workplace, frames: int) -> None:
+    place.assert_refused(place.animate("--frames", str(frames)), str(frames), "3 or more")
+
+
+@pytest.mark.parametrize("frames", [3, 34, 36])
+def test_untrained_numbers_of_frames(place: Workplace, frames: int) -> None:
+    place.assert_made(place.animate("--frames", str(frames)), frames - 1)
+
+
+@pytest.mark.parametrize("closing", ["tie", "shift", "off"])
+def test_more_frames_than_the_model_sees(place: Workplace, closing: str) -> None:
+    result = place.animate("--frames", "1000", "--closing", closing)
+    place.assert_refused(result, "1000 frames", "'windows'")
+
+
+def test_a_thousand_frames_in_windows(place: Workplace) -> None:
+    options = ["--frames", "1000", "--closing", "windows", "--steps", "1", "--guidance", "1"]
+    loop = place.loop.with_suffix(".mp4")
+    result = place.animate(*options, "--width", "16", "--height", "16", "-o", str(loop))
+    assert result.code == 0, result
+    assert len(read_video(loop)[0]) == 999
+
+
+@pytest.mark.parametrize("size", [("65", "64"), ("64", "-8"), ("8", "64"), ("64", "99999")])
+def test_impossible_sizes(place: Workplace, size: tuple[str, str]) -> None:
+    result = place.animate("--width", size[0], "--height", size[1])
+    place.assert_refused(result, "multiple of 8")
+
+
+def test_sizes_that_no_block_divides_evenly(place: Workplace) -> None:
+    """72 x 40 pixels are 9 x 5 latents, which halve to odd sizes at every level."""
+    result = place.animate("--width", "72", "--height", "40")
+    assert place.assert_made(result).shape == (14, 40, 72, 3)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--steps", "0", "1 to 1000"),
+        ("--start", "0", "at most 1"),
+        ("--seed", "-1", "seed is -1"),
+        ("--chain", "0", "1 or more"),
+        ("--fps", "nan", "1 to 120"),
+        ("--fps", "0", "1 to 120"),
+        ("--repeats", "0", "1 to 1000"),
+        ("--quality", "0", "1 to 100"),
+        ("--device", "abacus", "cpu always is"),
+        ("--mask", "missing.png", "missing.png"),
+        ("--format", "gif", ".gif"),
+    ],
+)
+def test_numbers_out_of_range(place: Workplace, option: str, value: str, words: str) -> None:
+    place.assert_refused(place.animate(option, value), words)
+
+
+def test_a_mask_of_another_size(place: Workplace) -> None:
+    mask = place.folder / "mask.png"
+    sticker((32, 32)).save(mask)
+    place.assert_refused(place.animate("--mask", str(mask)), "32 x 32", "64 x 64")
+
+
+# Bundles
+
+
+def nan_weights(path: Path, good: Path) -> None:
+    with safe_open(good, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    tensors["unet.conv_in.weight"][0, 0] = torch.nan
+    save_file(tensors, path, metadata)
+
+
+BAD_BUNDLES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
+    "missing": (lambda path, good: None, "no file"),
+    "a folder": (lambda path, good: path.mkdir(), "is a folder"),
+    "empty": (lambda path, good: path.touch(), "empty"),
+    "truncated": (lambda path, good: path.write_bytes(good.read_bytes()[:-1000]), "cut short"),
+    "cut in its header": (
+        lambda path, good: path.write_bytes(good.read_bytes()[:900]),
+        "cut short",
+    ),
+    "pickle": (lambda path, good: path.write_bytes(pickle.dumps({"unet": 1})), "pickle"),
+    "other tensors": (
+        lambda path, good: save_file({"a": torch.ones(1)}, path),
+        "no LoopAnimate bundle",
+    ),
+    "NaN weights": (nan_weights, "NaN"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_BUNDLES)
+def test_bad_bundles(place: Workplace, kind: str) -> None:
+    build, words = BAD_BUNDLES[kind]
+    path = place.folder / "bad.safetensors"
+    build(path, place.bundle)
+    place.assert_refused(place.animate("--bundle", str(path)), "bad.safetensors", words)
+
+
+# Outputs
+
+
+def test_an_existing_file_is_kept_unless_forced(place: Workplace) -> None:
+    place.loop.write_text("precious")
+    result = place.animate()
+    assert result.code == 2 and "--force" in result.err
+    assert place.loop.read_text() == "precious"
+    place.assert_made(place.animate("--force"))
+
+
+def test_an_unknown_ending(place: Workplace) -> None:
+    place.assert_refused(place.animate("-o", str(place.loop.with_suffix(".doc"))), ".doc", ".mp4")
+
+
+def test_a_missing_folder(place: Workplace) -> None:
+    place.assert_refused(place.animate("-o", str(place.loop.parent / "no/loop.mp4")), "no folder")
+
+
+def on_small_disk(
+    place: Workplace, options: str, *, output: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `animate` with a file system of its own mounted on the output folder; then list it."""
+    if shutil.which("unshare") is None:
+        pytest.skip("mounting a small disk without privileges needs Linux's unshare")
+    folder = place.loop.parent
+    script = f"""
+        mount -t tmpfs -o {options} tmpfs {folder} || exit 77
+        {sys.executable} -m loopanimate_core animate {place.picture} --bundle {place.bundle} \\
+            --frames 15 --steps 1 -o {folder}/{output}
+        code=$?
+        ls -A {folder}
+        exit $code
+    """
+    result = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", script],
+        capture_output=True,
+        text=True,
+    )
+    if result.returncode not in (0, 2, 130) or "unshare" in result.stderr:
+        pytest.skip(f"this system does not let tests mount a disk: {result.stderr.strip()}")
+    return result
+
+
+@pytest.mark.parametrize("output", ["loop.mp4", "loop.webp", "loop.apng", "frames"])
+def test_a_full_disk(place: Workplace, output: str) -> None:
+    result = on_small_disk(place, "size=8k", output=output)
+    assert result.returncode == 2, result.stderr
+    assert result.stdout == ""  # `ls` of the folder: not even a temporary file is left
+    assert "loopanimate: cannot write" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_read_only_folder(place: Workplace) -> None:
+    result = on_small_disk(place, "ro", output="loop.mp4")
+    assert result.returncode == 2, result.stderr
+    assert "read-only" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_ctrl_c_in_the_middle(place: Workplace) -> None:
+    """SIGINT once the sampling has begun: one line, exit code 130, an empty folder."""
+    run = """
+import sys
+from loopanimate_core import cli, sampling
+step = sampling.StepState
+def announce(*args):
+    print("sampling", flush=True)
+    return step(*args)
+sampling.StepState = announce
+sys.exit(cli.main())
+"""
+    command = [sys.executable, "-c", run, "animate", str(place.picture)]
+    command += ["--bundle", str(place.bundle), "--steps", "1000", "-o", str(place.loop)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "sampling\n"
+    process.send_signal(signal.SIGINT)
+    begin = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted, nothing was written" in err and "Traceback" not in err
+    assert time.monotonic() - begin < 30
+    assert list(place.loop.parent.iterdir()) == []
