@@ -93,6 +93,7 @@ def test_three_stages_hand_over_to_a_bundle_that_animates(
     info = bundle_info(target)
     assert info.config.frames == (15, 21, 35) and info.config.height_px == 32
     assert [run["stage"] for run in info.provenance["training"]] == [1, 2, 3]
+    assert str(tmp_path) not in json.dumps(info.provenance)
 
     bundle, third = read_bundle(target), latest(tmp_path / "stage3")
     weights = {f"unet.{name}": p for name, p in bundle.unet.named_parameters()}

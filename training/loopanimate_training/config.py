@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -23,6 +23,9 @@ from loopanimate_core import alss
 from loopanimate_core.errors import LoopAnimateError
 
 from .stages import STAGES, stage_defaults
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+ShareBelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 # What a resumed run may have otherwise: settings that decide neither data nor gradients.
 FREE_SETTINGS = (
@@ -57,7 +60,7 @@ class ModelConfig(Section):
 class ClipConfig(Section):
     """How source frames become a training clip (Eq. 3, 4, 10). `mask`: `ones` as in stage 1, or `object`."""
 
-    f: int = Field(ge=2)
+    f: Annotated[int, Field(ge=2)]
     stride: PositiveInt = alss.STRIDE
     reverse_steps: tuple[PositiveInt, ...] = alss.STEPS
     strict: bool = False
@@ -102,7 +105,7 @@ class DataConfig(Section):
     cache: Path | None = None  # folder of latents; filled on first touch
     threads: PositiveInt = 1
     prefetch: PositiveInt = 4  # batches
-    max_bad_share: float = Field(0.05, ge=0.0, lt=1.0)
+    max_bad_share: ShareBelowOne = 0.05
 
 
 class BatchConfig(Section):
@@ -120,9 +123,9 @@ class BatchConfig(Section):
 class LossConfig(Section):
     """`drop_turn` is the paper's r; `min_snr` the gamma of min-SNR weighting, None for the plain mean."""
 
-    drop_turn: float = Field(0.5, ge=0.0, le=1.0)
-    drop_text: float = Field(0.1, ge=0.0, le=1.0)
-    drop_image: float = Field(0.1, ge=0.0, le=1.0)
+    drop_turn: Share = 0.5
+    drop_text: Share = 0.1
+    drop_image: Share = 0.1
     min_snr: PositiveFloat | None = None
 
 
@@ -137,8 +140,8 @@ class OptimizerConfig(Section):
     clip_norm: PositiveFloat = 1.0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: NonNegativeInt = 0
-    final_lr_share: float = Field(0.0, ge=0.0, le=1.0)
-    ema_decay: float = Field(0.9999, ge=0.0, lt=1.0)
+    final_lr_share: Share = 0.0
+    ema_decay: ShareBelowOne = 0.9999
 
 
 class SaveConfig(Section):
@@ -211,8 +214,9 @@ def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in top.items():
         old = merged.get(key)
-        nested = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = merge(old, value) if nested else value
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            value = merge(old, value)
+        merged[key] = value
     return merged
 
 

@@ -12,7 +12,7 @@ from loopanimate_core.errors import LoopAnimateError
 
 from .checkpoint import is_checkpoint, load_checkpoint, load_latest
 from .config import parse
-from .start import load_weights, open_start, training_of
+from .start import load_weights, open_start, with_run
 
 
 def export_bundle(checkpoint: Path, target: Path, dtype: torch.dtype = torch.float16) -> int:
@@ -35,7 +35,6 @@ def export_bundle(checkpoint: Path, target: Path, dtype: torch.dtype = torch.flo
         width_px=config.clip.width_px,
         defaults=dataclasses.replace(bundle.config.defaults, frames=config.clip.frames),
     )
-    run = {"steps_done": found.step, **found.config}
-    bundle.provenance = {**bundle.provenance, "training": [*training_of(bundle), run]}
+    bundle.provenance = with_run(bundle.provenance, found)
     write_bundle(target, bundle, dtype, title=config.title or None, license=config.license or None)
     return found.step

@@ -66,7 +66,8 @@ class Ema:
     def update(self, step: int) -> None:
         """Move the average towards the weights after optimiser step `step` (from 0)."""
         weight = 1 - ema_decay(step, self.decay)
-        torch._foreach_lerp_(list(self.average.values()), list(self.parameters.values()), weight)
+        for name, average in self.average.items():
+            average.lerp_(self.parameters[name], weight)
 
     def load(self, average: Mapping[str, Tensor]) -> None:
         """Replace the average, in place."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models import LoopUNet, LoopUNetConfig
 from loopanimate_core.models.parts import is_idle, part_of
 
-from .checkpoint import checkpoints, is_checkpoint, load_checkpoint, load_latest
+from .checkpoint import Checkpoint, checkpoints, is_checkpoint, load_checkpoint, load_latest
 from .config import ModelConfig, parse
 
 ALL = "all"
@@ -35,7 +37,7 @@ def open_start(model: ModelConfig, seed: int) -> Bundle:
         earlier = parse(found.config)
         bundle = open_start(earlier.model, earlier.seed)
         load_weights(bundle, found.average)
-        bundle.provenance = {**bundle.provenance, "training": [*training_of(bundle), found.config]}
+        bundle.provenance = with_run(bundle.provenance, found)
     if model.unet is not None:
         bundle = _with_new_unet(bundle, LoopUNetConfig.from_dict(model.unet), seed)
     if model.prediction_type is not None:
@@ -46,9 +48,19 @@ def open_start(model: ModelConfig, seed: int) -> Bundle:
     return bundle
 
 
-def training_of(bundle: Bundle) -> list[object]:
-    """The configurations of the runs that made a bundle, oldest first."""
-    return list(bundle.provenance.get("training", []))
+def with_run(provenance: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
+    """A bundle's provenance with one more run: its settings, without the folders of the machine."""
+    config = checkpoint.config
+    run = {
+        key: value
+        for key, value in config.items()
+        if key not in ("out", "save", "sheets", "device")
+    }
+    run["model"] = {**config["model"], "start": Path(config["model"]["start"]).name}
+    run["data"] = {**config["data"], "path": Path(config["data"]["path"]).name}
+    del run["data"]["cache"]
+    run["steps_taken"] = checkpoint.step
+    return {**provenance, "training": [*provenance.get("training", []), run]}
 
 
 def trained_parameters(bundle: Bundle, model: ModelConfig) -> dict[str, nn.Parameter]:

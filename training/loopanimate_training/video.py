@@ -9,6 +9,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.error import FFmpegError
 
 from .sources import BadClip
 
@@ -43,7 +44,7 @@ def examine_video(path: Path) -> VideoFacts:
             for frame in container.decode(_stream(container)):
                 if frame.pts is not None:
                     times.append(frame.pts)
-    except (av.FFmpegError, OSError, ValueError, IndexError) as error:
+    except (FFmpegError, OSError, ValueError, IndexError) as error:
         raise BadClip(f"{path} cannot be decoded ({error})") from error
     if not times:
         raise BadClip(f"{path} holds no picture")
@@ -74,7 +75,7 @@ def read_video(path: Path, indices: Sequence[int], facts: VideoFacts) -> np.ndar
                     found[number] = frame.to_ndarray(format="rgb24")
                 if number >= indices[-1]:
                     break
-    except (av.FFmpegError, OSError, ValueError, IndexError) as error:
+    except (FFmpegError, OSError, ValueError, IndexError) as error:
         raise BadClip(f"{path} cannot be decoded ({error})") from error
     if missing := sorted(wanted - set(found)):
         raise BadClip(f"{path} lacks frame {missing[0]}")
