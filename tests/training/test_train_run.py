@@ -16,6 +16,7 @@ import torch
 
 from loopanimate_core.bundle import bundle_info, read_bundle
 from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.pipeline import LoopAnimatePipeline
 from loopanimate_training.checkpoint import Checkpoint, load_checkpoint, load_latest
 from loopanimate_training.config import RunConfig
 from loopanimate_training.export import export_bundle
@@ -101,8 +102,6 @@ def test_three_stages_hand_over_to_a_bundle_that_animates(
     first = latest(tmp_path / "stage1")
     cab = next(name for name in first.average if ".attentions." in name)
     assert torch.equal(weights[cab], first.average[cab])
-
-    from loopanimate_core.pipeline import LoopAnimatePipeline
 
     loop = LoopAnimatePipeline(bundle)(torch.rand(40, 40, 3), "a square", mask="none", seed=0)
     assert loop.frames.shape == (34, 32, 32, 3) and loop.frames.isfinite().all()

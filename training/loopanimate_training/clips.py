@@ -23,6 +23,7 @@ from loopanimate_core.conditions import mask_to_latent
 from loopanimate_core.files import atomic_write
 from loopanimate_core.images import fit_mask, fit_picture
 from loopanimate_core.latents import encode_frames
+from loopanimate_core.saliency import salient_mask
 from loopanimate_core.text import encode_image
 
 from .config import ClipConfig
@@ -85,8 +86,6 @@ class ClipEncoder:
 
     def _object_masks(self, ends: Tensor, masks: np.ndarray | None) -> Tensor:
         if masks is None:
-            from loopanimate_core.saliency import salient_mask
-
             return torch.stack([salient_mask(picture) for picture in ends])
         height, width = self.config.height_px, self.config.width_px
         return torch.stack([fit_mask(torch.from_numpy(mask), height, width) for mask in masks])

@@ -10,6 +10,7 @@ import torch
 
 from loopanimate_core.bundle import Bundle
 from loopanimate_core.images import contact_sheet, save_picture
+from loopanimate_core.pipeline import LoopAnimatePipeline
 
 from .config import RunConfig
 from .optim import Ema
@@ -26,8 +27,6 @@ class SheetMaker:
 
     def draw(self, ema: Ema, step: int) -> None:
         """Sample every validation clip's first frame with its caption and save the sheet."""
-        from loopanimate_core.pipeline import LoopAnimatePipeline
-
         sheets, clip = self.config.sheets, self.config.clip
         defaults = dataclasses.replace(
             self.bundle.config.defaults,
