@@ -102,36 +102,51 @@ def rotate_to_fastest(frames: Tensor) -> Tensor:
     return frames.roll(-int(steps.argmax()), 0)
 
 
-ALTERNATIVES: dict[str, tuple[str, Callable[[int], Options]]] = {
-    "mp4 crf 19": ("mp4", lambda _: _x264(crf=19)),
-    "mp4 crf 16": ("mp4", lambda _: _x264(crf=16)),
-    "mp4 crf 12": ("mp4", lambda _: _x264(crf=12)),
-    "mp4 crf 16, no mbtree": ("mp4", lambda _: _x264("ipratio=1:mbtree=0:qcomp=1", crf=16)),
-    "mp4 crf 16, grain": ("mp4", lambda _: _x264(crf=16, tune="grain")),
-    "mp4 qp 20": ("mp4", lambda _: _x264(qp=20)),
-    "mp4 qp 16 (default)": ("mp4", FORMATS["mp4"].options),
-    "mp4 qp 16, I = P": ("mp4", lambda _: _x264("ipratio=1", qp=16)),
-    "mp4 qp 16, I finer": ("mp4", lambda _: _x264("ipratio=2.5", qp=16)),
-    "mp4 qp 16, all intra": ("mp4", lambda _: {**_x264(qp=16), "g": 1}),
-    "mp4 qp 12": ("mp4", lambda _: _x264(qp=12)),
-    "webm crf 32": ("webm", lambda _: FORMATS["webm"].options(32)),
-    "webm crf 24, alt refs": ("webm", lambda crf: {**FORMATS["webm"].options(crf), "auto-alt-ref": 1}),
-    "av1, temporal filter": ("webm-av1", lambda crf: _without(FORMATS["webm-av1"].options(crf), "svtav1-params")),
-    "webp, key frames": ("webp", lambda q: _without(FORMATS["webp"].options(q), "kmax")),
-    "webp 94": ("webp", lambda _: FORMATS["webp"].options(94)),
-    "webp 92": ("webp", lambda _: FORMATS["webp"].options(92)),
-    "webp 80": ("webp", lambda _: FORMATS["webp"].options(80)),
-    "avif 50": ("avif", lambda _: FORMATS["avif"].options(50)),
-}  # fmt: skip
+def x264(parameters: str = "", **chosen: str | int) -> Callable[[int, int], Options]:
+    """mp4's options with another rate control."""
+
+    def options(_: int, size_px: int) -> Options:
+        usual = {
+            key: value for key, value in FORMATS["mp4"].options(0, size_px).items() if key != "qp"
+        }
+        return usual | chosen | ({"x264-params": parameters} if parameters else {})
+
+    return options
 
 
-def _x264(parameters: str = "", **chosen: str | int) -> Options:
-    options = _without(FORMATS["mp4"].options(16), "qp") | chosen
-    return options | {"x264-params": parameters} if parameters else options
+def changed(name: str, **chosen: str | int | None) -> Callable[[int, int], Options]:
+    """A format's default options with some replaced, or left to the encoder where None."""
+
+    def options(setting: int, size_px: int) -> Options:
+        merged = FORMATS[name].options(setting, size_px) | chosen
+        return {key: value for key, value in merged.items() if value is not None}
+
+    return options
 
 
-def _without(options: Options, name: str) -> Options:
-    return {key: value for key, value in options.items() if key != name}
+ALTERNATIVES: dict[str, tuple[str, Callable[[int, int], Options]]] = {
+    "mp4 crf 19, 3 refs": ("mp4", x264(crf=19, refs=3)),
+    "mp4 crf 16, 3 refs": ("mp4", x264(crf=16, refs=3)),
+    "mp4 crf 16, no mbtree": ("mp4", x264("ipratio=1:mbtree=0:qcomp=1", crf=16, refs=3)),
+    "mp4 crf 16, grain": ("mp4", x264(crf=16, tune="grain", refs=3)),
+    "mp4 crf 16": ("mp4", x264(crf=16)),
+    "mp4 qp 16, 3 refs": ("mp4", x264(qp=16, refs=3)),
+    "mp4 qp 16, I = P": ("mp4", x264("ipratio=1", qp=16, refs=3)),
+    "mp4 qp 16, I finer": ("mp4", x264("ipratio=2.5", qp=16, refs=3)),
+    "mp4 qp 12, 3 refs": ("mp4", x264(qp=12, refs=3)),
+    "mp4 qp 16, all intra": ("mp4", x264(qp=16, g=1)),
+    "mp4 qp 20": ("mp4", x264(qp=20)),
+    "mp4 qp 16 (default)": ("mp4", x264(qp=16)),
+    "webm crf 32": ("webm", changed("webm", crf=32)),
+    "webm, alt refs": ("webm", changed("webm", **{"auto-alt-ref": 1})),
+    "av1 crf 32": ("webm-av1", changed("webm-av1", crf=32)),
+    "av1, temporal filter": ("webm-av1", changed("webm-av1", **{"svtav1-params": None})),
+    "webp 80, key frames": ("webp", changed("webp", quality=80, kmax=None)),
+    "webp 80": ("webp", changed("webp", quality=80)),
+    "webp 94": ("webp", changed("webp", quality=94)),
+    "webp lossless": ("webp", changed("webp", lossless=1, quality=50)),
+    "avif 60": ("avif", changed("avif", quality=60)),
+}
 
 
 def encode_rows(

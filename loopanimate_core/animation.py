@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -21,9 +22,8 @@ from .errors import LoopAnimateError
 from .formats import Options, VideoFormat
 
 FRAME_NAME = re.compile(r"frame_\d{5,}\.png")
-_GIF_DITHER = (
-    8.0  # peak to peak, of 255: hides bands; a fixed pattern stays put, error diffusion crawls
-)
+_GIF_SAMPLE_PX = 1e5  # pixels that the palette is made from
+_GIF_DITHER = 8.0  # peak to peak, of 255; the pattern stays put, where error diffusion would crawl
 
 
 def check_pillow(row: VideoFormat) -> None:
@@ -168,10 +168,10 @@ def _to_palette(frames: list[np.ndarray], colours: int) -> tuple[list[Image.Imag
     Transparency in gif is one palette entry: half-transparent pixels become one or the other.
     """
     height, width, channels = frames[0].shape
-    step = max(1, round((len(frames) * height * width / 1e6) ** 0.5))
+    step = math.ceil((len(frames) * height * width / _GIF_SAMPLE_PX) ** 0.5)
     sample = np.concatenate([frame[::step, ::step, :3] for frame in frames])
     opaque = colours if channels == 3 else colours - 1
-    palette = Image.fromarray(sample).quantize(opaque, method=Image.Quantize.MEDIANCUT)
+    palette = Image.fromarray(sample).quantize(opaque, method=Image.Quantize.MEDIANCUT, kmeans=3)
     offsets = _GIF_DITHER * np.resize(_bayer(8), (height, width))[..., None]
     pictures = []
     for frame in frames:

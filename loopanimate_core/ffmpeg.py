@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import IO
 
 from .errors import LoopAnimateError
 
@@ -34,7 +33,7 @@ def ffmpeg_path() -> str:
 def encoders() -> frozenset[str]:
     """Names of the encoders this ffmpeg was built with."""
     listing = b"".join(read_output(["-encoders"], "cannot ask ffmpeg for its encoders"))
-    return frozenset(re.findall(r"^ [VAS][A-Z.]{5} (\S+)", listing.decode(), flags=re.MULTILINE))
+    return frozenset(re.findall(r"^ [VAS][A-Z.]{5} (\w\S*)", listing.decode(), flags=re.MULTILINE))
 
 
 def feed(arguments: list[str], chunks: Iterable[bytes], failure: str) -> None:
@@ -46,7 +45,10 @@ def feed(arguments: list[str], chunks: Iterable[bytes], failure: str) -> None:
     with _running(arguments, failure, stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
         for chunk in chunks:
-            process.stdin.write(chunk)
+            try:
+                process.stdin.write(chunk)
+            except OSError:  # ffmpeg gave up: its exit code and log say why
+                break
 
 
 def read_output(arguments: list[str], failure: str) -> Iterator[bytes]:
@@ -66,10 +68,9 @@ def _running(
     with tempfile.TemporaryFile() as log:  # a file, because a full stderr pipe would stall ffmpeg
         process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=log)
         try:
-            with suppress(BrokenPipeError):  # ffmpeg gave up early: its log says why
-                yield process
+            yield process
             if process.stdin:
-                with suppress(BrokenPipeError):
+                with suppress(OSError):
                     process.stdin.close()
             code = process.wait()
         finally:
@@ -77,19 +78,22 @@ def _running(
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 if pipe:
-                    with suppress(BrokenPipeError):
+                    with suppress(OSError):
                         pipe.close()
-        if code:
-            raise LoopAnimateError(f"{failure}: {_reason(log, code)}")
+        log.seek(0)
+        if reason := _reason(log.read().decode(errors="replace"), code):
+            raise LoopAnimateError(f"{failure}: {reason}")
 
 
-def _reason(log: IO[bytes], code: int) -> str:
-    """The line of ffmpeg's log that names the cause, without its `[codec @ address]` prefix."""
-    log.seek(0)
-    lines = [line for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-    for line in lines:
-        if "No space left on device" in line:
-            return "No space left on device"
+def _reason(log: str, code: int) -> str | None:
+    """Why ffmpeg failed: the line that names the cause, without its `[codec @ address]` prefix."""
+    if re.search("partial file|ended prematurely", log):  # ffmpeg itself is content with a part
+        return "the file is cut short"
+    if code == 0:
+        return None
+    if "No space left on device" in log:
+        return "No space left on device"
+    lines = [line for line in log.splitlines() if line.strip()]
     if not lines:
         return f"ffmpeg stopped with exit code {code}"
     return re.sub(r"^(\[[^\]]*\] ?)+", "", lines[0]).strip()

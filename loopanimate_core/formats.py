@@ -24,7 +24,7 @@ class VideoFormat:
     """How one format is written.
 
     `settings` are the encoder's own numbers at quality 1, 75 (the default) and 100; `None` is lossless.
-    `options` turns such a number into ffmpeg's output options or Pillow's `save` arguments.
+    `options(setting, width * height)` are ffmpeg's output options or Pillow's `save` arguments.
     `pixels` and `alpha_pixels` are ffmpeg's pixel formats or Pillow's modes, without and with transparency.
     `min_duration_s` is what the loop is repeated for: a player's restart is then rare.
     """
@@ -36,7 +36,7 @@ class VideoFormat:
     pixels: str
     alpha_pixels: str | None
     settings: tuple[int, int, int] | None
-    options: Callable[[int], Options]
+    options: Callable[[int, int], Options]
     min_duration_s: float = 0.0
 
     @property
@@ -80,50 +80,64 @@ class VideoFormat:
 _ONE_GROUP: Options = {"g": 99999}
 
 
-def _h264(qp: int) -> Options:
-    # A constant quantiser: with -crf the end of the file is coded more coarsely than its start.
-    # No B-frames: players blind to edit lists start late by their delay.
-    return {"qp": qp, "preset": "medium", "bf": 0, "sc_threshold": 0, **_ONE_GROUP}
+def _h264(qp: int, size_px: int) -> Options:
+    # A constant quantiser: at equal size its seam is smaller than that of -crf, which is finer on
+    # frames that many others refer to, the first above all. No B-frames: players blind to edit lists
+    # start late by their delay.
+    rate: Options = {"qp": qp, "preset": "medium", "bf": 0, "sc_threshold": 0, **_ONE_GROUP}
+    return {**rate, "refs": _reference_frames(size_px)}
 
 
-def _vp9(crf: int) -> Options:
+def _reference_frames(size_px: int) -> int:
+    """As many as every H.264 decoder of level 4.1 holds, at most 16.
+
+    What moves uncovers the background behind it. With the usual 3 references that is coded anew, a
+    little different each time, and the restart undoes all the differences at once: the pop. With a
+    long memory it is copied from the frame that last saw it: a smaller pop and a smaller file.
+    """
+    macroblocks = math.ceil(size_px / 256)
+    return max(3, min(16, 32768 // macroblocks))
+
+
+def _vp9(crf: int, _size_px: int) -> Options:
     # Alternate reference frames are hidden averages: one of them is better than the rest, and libvpx
     # refuses them beside transparency.
     rate: Options = {"crf": crf, "b:v": 0, "auto-alt-ref": 0}
     return {**rate, "deadline": "good", "cpu-used": 2, "row-mt": 1, **_ONE_GROUP}
 
 
-def _av1(crf: int) -> Options:
-    # Temporal filtering replaces the key frame by an average of its followers: a pop of 1.4 to 3.7.
+def _av1(crf: int, _size_px: int) -> Options:
+    # Temporal filtering makes the key frame an average of its followers, so the slower the motion the
+    # worse it pops: a ratio of up to 3.7.
     return {"crf": crf, "preset": 6, "svtav1-params": "enable-tf=0:scd=0", **_ONE_GROUP}
 
 
-def _prores(qscale: int) -> Options:
+def _prores(qscale: int, _size_px: int) -> Options:
     return {"profile": "4444", "vendor": "apl0", "q:v": qscale}
 
 
-def _ffv1(_: int) -> Options:
+def _ffv1(_setting: int, _size_px: int) -> Options:
     return {"level": 3, "slicecrc": 1, "g": 1}
 
 
-def _webp(quality: int) -> Options:
-    # libwebp's default is a key frame every 3 to 5 frames; kmax=0 makes every frame alike instead.
+def _webp(quality: int, _size_px: int) -> Options:
+    # Pillow's default is a key frame every 3 to 5 frames, each a pop; kmax=0 has one for the whole file.
     return {"quality": quality, "method": 4, "kmax": 0, "loop": 0}
 
 
-def _avif(quality: int) -> Options:
+def _avif(quality: int, _size_px: int) -> Options:
     return {"quality": quality, "subsampling": "4:4:4", "speed": 6}
 
 
-def _apng(_: int) -> Options:
+def _apng(_setting: int, _size_px: int) -> Options:
     return {"loop": 0}
 
 
-def _gif(colours: int) -> Options:
+def _gif(colours: int, _size_px: int) -> Options:
     return {"colors": colours, "loop": 0}
 
 
-def _png(_: int) -> Options:
+def _png(_setting: int, _size_px: int) -> Options:
     return {}
 
 
@@ -132,11 +146,11 @@ _ROWS = (
     #           name        suffixes            writer    encoder       pixels         with alpha      1, 75, 100     options    >= s
     VideoFormat("mp4",      (".mp4",),          "ffmpeg", "libx264",    "yuv420p",     None,           (40, 16, 4),   _h264,     10.0),
     VideoFormat("webm",     (".webm",),         "ffmpeg", "libvpx-vp9", "yuv420p",     "yuva420p",     (55, 24, 4),   _vp9),
-    VideoFormat("webm-av1", (".webm",),         "ffmpeg", "libsvtav1",  "yuv420p10le", None,           (60, 28, 4),   _av1),
+    VideoFormat("webm-av1", (".webm",),         "ffmpeg", "libsvtav1",  "yuv420p10le", None,           (60, 24, 4),   _av1),
     VideoFormat("prores",   (".mov",),          "ffmpeg", "prores_ks",  "yuv444p10le", "yuva444p10le", (24, 4, 1),    _prores),
     VideoFormat("ffv1",     (".mkv",),          "ffmpeg", "ffv1",       "gbrp16le",    "gbrap16le",    None,          _ffv1),
-    VideoFormat("webp",     (".webp",),         "pillow", "WEBP",       "RGB",         "RGBA",         (1, 90, 100),  _webp),
-    VideoFormat("avif",     (".avif",),         "pillow", "AVIF",       "RGB",         "RGBA",         (1, 75, 100),  _avif),
+    VideoFormat("webp",     (".webp",),         "pillow", "WEBP",       "RGB",         "RGBA",         (1, 98, 100),  _webp),
+    VideoFormat("avif",     (".avif",),         "pillow", "AVIF",       "RGB",         "RGBA",         (1, 80, 100),  _avif),
     VideoFormat("apng",     (".apng", ".png"),  "pillow", "PNG",        "RGB",         "RGBA",         None,          _apng),
     VideoFormat("gif",      (".gif",),          "pillow", "GIF",        "RGB",         "RGBA",         (8, 256, 256), _gif),
     VideoFormat("png",      ("",),              "folder", "PNG",        "RGB",         "RGBA",         None,          _png),
@@ -153,10 +167,10 @@ def find_format(path: Path, name: str | None) -> VideoFormat:
     """
     suffix = path.suffix.lower()
     if name is None:
-        for row in _ROWS:
+        for row in FORMATS.values():
             if suffix in row.suffixes:
                 return row
-        endings = ", ".join(dict.fromkeys(s for row in _ROWS for s in row.suffixes if s))
+        endings = ", ".join(dict.fromkeys(s for row in FORMATS.values() for s in row.suffixes if s))
         raise LoopAnimateError(
             f"{path.name} ends in {suffix}, which is none of {endings}, or no ending for a folder"
         )

@@ -91,7 +91,7 @@ def write_video(
     _warn_of_speed(row, durations_ms, fps)
     with atomic_write(path) as temporary:
         try:
-            options = row.options(setting)
+            options = row.options(setting, frames[0, ..., 0].numel())
             animation.write_animation(pictures, temporary, row, options, durations_ms, tags)
         except ValueError as error:  # Pillow's own word for what a format cannot hold
             raise LoopAnimateError(f"cannot write {path}: {error}") from error
@@ -258,7 +258,7 @@ def _output_arguments(
         # Padded by a copy of the edge: cropping would lose the picture's own pixels.
         pad = f"pad={width + odd_x}:{height + odd_y},fillborders=right={odd_x}:bottom={odd_y}:mode=smear"
         filters.insert(0, pad)
-    options = {"c:v": row.encoder, "pix_fmt": pixels, **row.options(setting)}
+    options = {"c:v": row.encoder, "pix_fmt": pixels, **row.options(setting, width * height)}
     arguments = ["-vf", ",".join(filters)] if filters else []
     for name, value in options.items():
         arguments += [f"-{name}", str(value)]
