@@ -138,7 +138,8 @@ def prepare_noise(
     scheduler.set_timesteps(steps, device=z_still.device)
     timesteps = scheduler.timesteps
     begin = len(timesteps) - max(1, round(len(timesteps) * start))
-    scheduler.set_begin_index(begin)
+    if hasattr(scheduler, "set_begin_index"):  # DDIM needs none: it goes by the timestep's number
+        scheduler.set_begin_index(begin)
     z_0 = repeat_still(z_still.float(), frames)
     noise = torch.randn(z_0.shape, generator=generator).to(z_0)
     return scheduler.add_noise(z_0, noise, timesteps[begin : begin + 1]), timesteps[begin:]

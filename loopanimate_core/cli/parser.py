@@ -12,6 +12,7 @@ from ..schedule import BETA_SCHEDULES, SCHEDULERS
 
 # Spelled out here because the modules that own them import torch; a test holds them equal.
 CLOSINGS = ("tie", "shift", "windows", "off")
+MASK_METHODS = ("auto", "alpha", "onnx", "grabcut")
 LAYOUTS = ("diffusers", "checkpoint", "animatediff", "pia", "motion_adapter")
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -67,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_animate(commands)
     _add_demo(commands)
+    _add_mask(commands)
     _add_check(commands)
     _add_info(commands)
     _add_convert(commands)
@@ -211,6 +213,34 @@ def _add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="add the parameters of each part and training stage, beside those of the full size",
     )
     parser.add_argument("--json", action="store_true", help="everything, for programs")
+
+
+def _add_mask(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "mask",
+        "write what would be taken for the picture's subject",
+        "mask:mask",
+        epilog="Paint in the written file and give it to `animate --mask` to decide for yourself.",
+    )
+    parser.add_argument("picture", metavar="PICTURE", help="a picture file of any usual kind")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="white on the subject (default: PICTURE_mask.png)"
+    )
+    parser.add_argument(
+        "--method",
+        choices=MASK_METHODS,
+        default="auto",
+        help="its transparency, a network (--model) or without one; auto takes the first possible",
+    )
+    parser.add_argument("--model", metavar="FILE", help="a salient-object network as an .onnx file")
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, metavar="X", help="0 to 1, lower takes more"
+    )
+    parser.add_argument(
+        "--grow", type=int, default=0, metavar="PX", help="widen the subject; below 0 narrow it"
+    )
+    parser.add_argument("--force", action="store_true", help="replace a file that exists")
 
 
 def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

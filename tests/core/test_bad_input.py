@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 import signal
@@ -291,43 +292,56 @@ def test_a_missing_folder(place: Workplace) -> None:
     place.assert_refused(place.animate("-o", str(place.loop.parent / "no/loop.mp4")), "no folder")
 
 
-def on_small_disk(
-    place: Workplace, options: str, *, output: str
-) -> subprocess.CompletedProcess[str]:
-    """Run `animate` with a file system of its own mounted on the output folder; then list it."""
+def on_other_disk(place: Workplace, options: str, fill: bool) -> list[tuple[int, str, list[str]]]:
+    """Animate with every kind of writer into a folder that has a file system of its own.
+
+    Args:
+        fill: leave no room on it.
+
+    Returns:
+        Exit code, what was said, and the files left in the folder, for each output.
+    """
     if shutil.which("unshare") is None:
         pytest.skip("mounting a small disk without privileges needs Linux's unshare")
     folder = place.loop.parent
-    script = f"""
-        mount -t tmpfs -o {options} tmpfs {folder} || exit 77
-        {sys.executable} -m loopanimate_core animate {place.picture} --bundle {place.bundle} \\
-            --frames 15 --steps 1 -o {folder}/{output}
-        code=$?
-        ls -A {folder}
-        exit $code
-    """
+    code = f"""
+import contextlib, io, json, os
+from loopanimate_core.cli import main
+if {fill}:
+    with contextlib.suppress(OSError), open({str(folder)!r} + "/filler", "wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4096))
+for name in ("loop.mp4", "loop.webp", "loop.apng", "frames"):
+    command = ["animate", {str(place.picture)!r}, "--bundle", {str(place.bundle)!r}]
+    command += ["--frames", "15", "--steps", "1", "-o", {str(folder)!r} + "/" + name]
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        exit_code = main(command)
+    print(json.dumps([exit_code, said.getvalue(), os.listdir({str(folder)!r})]))
+"""
+    mount = f"mount -t tmpfs -o {options} tmpfs {folder} || exit 77; exec {sys.executable} -c"
     result = subprocess.run(
-        ["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", script],
+        ["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", f'{mount} "$0"', code],
         capture_output=True,
         text=True,
     )
-    if result.returncode not in (0, 2, 130) or "unshare" in result.stderr:
+    if result.returncode == 77 or "unshare" in result.stderr:
         pytest.skip(f"this system does not let tests mount a disk: {result.stderr.strip()}")
-    return result
+    assert result.returncode == 0, result.stderr
+    return [tuple(json.loads(line)) for line in result.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("output", ["loop.mp4", "loop.webp", "loop.apng", "frames"])
-def test_a_full_disk(place: Workplace, output: str) -> None:
-    result = on_small_disk(place, "size=8k", output=output)
-    assert result.returncode == 2, result.stderr
-    assert result.stdout == ""  # `ls` of the folder: not even a temporary file is left
-    assert "loopanimate: cannot write" in result.stderr and "Traceback" not in result.stderr
+def test_a_full_disk(place: Workplace) -> None:
+    for exit_code, said, left in on_other_disk(place, "size=64k", fill=True):
+        assert exit_code == 2
+        assert said.startswith("loopanimate: cannot write") and said.count("\n") == 1
+        assert left == ["filler"]
 
 
 def test_a_read_only_folder(place: Workplace) -> None:
-    result = on_small_disk(place, "ro", output="loop.mp4")
-    assert result.returncode == 2, result.stderr
-    assert "read-only" in result.stderr and "Traceback" not in result.stderr
+    for exit_code, said, left in on_other_disk(place, "ro", fill=False):
+        assert exit_code == 2
+        assert "read-only" in said and said.count("\n") == 1
+        assert left == []
 
 
 def test_ctrl_c_in_the_middle(place: Workplace) -> None:
@@ -345,8 +359,8 @@ sys.exit(cli.main())
     command = [sys.executable, "-c", run, "animate", str(place.picture)]
     command += ["--bundle", str(place.bundle), "--steps", "1000", "-o", str(place.loop)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "sampling\n"
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == "sampling\n", process.stderr.read()
     process.send_signal(signal.SIGINT)
     begin = time.monotonic()
     _, err = process.communicate(timeout=60)
