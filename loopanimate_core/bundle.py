@@ -39,6 +39,7 @@ from .tensorfile import (
     require_finite,
     write_tensors,
 )
+from .text import build_tokenizer, vocabulary_of
 
 FORMAT = "loopanimate/1"
 THUMBNAIL_SIDE_PX = 256
@@ -79,6 +80,9 @@ class BundleConfig:
                 raise LoopAnimateError(
                     f"the {what} is {size}, the UNet reads {width} numbers a token"
                 )
+        tokens = len(vocabulary_of(self.tokenizer)[0])
+        if tokens > (known := self.text_encoder.get("vocab_size", 0)):
+            raise LoopAnimateError(f"the tokenizer has {tokens} tokens, the text encoder {known}")
         for frames in self.frames:
             if frames < 3 or frames % 2 == 0 or frames > self.unet.max_positions:
                 raise LoopAnimateError(
@@ -205,8 +209,6 @@ def read_bundle(
     Raises:
         LoopAnimateError: one sentence that says what is wrong with the file.
     """
-    from .text import build_tokenizer
-
     header = read_header(path)
     config, provenance = _parse_metadata(header)
     shapes = _shapes_by_part(header)

@@ -32,7 +32,6 @@ TEXT_FIELDS = (
     "max_position_embeddings",
     "bos_token_id",
     "eos_token_id",
-    "pad_token_id",
 )
 IMAGE_FIELDS = (*_CLIP_FIELDS, "image_size", "patch_size", "num_channels")
 VAE_FIELDS = {
@@ -46,7 +45,6 @@ VAE_FIELDS = {
         "act_fn",
         "latent_channels",
         "norm_num_groups",
-        "sample_size",
         "scaling_factor",
     ),
     "AutoencoderTiny": (
@@ -93,7 +91,7 @@ def image_encoder_settings(config: Any) -> dict[str, Any]:
     """The settings a bundle keeps of a `CLIPVisionConfig`, or of a whole CLIP's JSON (`model_type: clip`)."""
     values = _as_mapping(config)
     if "vision_config" in values:
-        values = {**values["vision_config"], "projection_dim": values["projection_dim"]}
+        values = {**values["vision_config"], "projection_dim": values.get("projection_dim", 512)}
     return _chosen(values, IMAGE_FIELDS)
 
 

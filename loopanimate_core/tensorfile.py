@@ -25,6 +25,9 @@ DTYPES = {
     "I64": torch.int64,
     "I32": torch.int32,
 }
+ALIGNMENT_BYTES = (
+    64  # of the first tensor, so that tensors mapped from the file are as fast as copies
+)
 PICKLE_SUFFIXES = (".ckpt", ".bin", ".pt", ".pth")
 
 
@@ -136,7 +139,7 @@ def write_tensors(
         }
         offset = end
     header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
-    header += b" " * (-len(header) % 8)
+    header += b" " * (-(8 + len(header)) % ALIGNMENT_BYTES)
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
         for name in order:
@@ -179,13 +182,12 @@ def _read_pickle(path: Path) -> Any:
             path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
         )
     except pickle.UnpicklingError as error:
-        reason = str(error)
-        if "Unsupported" in reason or "not an allowed" in reason or "disallowed" in reason:
-            raise LoopAnimateError(
-                f"{path} holds Python objects besides tensors and is not opened, because that can run code; "
-                "save its state dict as .safetensors with a tool you trust"
-            ) from error
-        raise LoopAnimateError(f"{path} is not a readable PyTorch file") from error
+        if "Unsupported operand" in str(error):
+            raise LoopAnimateError(f"{path} is not a readable PyTorch file") from error
+        raise LoopAnimateError(
+            f"{path} holds Python objects besides tensors and is not opened, because that can run code; "
+            "save its state dict as .safetensors with a tool you trust"
+        ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise LoopAnimateError(f"{path} is damaged or not a PyTorch file") from error
 

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import LoopAnimateError
+from .files import atomic_write
 
 TOKENIZER_CLIP = (
     "clip"  # the packaged vocabulary; anything else is {"vocab": {...}, "merges": [...]}
@@ -80,9 +81,8 @@ def vocabulary_of(spec: str | dict[str, Any]) -> tuple[dict[str, int], list[str]
     return vocab, merges
 
 
-def write_tokenizer_files(spec: str | dict[str, Any], folder: str | Path) -> None:
+def write_tokenizer_files(spec: str | dict[str, Any], folder: str | Path) -> list[Path]:
     """Write `vocab.json`, `merges.txt` and `tokenizer_config.json`, the files other programs read."""
-    folder = Path(folder)
     vocab, merges = vocabulary_of(spec)
     settings = {
         "tokenizer_class": "CLIPTokenizer",
@@ -92,10 +92,17 @@ def write_tokenizer_files(spec: str | dict[str, Any], folder: str | Path) -> Non
         "unk_token": END,
         "pad_token": END,
     }
-    (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
-    lines = ["#version: 0.2", *merges]
-    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    contents = {
+        "vocab.json": json.dumps(vocab, ensure_ascii=False),
+        "merges.txt": "\n".join(["#version: 0.2", *merges]) + "\n",
+        "tokenizer_config.json": json.dumps(settings, indent=2) + "\n",
+    }
+    paths = []
+    for name, content in contents.items():
+        paths.append(Path(folder) / name)
+        with atomic_write(paths[-1]) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+    return paths
 
 
 def build_tokenizer(spec: str | dict[str, Any]) -> Any:

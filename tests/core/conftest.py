@@ -50,7 +50,13 @@ def make_tiny_bundle(seed: int = 0) -> Bundle:
         norm_num_groups=4,
     )
     text_encoder: Any = CLIPTextModel(
-        CLIPTextConfig(vocab_size=len(tokens), hidden_size=16, **CLIP)
+        CLIPTextConfig(
+            vocab_size=len(tokens),
+            hidden_size=16,
+            bos_token_id=len(tokens) - 2,
+            eos_token_id=len(tokens) - 1,
+            **CLIP,
+        )
     )
     image_encoder: Any = CLIPVisionModelWithProjection(
         CLIPVisionConfig(hidden_size=16, image_size=32, patch_size=8, projection_dim=16, **CLIP)
