@@ -1,0 +1,227 @@
+"""Build the mini model from packaged data: every step is skipped when its result is there.
+
+data → vae → encoders → start → stage1 → stage2 → stage3 → decoder → bundle, all in one work folder. The
+three stages are runs of the same trainer that anyone uses, with the settings in `presets/`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from loopanimate_core.bundle import Bundle, BundleConfig, read_bundle, write_bundle
+from loopanimate_core.components import (
+    image_encoder_settings,
+    text_encoder_settings,
+    vae_settings,
+)
+from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.files import atomic_write
+from loopanimate_core.models import LoopUNet, LoopUNetConfig
+from loopanimate_core.sampling import SamplingDefaults
+from loopanimate_core.schedule import ScheduleConfig
+from loopanimate_core.text import build_tokenizer
+
+from ..config import resolve
+from ..export import export_bundle
+from ..loop import train
+from .emoji import EmojiCache, download, prepare
+from .encoders import learn_vocabulary, train_encoders
+from .vae import VaeRecipe, VaeTrainer
+
+PRESETS_FOLDER = Path(__file__).parent / "presets"
+LICENSE = "Apache-2.0; trained on Microsoft Fluent emoji (MIT, @lobehub/fluent-emoji-anim 1.0.0)"
+DESCRIPTION = (
+    "Loops of single stickers and emoji on plain or soft backgrounds: bobbing, swaying, rocking, pulsing, "
+    "staying still. Trained with LoopAnimate's three stages."
+)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Sizes of one mini model; the stages' settings lie in `presets/{name}_stage{n}.yaml`."""
+
+    name: str
+    size_px: int
+    unet: LoopUNetConfig
+    vae: VaeRecipe
+    encoder_minutes: float
+    precision: str = "no"
+    defaults: SamplingDefaults = field(default_factory=lambda: SamplingDefaults(steps=12, guidance=3.0))
+
+
+def _unet(channels: tuple[int, ...], layers: int, heads: int) -> LoopUNetConfig:
+    return LoopUNetConfig(
+        block_out_channels=channels,
+        layers_per_block=layers,
+        cross_attention_dim=128,
+        num_attention_heads=heads,
+        motion_num_attention_heads=heads,
+        norm_num_groups=8,
+    )
+
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset("cpu", 96, _unet((48, 96, 128), 1, 2), VaeRecipe(bf16=True), 5.0),
+        Preset(
+            "gpu",
+            128,
+            _unet((48, 96, 144, 144), 2, 4),
+            VaeRecipe(
+                size_px=128,
+                channels=64,
+                encoder_blocks=(1, 3, 3, 3),
+                decoder_blocks=(3, 3, 3, 1),
+                learning_rate=1e-3,
+                joint_minutes=6.0,
+                decoder_minutes=4.0,
+                crops=((0.3, 32, 512), (0.6, 64, 256), (1.0, 128, 128)),
+                bf16=True,
+                device="cuda",
+            ),
+            2.0,
+            "bf16",
+        ),
+    )
+}
+
+
+class Build:
+    """The steps, in order, for one work folder."""
+
+    def __init__(self, work: str | Path, preset: str = "cpu", archives: str | Path | None = None) -> None:
+        if preset not in PRESETS:
+            raise LoopAnimateError(f"preset is {preset!r}; choose one of {', '.join(PRESETS)}")
+        self.work, self.preset = Path(work), PRESETS[preset]
+        self.archives = Path(archives) if archives else self.work / "archives"
+        self.work.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def steps(self) -> dict[str, Callable[[], None]]:
+        """What `run` does, by name."""
+        return {
+            "data": self.data,
+            "vae": self.vae,
+            "encoders": self.encoders,
+            "start": self.start,
+            **{f"stage{number}": lambda number=number: self.stage(number) for number in (1, 2, 3)},
+            "decoder": self.decoder,
+            "bundle": self.bundle,
+        }
+
+    def run(self, last: str = "bundle") -> None:
+        """Do everything that is not done yet, up to the step `last`."""
+        for name, step in self.steps.items():
+            print(f"== {name}", flush=True)
+            step()
+            if name == last:
+                return
+
+    def data(self) -> None:
+        """Download the packages by npm and cut them into a sticker cache."""
+        if not (self.work / "data" / "emoji.json").is_file():
+            self.archives.mkdir(parents=True, exist_ok=True)
+            archives = sorted(self.archives.glob("*.tgz")) or download(self.archives)
+            prepare(archives, self.work / "data")
+
+    def vae(self) -> None:
+        """Train the autoencoder until its encoder is frozen."""
+        if not (self.work / "vae" / "frozen").is_dir():
+            VaeTrainer(self.stickers, self.work / "vae", self.preset.vae).run_joint()
+
+    def encoders(self) -> None:
+        """Learn the vocabulary, then the text and image encoders."""
+        if (self.work / "tokenizer.json").is_file():
+            return
+        words = (text for emoji in self.stickers.emoji for text in (emoji.name, *emoji.tags))
+        vocabulary = learn_vocabulary(words)
+        text, image, quality = train_encoders(
+            self.stickers, vocabulary, minutes=self.preset.encoder_minutes
+        )
+        text.save_pretrained(self.work / "text_encoder")
+        image.save_pretrained(self.work / "image_encoder")
+        print(quality)
+        with atomic_write(self.work / "tokenizer.json") as path:
+            path.write_text(json.dumps(vocabulary))
+
+    def start(self) -> None:
+        """The bundle stage 1 starts from: everything above and a random UNet."""
+        target = self.work / "start.safetensors"
+        if target.is_file():
+            return
+        from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+        from transformers import CLIPTextModel, CLIPVisionModelWithProjection
+
+        vae: Any = AutoencoderTiny.from_pretrained(self.work / "vae" / "frozen")
+        text: Any = CLIPTextModel.from_pretrained(self.work / "text_encoder")
+        image: Any = CLIPVisionModelWithProjection.from_pretrained(self.work / "image_encoder")
+        vocabulary = json.loads((self.work / "tokenizer.json").read_text())
+        torch.manual_seed(0)
+        unet = LoopUNet(self.preset.unet)
+        unet.zero_motion()
+        config = BundleConfig(
+            unet=self.preset.unet,
+            vae=vae_settings(vae.config, "AutoencoderTiny"),
+            text_encoder=text_encoder_settings(text.config),
+            image_encoder=image_encoder_settings(image.config),
+            tokenizer=vocabulary,
+            schedule=ScheduleConfig(prediction_type="v_prediction"),
+            height_px=self.preset.size_px,
+            width_px=self.preset.size_px,
+            defaults=self.preset.defaults,
+        )
+        networks = (network.eval() for network in (unet, vae, text, image))
+        bundle = Bundle(config, *networks, tokenizer=build_tokenizer(vocabulary))
+        write_bundle(target, bundle, torch.float32, title="LoopAnimate mini, untrained")
+
+    def stage(self, number: int) -> None:
+        """One stage of the paper; an unfinished run goes on."""
+        start = self.work / ("start.safetensors" if number == 1 else f"stage{number - 1}")
+        settings = {
+            "out": self.work / f"stage{number}",
+            "precision": self.preset.precision,
+            "model.start": start,
+            "data.path": self.work / "data",
+            "data.cache": self.work / "latents",
+        }
+        file = PRESETS_FOLDER / f"{self.preset.name}_stage{number}.yaml"
+        overrides = [f"{name}={value}" for name, value in settings.items()]
+        outcome = train(resolve(number, file, overrides))
+        if outcome.signal_number:
+            raise SystemExit(128 + outcome.signal_number)
+
+    def decoder(self) -> None:
+        """Train the decoder on: the UNet has only ever seen the encoder."""
+        if not (self.work / "vae" / "final").is_dir():
+            VaeTrainer(self.stickers, self.work / "vae", self.preset.vae).run_decoder()
+
+    def bundle(self) -> None:
+        """Stage 3's averaged weights with the better decoder, in half precision: `mini.safetensors`."""
+        from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+
+        trained = self.work / "stage3.safetensors"
+        export_bundle(self.work / "stage3", trained, torch.float32)
+        bundle = read_bundle(trained)
+        bundle.vae = AutoencoderTiny.from_pretrained(self.work / "vae" / "final").eval()  # type: ignore[attr-defined]
+        bundle.config = dataclasses.replace(
+            bundle.config, vae=vae_settings(bundle.vae.config, "AutoencoderTiny"), defaults=self.preset.defaults
+        )
+        write_bundle(
+            self.work / "mini.safetensors",
+            bundle,
+            title="LoopAnimate mini",
+            author="LoopAnimate",
+            license=LICENSE,
+            description=DESCRIPTION,
+        )
+
+    @property
+    def stickers(self) -> EmojiCache:
+        return EmojiCache(self.work / "data")
