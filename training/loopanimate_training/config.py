@@ -226,8 +226,8 @@ def require_same_run(old: Mapping[str, Any], config: RunConfig) -> None:
     Raises:
         LoopAnimateError: the first setting that differs from the checkpoint's.
     """
-    before, now = flat_settings(old), flat_settings(config.model_dump(mode="json"))
-    for name in sorted(set(before) | set(now)):
+    before, now = (flat_settings(run.model_dump(mode="json")) for run in (parse(old), config))
+    for name in sorted(set(before) | set(now)):  # `model.unet` may have other sizes
         if before.get(name) != now.get(name) and not name.startswith(FREE_SETTINGS):
             raise LoopAnimateError(
                 f"{config.out} holds a run with {name} = {before.get(name)}, not {now.get(name)}; restore it, "

@@ -22,7 +22,7 @@ from torch import Tensor
 from loopanimate_core import alss
 from loopanimate_core.errors import LoopAnimateError
 
-from .clips import ClipStore
+from .clips import ClipStore, EncodedClip
 from .config import RunConfig
 from .losses import Batch
 from .rng import python_rng, torch_rng
@@ -128,7 +128,8 @@ class Feed:
         offset = python_rng(self.config.seed, "time", step).random()
         return int((offset + place / self.config.batch.clips) % 1.0 * self.timesteps)
 
-    def _readable_clip(self, number: int, window: int, loop: list[int]):
+    def _readable_clip(self, number: int, window: int, loop: list[int]) -> tuple[str, EncodedClip]:
+        """Caption and window of clip `number`, or of a substitute when its file is bad."""
         for attempt in range(ATTEMPTS):
             clip_id = self.clip_id(number, attempt)
             if clip_id in self._bad:

@@ -105,6 +105,7 @@ def train(config: RunConfig, *, allow_change: bool = False) -> Outcome:
             if is_main and (state.step % config.save.every_steps == 0 or at_end or number):
                 save_checkpoint(config.out, state.checkpoint(), config.save.keep)
             if number:
+                accelerator.wait_for_everyone()  # a launcher ends all once one has ended
                 return Outcome(state.step, number)
             if (
                 is_main
