@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
 import pkgutil
@@ -56,6 +57,46 @@ def test_every_direct_dependency_has_a_tested_version() -> None:
     project = PYPROJECT["project"]
     asked = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
     assert {package_name(line) for line in asked} <= tested
+
+
+@pytest.mark.parametrize(
+    ("folder", "extras"),
+    [
+        ("loopanimate_core", ["standalone"]),
+        ("training/loopanimate_training", ["standalone", "train"]),
+        ("tests", ["standalone", "train", "dev"]),
+        ("benchmarks", ["standalone", "train", "dev"]),
+    ],
+)
+def test_every_imported_package_is_asked_for(folder: str, extras: list[str]) -> None:
+    project = PYPROJECT["project"]
+    asked = [
+        *project["dependencies"],
+        *chain(*(project["optional-dependencies"][e] for e in extras)),
+    ]
+    declared = {package_name(line) for line in asked}
+    providers = metadata.packages_distributions()
+    for source in sorted((ROOT / folder).rglob("*.py")):
+        for name in absolute_imports(source):
+            packages = {package_name(package) for package in providers.get(name, [])}
+            ours = name.startswith("loopanimate") or name in ("comfy_api", source.parent.name)
+            assert ours or not packages or packages & declared, f"{source} imports {name}"
+
+
+def absolute_imports(source: Path) -> set[str]:
+    """Top-level packages that a file imports by name."""
+    tree = ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+    return {
+        name.split(".")[0]
+        for node in tree
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom) and node.level == 0
+            else []
+        )
+    }
 
 
 def test_version_is_the_same_everywhere() -> None:
