@@ -210,7 +210,7 @@ def test_own_vocabulary_survives_the_folders(tiny_bundle, tmp_path) -> None:
     assert back.config.tokenizer == tiny_bundle.config.tokenizer
 
 
-def test_old_names_and_pickles(parts, folder, text_folder, tmp_path) -> None:
+def test_old_names_and_pickles(parts, folder, tmp_path) -> None:
     """What sd-image-variations really has: .bin, old attention names, position_ids, a whole CLIP."""
     old = tmp_path / "old"
     for part in ("unet", "vae"):
@@ -241,10 +241,11 @@ def test_old_names_and_pickles(parts, folder, text_folder, tmp_path) -> None:
     torch.save(
         clip, old / "image_encoder" / "pytorch_model.bin", _use_new_zipfile_serialization=False
     )
-    bundle = assemble(PartFiles(old, text_encoder=text_folder))
-    assert_equal(bundle.vae.state_dict(), parts.vae.state_dict())
-    assert_equal(bundle.image_encoder.state_dict(), parts.image_encoder.state_dict())
-    assert bundle.config.vae_scaling_factor == 0.18215
+    read = sources.read_vae(old)
+    assert read.settings["scaling_factor"] == 0.18215
+    assert_equal(read.state, parts.vae.state_dict())
+    assert_equal(sources.read_unet(old).state, parts.unet.state_dict())
+    assert_equal(sources.read_image_encoder(old).state, parts.image_encoder.state_dict())
 
 
 # ------------------------------------------------------------------------------- single-file SD 1.x
@@ -306,7 +307,7 @@ def test_sizes_read_off_a_full_size_file(part) -> None:
         assert getattr(sources, f"_{part}_sizes")(state, Path()) == settings
 
 
-def test_a_trainers_checkpoint_file(parts, folder, extracted, tmp_path) -> None:
+def test_a_trainers_checkpoint_file(parts, extracted, tmp_path) -> None:
     """A .ckpt: wrapper, averages, schedule, position_ids, an epoch; and a text encoder without its prefix."""
     state = load(extracted["checkpoint"] / "checkpoint.safetensors")
     prefix = layouts.TEXT_PREFIX + "text_model."
@@ -320,12 +321,13 @@ def test_a_trainers_checkpoint_file(parts, folder, extracted, tmp_path) -> None:
     }
     path = tmp_path / "model.ckpt"
     torch.save({"state_dict": {**state, **extra}, "epoch": 3, "global_step": 4}, path)
-    bundle = assemble(PartFiles(path, image_encoder=folder))
-    assert_equal(bundle.text_encoder.state_dict(), parts.text_encoder.state_dict())
-    assert_equal(bundle.vae.state_dict(), parts.vae.state_dict())
+    text = state_of("text_encoder", parts.text_encoder)
+    assert_equal(sources.read_text_encoder(path).state, text)
+    assert_equal(sources.read_vae(path).state, parts.vae.state_dict())
+    assert_equal(sources.read_unet(path).state, parts.unet.state_dict())
 
 
-def test_parts_from_files_of_their_own(parts, folder, extracted, tmp_path) -> None:
+def test_parts_from_files_of_their_own(parts, extracted, tmp_path) -> None:
     checkpoint = load(extracted["checkpoint"] / "checkpoint.safetensors")
     vae = {
         k.removeprefix("first_stage_model."): v for k, v in checkpoint.items() if "first_st" in k
@@ -341,9 +343,9 @@ def test_parts_from_files_of_their_own(parts, folder, extracted, tmp_path) -> No
         tmp_path / "clip_l.safetensors",
     )
     for path in (ldm_vae, diffusers_vae):
-        bundle = assemble(PartFiles(folder / "unet", None, path, clip_l, folder))
-        assert_equal(bundle.vae.state_dict(), parts.vae.state_dict())
-        assert_equal(bundle.text_encoder.state_dict(), parts.text_encoder.state_dict())
+        assert_equal(sources.read_vae(path).state, parts.vae.state_dict())
+    text = state_of("text_encoder", parts.text_encoder)
+    assert_equal(sources.read_text_encoder(clip_l).state, text)
 
 
 # ---------------------------------------------------------------------------------- motion modules
@@ -434,16 +436,15 @@ def test_original_layout_has_the_tables(parts, modules, extracted) -> None:
     assert full == 560  # as published for v1 and v3
 
 
-def test_pia_brings_conv_in_in_another_order(bundle, folder, text_folder, extracted) -> None:
+def test_pia_brings_conv_in_in_another_order(parts, bundle, extracted) -> None:
     pia = load(extracted["pia"] / "pia.safetensors")
     ours = bundle.unet.conv_in.weight
     assert torch.equal(pia["conv_in.weight"][:, 4], ours[:, 8])  # the mask
     assert torch.equal(pia["conv_in.weight"][:, 5:], ours[:, 4:8])
-    for layout in ("pia/pia.safetensors", "motion_adapter"):
-        path = extracted["pia"].parent / layout
-        path = path / "motion_adapter" if layout == "motion_adapter" else path
-        back = assemble(PartFiles(folder, path, text_encoder=text_folder))
-        assert_same_model(back, bundle)
+    for path in (extracted["pia"] / "pia.safetensors", extracted["motion_adapter"]):
+        motion = sources.read_motion(path)
+        assert motion.conv_in is not None and torch.equal(motion.conv_in, ours)
+        assert_equal(motion.state, expected_motion(parts))
 
 
 def test_a_whole_motion_unet_is_a_source_of_both(
