@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,15 +19,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 def toy_bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole bundle in under a megabyte: the real classes with random weights, 64 × 64 pixels."""
     import torch
-    from loopanimate_core.bundle import Bundle, BundleConfig, write_bundle
-    from loopanimate_core.components import image_encoder_settings as image_settings
-    from loopanimate_core.components import text_encoder_settings as text_settings
-    from loopanimate_core.components import vae_settings
-    from loopanimate_core.models import LoopUNet, LoopUNetConfig
-    from loopanimate_core.sampling import SamplingDefaults
-    from loopanimate_core.schedule import ScheduleConfig
-    from loopanimate_core.text import END, START, byte_symbols, build_tokenizer
-
     from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
     from transformers import (
         CLIPTextConfig,
@@ -35,9 +27,18 @@ def toy_bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         CLIPVisionModelWithProjection,
     )
 
+    from loopanimate_core.bundle import Bundle, BundleConfig, write_bundle
+    from loopanimate_core.components import image_encoder_settings as image_settings
+    from loopanimate_core.components import text_encoder_settings as text_settings
+    from loopanimate_core.components import vae_settings
+    from loopanimate_core.models import LoopUNet, LoopUNetConfig
+    from loopanimate_core.sampling import SamplingDefaults
+    from loopanimate_core.schedule import ScheduleConfig
+    from loopanimate_core.text import END, START, build_tokenizer, byte_symbols
+
     torch.manual_seed(0)
     width = 16  # of every embedding
-    clip = {
+    clip: dict[str, Any] = {
         "hidden_size": width,
         "intermediate_size": width,
         "projection_dim": width,

@@ -8,8 +8,5 @@ __all__ = ["ComfyExtension", "io"]
 
 
 class ComfyExtension(ABC):
-    async def on_load(self) -> None:
-        """Called by newer ComfyUI versions before `get_node_list`."""
-
     @abstractmethod
     async def get_node_list(self) -> list[type[io.ComfyNode]]: ...
