@@ -7,6 +7,8 @@ import dataclasses
 import json
 import shutil
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,11 +115,23 @@ def test_info_reads_the_header_alone(tiny_bundle, file, tmp_path, monkeypatch) -
     assert info.size_bytes == file.stat().st_size
 
 
-def test_parts_need_no_library_of_models(tiny_bundle, file) -> None:
+def test_parts_are_state_dicts_under_classic_names(tiny_bundle, file) -> None:
     parts = read_parts(file, dtype=torch.float16)
     assert parts.config == tiny_bundle.config
     assert parts.states["unet"]["conv_in.weight"].dtype == torch.float16
     assert "text_model.final_layer_norm.weight" in parts.states["text_encoder"]
+
+
+def test_parts_need_neither_diffusers_nor_transformers(file) -> None:
+    """ComfyUI builds the networks with its own classes."""
+    script = f"""
+import sys
+sys.modules["diffusers"] = sys.modules["transformers"] = None
+from loopanimate_core.bundle import bundle_info, read_parts
+print(len(read_parts({str(file)!r}).states), bundle_info({str(file)!r}).dtype)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "4 F32\n", done.stderr
 
 
 def test_a_failed_write_leaves_the_old_file(tiny_bundle, file, tmp_path, monkeypatch) -> None:
