@@ -47,7 +47,7 @@ def toy_bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     symbols = byte_symbols()
     tokens = [*symbols, *(symbol + "</w>" for symbol in symbols), START, END]
-    ids = {"bos_token_id": len(tokens) - 2, "eos_token_id": len(tokens) - 1}
+    ids: dict[str, Any] = {"bos_token_id": len(tokens) - 2, "eos_token_id": len(tokens) - 1}
     text = CLIPTextConfig(**clip, **ids, pad_token_id=len(tokens) - 1, vocab_size=len(tokens))
     image = CLIPVisionConfig(**clip, image_size=16, patch_size=8)
     vae = AutoencoderTiny(

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(str(error))
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
-        _say("interrupted, nothing was written")
+        _say("interrupted; no half-written file is left")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader left (`| head`). Python would complain again when it flushes stdout at exit.

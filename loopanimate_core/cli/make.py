@@ -27,7 +27,7 @@ DEMO_PROMPT = "bobbing up and down"
 
 
 def animate(arguments: argparse.Namespace) -> int:
-    """Make one loop, or a chain of loops, and write it."""
+    """Make one loop, or a chain of loops, write it and say whether it closes."""
     output = _output_path(arguments)
     sheet = None if arguments.sheet is None else Path(arguments.sheet)
     for path in filter(None, (output, sheet)):
@@ -175,7 +175,10 @@ def _memory_in_words() -> Iterator[None]:
 
     try:
         yield
-    except torch.cuda.OutOfMemoryError as error:
+    except (torch.cuda.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        # torch has no class of its own for a CPU that runs out of memory.
+        if type(error) is RuntimeError and "allocate memory" not in str(error):
+            raise
         raise LoopAnimateError(
             "the device has not enough memory for this; try --dtype float16, fewer --frames, a smaller"
             " --width and --height, or --device cpu"
@@ -183,6 +186,9 @@ def _memory_in_words() -> Iterator[None]:
 
 
 def _report(frames: Tensor, fps: float, seed: int) -> None:
+    from ..check import MIN_FRAMES, check_loop
+
     count, height, width, _ = frames.shape
-    seconds = count / fps
-    print(f"{count} frames of {width} x {height}, {seconds:.1f} s at {fps:g} fps, seed {seed}")
+    print(f"{count} frames of {width} x {height}, {count / fps:.1f} s at {fps:g} fps, seed {seed}")
+    if count >= MIN_FRAMES:
+        print(check_loop(frames, fps=fps).summary)
