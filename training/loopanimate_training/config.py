@@ -121,12 +121,18 @@ class BatchConfig(Section):
 
 
 class LossConfig(Section):
-    """`drop_turn` is the paper's r; `min_snr` the gamma of min-SNR weighting, None for the plain mean."""
+    """`drop_turn` is the paper's r; `min_snr` the gamma of min-SNR weighting, None for the plain mean.
+
+    `timestep_shift` above 1 draws more of the noisy timesteps, where the prompt decides the motion, and
+    `motion_weight` counts the places of a clip that differ from its still up to so much more.
+    """
 
     drop_turn: Share = 0.5
     drop_text: Share = 0.1
     drop_image: Share = 0.1
     min_snr: PositiveFloat | None = None
+    timestep_shift: PositiveFloat = 1.0
+    motion_weight: NonNegativeFloat = 0.0
 
 
 class OptimizerConfig(Section):

@@ -123,10 +123,12 @@ class Feed:
         )
 
     def _timestep(self, number: int) -> int:
-        """Uniform for each clip, and evenly spread over the clips of a step, which steadies the loss."""
+        """Uniform for each clip before the shift, and evenly spread over the clips of a step, which
+        steadies the loss."""
         step, place = divmod(number, self.config.batch.clips)
         offset = python_rng(self.config.seed, "time", step).random()
-        return int((offset + place / self.config.batch.clips) % 1.0 * self.timesteps)
+        share = (offset + place / self.config.batch.clips) % 1.0
+        return int(shifted(share, self.config.loss.timestep_shift) * self.timesteps)
 
     def _readable_clip(self, number: int, window: int, loop: list[int]) -> tuple[str, EncodedClip]:
         """Caption and window of clip `number`, or of a substitute when its file is bad."""
@@ -168,6 +170,11 @@ class Feed:
                     f"{len(self._bad)} of {count} clips could not be read, more than data.max_bad_share = {limit:g};"
                     f" the last: {error}"
                 )
+
+
+def shifted(share: float, shift: float) -> float:
+    """A share of the schedule moved towards noise, 0 and 1 staying (Esser et al. 2024, Eq. 23)."""
+    return shift * share / (1.0 + (shift - 1.0) * share)
 
 
 @lru_cache(maxsize=2)

@@ -174,7 +174,7 @@ def make_loss(config: RunConfig, bundle: Bundle) -> DiffusionLoss:
     if config.model.channels_last:
         bundle.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return DiffusionLoss(
-        bundle.unet, bundle.text_encoder, bundle.config.schedule, config.loss.min_snr
+        bundle.unet, bundle.text_encoder, bundle.config.schedule, config.loss
     )
 
 

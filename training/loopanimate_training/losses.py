@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .config import LossConfig
+
 from loopanimate_core import conditions
 from loopanimate_core.models import LoopUNet
 from loopanimate_core.schedule import ScheduleConfig, alphas_cumprod
@@ -57,6 +59,12 @@ def min_snr_weight(alpha_bar: Tensor, gamma: float, prediction_type: str) -> Ten
     return snr.clamp(max=gamma) / (snr + 1 if prediction_type == "v_prediction" else snr)
 
 
+def motion_weights(z_0: Tensor, weight: float) -> Tensor:
+    """1 where a clip looks as its still, up to 1 + `weight` where it differs: `[N, 1, F, h, w]`."""
+    change = (z_0 - z_0[:, :, :1]).abs().mean(1, keepdim=True)
+    return 1.0 + weight * change.clamp(max=1.0)
+
+
 class DiffusionLoss(nn.Module):
     """The networks that train, as one module from batch to loss: what a distributed wrapper wraps."""
 
@@ -67,11 +75,11 @@ class DiffusionLoss(nn.Module):
         unet: LoopUNet,
         text_encoder: nn.Module,
         schedule: ScheduleConfig,
-        min_snr: float | None,
+        config: LossConfig,
     ) -> None:
         super().__init__()
         self.unet, self.text_encoder = unet, text_encoder
-        self.prediction_type, self.min_snr = schedule.prediction_type, min_snr
+        self.prediction_type, self.config = schedule.prediction_type, config
         self.register_buffer("alpha_bars", alphas_cumprod(schedule), persistent=False)
 
     def forward(self, batch: Batch) -> Tensor:
@@ -87,7 +95,11 @@ class DiffusionLoss(nn.Module):
         target = batch.noise
         if self.prediction_type == "v_prediction":
             target = conditions.velocity(batch.latents, batch.noise, alpha_bar)
-        per_clip = (prediction.float() - target).square().flatten(1).mean(1)
-        if self.min_snr is not None:
-            per_clip = per_clip * min_snr_weight(alpha_bar, self.min_snr, self.prediction_type)
+        error = (prediction.float() - target).square()
+        if self.config.motion_weight:
+            error = error * motion_weights(batch.latents, self.config.motion_weight)
+        per_clip = error.flatten(1).mean(1)
+        if self.config.min_snr is not None:
+            weight = min_snr_weight(alpha_bar, self.config.min_snr, self.prediction_type)
+            per_clip = per_clip * weight
         return per_clip.mean()

@@ -11,18 +11,27 @@ from .build import PRESETS, Build
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m loopanimate_training.mini", description=__doc__)
-    parser.add_argument("work", help="folder for data, checkpoints and the bundle; the same command goes on")
-    parser.add_argument("--preset", choices=list(PRESETS), default="cpu", help="default: %(default)s")
+    parser = argparse.ArgumentParser(
+        prog="python -m loopanimate_training.mini", description=__doc__
+    )
     parser.add_argument(
-        "--archives", help="folder of the five npm packages as .tgz; downloaded by npm when not given"
+        "work", help="folder for data, checkpoints and the bundle; the same command goes on"
+    )
+    parser.add_argument(
+        "--preset", choices=list(PRESETS), default="cpu", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--archives",
+        help="folder of the five npm packages as .tgz; downloaded by npm when not given",
     )
     parser.add_argument("--until", default="bundle", help="last step to do (default: %(default)s)")
     options = parser.parse_args()
     try:
         build = Build(options.work, options.preset, options.archives)
         if options.until not in build.steps:
-            raise LoopAnimateError(f"--until is {options.until!r}; choose one of {', '.join(build.steps)}")
+            raise LoopAnimateError(
+                f"--until is {options.until!r}; choose one of {', '.join(build.steps)}"
+            )
         build.run(options.until)
     except LoopAnimateError as error:
         print(f"mini: {error}", file=sys.stderr)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from loopanimate_core.bundle import Bundle, BundleConfig, read_bundle, write_bundle
 from loopanimate_core.components import (
     image_encoder_settings,
@@ -52,7 +53,9 @@ class Preset:
     vae: VaeRecipe
     encoder_minutes: float
     precision: str = "no"
-    defaults: SamplingDefaults = field(default_factory=lambda: SamplingDefaults(steps=12, guidance=3.0))
+    defaults: SamplingDefaults = field(
+        default_factory=lambda: SamplingDefaults(steps=12, guidance=3.0)
+    )
 
 
 def _unet(channels: tuple[int, ...], layers: int, heads: int) -> LoopUNetConfig:
@@ -96,7 +99,9 @@ PRESETS = {
 class Build:
     """The steps, in order, for one work folder."""
 
-    def __init__(self, work: str | Path, preset: str = "cpu", archives: str | Path | None = None) -> None:
+    def __init__(
+        self, work: str | Path, preset: str = "cpu", archives: str | Path | None = None
+    ) -> None:
         if preset not in PRESETS:
             raise LoopAnimateError(f"preset is {preset!r}; choose one of {', '.join(PRESETS)}")
         self.work, self.preset = Path(work), PRESETS[preset]
@@ -211,7 +216,9 @@ class Build:
         bundle = read_bundle(trained)
         bundle.vae = AutoencoderTiny.from_pretrained(self.work / "vae" / "final").eval()  # type: ignore[attr-defined]
         bundle.config = dataclasses.replace(
-            bundle.config, vae=vae_settings(bundle.vae.config, "AutoencoderTiny"), defaults=self.preset.defaults
+            bundle.config,
+            vae=vae_settings(bundle.vae.config, "AutoencoderTiny"),
+            defaults=self.preset.defaults,
         )
         write_bundle(
             self.work / "mini.safetensors",

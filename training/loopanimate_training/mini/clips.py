@@ -11,7 +11,14 @@ from torch import Tensor
 
 from .emoji import Emoji, EmojiCache
 from .motion import CORE_VERBS, FPS, SPAN_FRAMES, SPEEDS, STILL, STRENGTHS, Motion, Pose
-from .render import BACKGROUND_KINDS, Placement, compose, draw_background, premultiplied, render_clip
+from .render import (
+    BACKGROUND_KINDS,
+    Placement,
+    compose,
+    draw_background,
+    premultiplied,
+    render_clip,
+)
 
 SPLITS = ("train", "held_out")
 REAL_SHARE, STILL_SHARE = 0.15, 0.15  # of all clips; the rest are procedural
@@ -48,11 +55,15 @@ class SourceClip:
         if self.real_clips is None or self.real_rows is None:
             assert self.motion is not None
             times_s = torch.tensor(wanted, dtype=torch.float32) / self.fps
-            return render_clip(self.sprite, self.motion, times_s, self.background, self.placement, self.size_px)
+            return render_clip(
+                self.sprite, self.motion, times_s, self.background, self.placement, self.size_px
+            )
         side_px = max(8, round(self.placement.scale * self.size_px))
         planes = premultiplied(self.real_clips[self.real_rows[wanted]], side_px)
         rest = torch.zeros(len(wanted))
-        return compose(planes, Pose(rest, rest, rest, rest), self.background, self.placement, self.size_px)
+        return compose(
+            planes, Pose(rest, rest, rest, rest), self.background, self.placement, self.size_px
+        )
 
     def frames(self, indices: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """`draw` as bytes: frames [n, H, W, 3] uint8 and masks [n, H, W] bool."""
@@ -86,7 +97,9 @@ class MiniClips:
             return self._real(rng)
         if kind > 1.0 - STILL_SHARE:
             return self._still(rng)
-        return self.procedural(rng, self._movable[rng.integers(len(self._movable))], self._draw_motion(rng))
+        return self.procedural(
+            rng, self._movable[rng.integers(len(self._movable))], self._draw_motion(rng)
+        )
 
     def procedural(self, rng: np.random.Generator, row: int, motion: Motion) -> SourceClip:
         """Sticker `row` of the cache moved by `motion`; place, background and wording drawn from `rng`."""
@@ -95,7 +108,13 @@ class MiniClips:
         caption = describe(rng, emoji.name, motion, colour)
         placement = _draw_placement(rng, emoji, still=motion.verb == STILL)
         return SourceClip(
-            caption, motion, emoji, placement, background, self.size_px, sprite=self.cache.sprites[row]
+            caption,
+            motion,
+            emoji,
+            placement,
+            background,
+            self.size_px,
+            sprite=self.cache.sprites[row],
         )
 
     def still_of(self, rng: np.random.Generator, row: int) -> Tensor:
@@ -116,7 +135,14 @@ class MiniClips:
         caption = ", ".join([emoji.name, *tags, "animated sticker"])
         placement = _draw_placement(rng, emoji, still=True)
         return SourceClip(
-            caption, None, emoji, placement, background, self.size_px, real_clips=self.cache.clips, real_rows=order
+            caption,
+            None,
+            emoji,
+            placement,
+            background,
+            self.size_px,
+            real_clips=self.cache.clips,
+            real_rows=order,
         )
 
     def _draw_motion(self, rng: np.random.Generator) -> Motion:
@@ -126,7 +152,9 @@ class MiniClips:
         return Motion(verb, rng.choice(list(SPEEDS)), rng.choice(list(STRENGTHS)))
 
     def _draw_background(self, rng: np.random.Generator) -> tuple[Tensor, str]:
-        return draw_background(rng, BACKGROUND_KINDS[rng.integers(len(BACKGROUND_KINDS))], self.size_px)
+        return draw_background(
+            rng, BACKGROUND_KINDS[rng.integers(len(BACKGROUND_KINDS))], self.size_px
+        )
 
 
 def describe(rng: np.random.Generator, name: str, motion: Motion, colour: str = "") -> str:
@@ -135,7 +163,12 @@ def describe(rng: np.random.Generator, name: str, motion: Motion, colour: str = 
     moving = " ".join(word for word in [motion.verb, *adverbs] if word)
     leading = " ".join(word for word in [*adverbs, motion.verb] if word)
     place = f" on a {colour} background" if colour and rng.random() < 0.5 else ""
-    wordings = (f"a {name} {moving}{place}", f"{leading} {name}{place}", f"{name}, {moving}{place}", moving)
+    wordings = (
+        f"a {name} {moving}{place}",
+        f"{leading} {name}{place}",
+        f"{name}, {moving}{place}",
+        moving,
+    )
     return wordings[rng.choice(len(wordings), p=(0.4, 0.2, 0.25, 0.15))]
 
 

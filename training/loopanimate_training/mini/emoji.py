@@ -22,13 +22,17 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from loopanimate_core.errors import LoopAnimateError
-from loopanimate_core.files import atomic_write
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-PACKAGES = (*(f"@lobehub/fluent-emoji-anim-{n}@1.0.0" for n in range(1, 5)), "emojibase-data@17.0.0")
+from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.files import atomic_write
+
+PACKAGES = (
+    *(f"@lobehub/fluent-emoji-anim-{n}@1.0.0" for n in range(1, 5)),
+    "emojibase-data@17.0.0",
+)
 NAMES_FILE = "package/en/data.json"
 SPRITE_PX = 128
 HELD_OUT_ONE_IN = 10
@@ -70,9 +74,13 @@ class EmojiCache:
         folder = Path(folder)
         index = folder / "emoji.json"
         if not index.is_file():
-            raise LoopAnimateError(f"{folder} holds no sticker cache (emoji.json); run the data step first")
+            raise LoopAnimateError(
+                f"{folder} holds no sticker cache (emoji.json); run the data step first"
+            )
         self.folder = folder
-        self.emoji = [Emoji(**{**row, "tags": tuple(row["tags"])}) for row in json.loads(index.read_text())]
+        self.emoji = [
+            Emoji(**{**row, "tags": tuple(row["tags"])}) for row in json.loads(index.read_text())
+        ]
 
     @cached_property
     def sprites(self) -> NDArray[np.uint8]:
@@ -101,7 +109,11 @@ def family_of(hexcode: str) -> str:
     Versions of one drawing (man, woman, person; the clock faces; the keycaps) share a family, so that the split by
     family never tests on a drawing whose sister was trained on.
     """
-    points = [_GENDER_NEUTRAL.get(point, point) for point in hexcode.lower().split("-") if point not in _DROPPED]
+    points = [
+        _GENDER_NEUTRAL.get(point, point)
+        for point in hexcode.lower().split("-")
+        if point not in _DROPPED
+    ]
     if "20e3" in points:
         return "keycap"
     if len(points) == 1 and int(points[0], 16) in _CLOCKS:
@@ -126,18 +138,26 @@ def download(folder: str | Path) -> list[Path]:
             try:
                 subprocess.run(command, check=True, capture_output=True, text=True)
             except FileNotFoundError as error:
-                raise LoopAnimateError("the npm client is needed to download the stickers; install Node.js") from error
+                raise LoopAnimateError(
+                    "the npm client is needed to download the stickers; install Node.js"
+                ) from error
             except subprocess.CalledProcessError as error:
-                raise LoopAnimateError(f"npm could not fetch {package}: {error.stderr.strip()}") from error
+                raise LoopAnimateError(
+                    f"npm could not fetch {package}: {error.stderr.strip()}"
+                ) from error
         archives.append(archive)
     return archives
 
 
-def prepare(archives: Iterable[Path], folder: str | Path, *, sprite_px: int = SPRITE_PX, clips: bool = True) -> EmojiCache:
+def prepare(
+    archives: Iterable[Path], folder: str | Path, *, sprite_px: int = SPRITE_PX, clips: bool = True
+) -> EmojiCache:
     """Decode the packages into a cache in `folder`; about two minutes and 3.5 GB with `clips`, 0.13 GB without."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    *packs, names_pack = sorted(map(Path, archives), key=lambda path: ("emojibase" in path.name, path.name))
+    *packs, names_pack = sorted(
+        map(Path, archives), key=lambda path: ("emojibase" in path.name, path.name)
+    )
     names = _read_names(names_pack)
     rows: list[Emoji] = []
     stills: list[NDArray[np.uint8]] = []
@@ -156,13 +176,24 @@ def prepare(archives: Iterable[Path], folder: str | Path, *, sprite_px: int = SP
             family = family_of(hexcode)
             moving = frames if frames > 1 else 0
             rows.append(
-                Emoji(hexcode, name, tags, family, is_held_out(family), _touches_edge(still), frames_total, moving)
+                Emoji(
+                    hexcode,
+                    name,
+                    tags,
+                    family,
+                    is_held_out(family),
+                    _touches_edge(still),
+                    frames_total,
+                    moving,
+                )
             )
             stills.append(still)
             frames_total += moving
     _save_array(folder / "sprites.npy", np.stack(stills))
     _wrap_raw(raw_clips, folder / "clips.npy", (frames_total, sprite_px, sprite_px, 4))
-    with atomic_write(folder / "emoji.json") as path:  # written last: its presence says the cache is whole
+    with atomic_write(
+        folder / "emoji.json"
+    ) as path:  # written last: its presence says the cache is whole
         path.write_text(json.dumps([asdict(row) for row in rows], indent=0))
     return EmojiCache(folder)
 
@@ -174,7 +205,11 @@ def _distinct_webps(packs: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
         with tarfile.open(pack) as archive, tqdm(archive, desc=pack.name, unit="file") as members:
             for member in members:
                 hexcode = Path(member.name).stem.lower()
-                if not member.name.endswith(".webp") or hexcode in seen or _TONES & set(hexcode.split("-")):
+                if (
+                    not member.name.endswith(".webp")
+                    or hexcode in seen
+                    or _TONES & set(hexcode.split("-"))
+                ):
                     continue
                 seen.add(hexcode)
                 stream = archive.extractfile(member)
@@ -188,7 +223,10 @@ def _read_names(pack: Path) -> dict[str, tuple[str, tuple[str, ...]]]:
         assert stream is not None
         records = json.load(stream)
     return {
-        _key(record["hexcode"]): (_plain(record["label"]), tuple(_plain(tag) for tag in record.get("tags", ())))
+        _key(record["hexcode"]): (
+            _plain(record["label"]),
+            tuple(_plain(tag) for tag in record.get("tags", ())),
+        )
         for record in records
     }
 
@@ -200,13 +238,17 @@ def _key(hexcode: str) -> str:
 
 def _plain(text: str) -> str:
     """Lower-case words as a person would type them in a prompt."""
-    ascii_text = unicodedata.normalize("NFKD", text.replace("’", "'")).encode("ascii", "ignore").decode()
+    ascii_text = (
+        unicodedata.normalize("NFKD", text.replace("’", "'")).encode("ascii", "ignore").decode()
+    )
     return " ".join(re.sub(r"[^a-z0-9' -]", " ", ascii_text.lower()).split())
 
 
 def _resized(picture: Image.Image, size_px: int) -> NDArray[np.uint8]:
     """RGBA at `size_px`, resized with premultiplied alpha so that hidden colours do not bleed into edges."""
-    premultiplied = picture.convert("RGBA").convert("RGBa").resize((size_px, size_px), Image.Resampling.BOX)
+    premultiplied = (
+        picture.convert("RGBA").convert("RGBa").resize((size_px, size_px), Image.Resampling.BOX)
+    )
     return np.asarray(premultiplied.convert("RGBA"))
 
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from loopanimate_core.text import END, START, build_tokenizer, byte_symbols, encode_image
 from torch import Tensor
 from tqdm import tqdm
+
+from loopanimate_core.text import END, START, build_tokenizer, byte_symbols, encode_image
 
 from .clips import MiniClips
 from .emoji import EmojiCache
@@ -38,7 +39,10 @@ def learn_vocabulary(texts: Iterable[str], size: int = VOCABULARY) -> dict[str, 
     """
     words: Counter[tuple[str, ...]] = Counter()
     motion = " ".join([*VERBS, *SPEEDS, *STRENGTHS, COLOURS]).split()
-    for word in [*(w for text in texts for w in text.lower().split()), *motion * MOTION_WORD_WEIGHT]:
+    for word in [
+        *(w for text in texts for w in text.lower().split()),
+        *motion * MOTION_WORD_WEIGHT,
+    ]:
         letters = word.strip(".,:;!?\"'()")
         if letters.isascii() and letters.isalnum():
             words[(*letters[:-1], letters[-1] + "</w>")] += 1
@@ -88,7 +92,11 @@ def build_encoders(vocabulary: dict[str, Any], seed: int = 0) -> tuple[Any, Any]
         "projection_dim": WIDTH,
     }
     text = CLIPTextConfig(
-        vocab_size=count, bos_token_id=count - 2, eos_token_id=count - 1, pad_token_id=count - 1, **sizes
+        vocab_size=count,
+        bos_token_id=count - 2,
+        eos_token_id=count - 1,
+        pad_token_id=count - 1,
+        **sizes,
     )
     vision = CLIPVisionConfig(image_size=48, patch_size=8, **sizes)
     return CLIPTextModel(text).eval(), CLIPVisionModelWithProjection(vision).eval()
@@ -118,7 +126,9 @@ def train_encoders(
     with tqdm(total=round(limit_s), unit="s", desc="text and image encoder") as progress:
         while (seconds := time.monotonic() - start) < limit_s:
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate * min(1.0, (step + 1) / 100) * (1.02 - seconds / limit_s)
+                group["lr"] = (
+                    learning_rate * min(1.0, (step + 1) / 100) * (1.02 - seconds / limit_s)
+                )
             chosen = rng.choice(rows, batch, replace=False)
             pictures, texts = _stills(cache, chosen, rng), _labels(cache, chosen, rng)
             images = F.normalize(encode_image(image_encoder, pictures, grad=True)[:, 0], dim=-1)
@@ -137,7 +147,9 @@ def train_encoders(
 
 
 @torch.no_grad()
-def median_rank(cache: EmojiCache, tokenizer: Any, text_encoder: Any, image_encoder: Any) -> dict[str, float]:
+def median_rank(
+    cache: EmojiCache, tokenizer: Any, text_encoder: Any, image_encoder: Any
+) -> dict[str, float]:
     """How far down the list of held-out names the right one stands for a held-out sticker."""
     rows, rng = np.asarray(cache.select(held_out=True)), np.random.default_rng(1)
     images = encode_image(image_encoder, _stills(cache, rows, rng))[:, 0]

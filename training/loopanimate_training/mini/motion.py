@@ -44,7 +44,9 @@ class Pose:
     log_scale: Tensor
 
 
-def _path(x: float = 0.0, y: float = 0.0, angle: float = 0.0, scale: float = 0.0) -> Callable[[Tensor], Pose]:
+def _path(
+    x: float = 0.0, y: float = 0.0, angle: float = 0.0, scale: float = 0.0
+) -> Callable[[Tensor], Pose]:
     """Sinusoidal swing along a fixed direction in pose space."""
 
     def pose(phase_rad: Tensor) -> Pose:

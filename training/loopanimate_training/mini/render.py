@@ -43,7 +43,9 @@ def premultiplied(sprites: np.ndarray, size_px: int) -> Tensor:
     planes[:, :3] *= planes[:, 3:]
     if size_px == planes.shape[-1]:
         return planes
-    return F.interpolate(planes, size=(size_px, size_px), mode="bilinear", antialias=True, align_corners=False)
+    return F.interpolate(
+        planes, size=(size_px, size_px), mode="bilinear", antialias=True, align_corners=False
+    )
 
 
 def render_clip(
@@ -68,8 +70,12 @@ def compose(
     """Warp premultiplied `planes` [1 or n, 4, p, p] by `pose` [n] and lay them over `background`."""
     grid = _sampling_grid(pose, placement, size_px)
     frames = grid.shape[0]
-    if planes.shape[0] == 1:  # one still: stack the frames into one tall sampling, which copies nothing
-        warped = F.grid_sample(planes, grid.reshape(1, frames * size_px, size_px, 2), align_corners=False)
+    if (
+        planes.shape[0] == 1
+    ):  # one still: stack the frames into one tall sampling, which copies nothing
+        warped = F.grid_sample(
+            planes, grid.reshape(1, frames * size_px, size_px, 2), align_corners=False
+        )
         warped = warped.reshape(4, frames, size_px, size_px).permute(1, 2, 3, 0)
     else:
         warped = F.grid_sample(planes, grid, align_corners=False).permute(0, 2, 3, 1)
@@ -81,11 +87,16 @@ def _sampling_grid(pose: Pose, placement: Placement, size_px: int) -> Tensor:
     """[n, H, W, 2]: for each picture point, the sprite point (-1..1) that the pose carries there."""
     axis = (torch.arange(size_px, dtype=torch.float32) + 0.5) * (2.0 / size_px) - 1.0
     shrink = torch.exp(-pose.log_scale) / placement.scale
-    cosine, sine = (pose.angle_rad.cos() * shrink)[:, None], (pose.angle_rad.sin() * shrink)[:, None]
+    cosine, sine = (
+        (pose.angle_rad.cos() * shrink)[:, None],
+        (pose.angle_rad.sin() * shrink)[:, None],
+    )
     x = axis - (placement.x + pose.x)[:, None]
     y = axis - (placement.y + pose.y)[:, None]
     grid = torch.empty(x.shape[0], size_px, size_px, 2)
-    torch.add((cosine * x)[:, None, :], (sine * y)[:, :, None], out=grid[..., 0])  # undo a clockwise turn
+    torch.add(
+        (cosine * x)[:, None, :], (sine * y)[:, :, None], out=grid[..., 0]
+    )  # undo a clockwise turn
     torch.add((-sine * x)[:, None, :], (cosine * y)[:, :, None], out=grid[..., 1])
     return grid
 
@@ -100,8 +111,13 @@ def draw_background(rng: np.random.Generator, kind: str, size_px: int) -> tuple[
     if kind == "gradient":
         angle = rng.uniform(0.0, 2.0 * np.pi)
         axis = torch.linspace(-0.5, 0.5, size_px)
-        ramp = 0.5 + (float(np.cos(angle)) * axis[None, :] + float(np.sin(angle)) * axis[:, None]) / np.sqrt(2.0)
-        ends = _shade(rng, first, pastel=bool(rng.integers(2))), _shade(rng, second, pastel=bool(rng.integers(2)))
+        ramp = 0.5 + (
+            float(np.cos(angle)) * axis[None, :] + float(np.sin(angle)) * axis[:, None]
+        ) / np.sqrt(2.0)
+        ends = (
+            _shade(rng, first, pastel=bool(rng.integers(2))),
+            _shade(rng, second, pastel=bool(rng.integers(2))),
+        )
         return torch.lerp(ends[0], ends[1], ramp[..., None].float()), ""
     coarse = torch.from_numpy(rng.uniform(0.15, 0.95, (1, 3, 3, 3))).float()
     smooth = F.interpolate(coarse, size=(size_px, size_px), mode="bicubic", align_corners=True)

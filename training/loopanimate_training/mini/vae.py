@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from loopanimate_core.files import atomic_write
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from loopanimate_core.files import atomic_write
 
 from .clips import MiniClips
 from .emoji import EmojiCache
@@ -35,7 +35,12 @@ class VaeRecipe:
 
     size_px: int = 96
     channels: int = 32
-    encoder_blocks: tuple[int, ...] = (0, 1, 2, 2)  # cheap on purpose: the UNet's training encodes every frame
+    encoder_blocks: tuple[int, ...] = (
+        0,
+        1,
+        2,
+        2,
+    )  # cheap on purpose: the UNet's training encodes every frame
     decoder_blocks: tuple[int, ...] = (2, 2, 2, 1)
     learning_rate: float = 2e-3
     decoder_learning_rate: float = 1e-3
@@ -85,7 +90,9 @@ def initialise(vae: nn.Module) -> None:
 def reconstruction_loss(made: Tensor, true: Tensor) -> Tensor:
     """L1 + 2 MSE + 0.2 L1 of the picture gradients; pictures [n, 3, H, W] in 0..1."""
     error = made - true
-    gradients = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+    gradients = (error[..., 1:] - error[..., :-1]).abs().mean() + (
+        error[..., 1:, :] - error[..., :-1, :]
+    ).abs().mean()
     return error.abs().mean() + 2.0 * error.square().mean() + 0.2 * gradients
 
 
@@ -144,7 +151,9 @@ def held_out_frames(cache: EmojiCache, size_px: int, count: int = 64) -> Tensor:
 def held_out_psnr_db(vae: Any, frames: Tensor) -> float:
     """PSNR of encode → decode without noise."""
     device = next(vae.parameters()).device
-    made = torch.cat([_decode(vae, vae.encoder(part.to(device) * 2 - 1)).cpu() for part in frames.split(16)])
+    made = torch.cat(
+        [_decode(vae, vae.encoder(part.to(device) * 2 - 1)).cpu() for part in frames.split(16)]
+    )
     return psnr_db(made, frames)
 
 
@@ -167,14 +176,18 @@ class VaeTrainer:
         self._optimiser_state: dict[str, Any] | None = None
         if self._state.is_file():
             self._load()
-        self.batches = FrameBatches(MiniClips(cache, "train", recipe.size_px, seed=recipe.seed), self.step)
+        self.batches = FrameBatches(
+            MiniClips(cache, "train", recipe.size_px, seed=recipe.seed), self.step
+        )
         self.batches._next_id = self.step * 16
         self.checks = held_out_frames(cache, recipe.size_px)
 
     def run_joint(self) -> None:
         """Phase 1, then freeze: afterwards `frozen/` holds the VAE whose encoder no longer changes."""
         if self.phase == "joint":
-            self._train(list(self.vae.parameters()), self.recipe.joint_minutes, self.recipe.learning_rate)
+            self._train(
+                list(self.vae.parameters()), self.recipe.joint_minutes, self.recipe.learning_rate
+            )
             normalise_latents(self.vae, self.batches.batch(self.recipe.size_px, 256))
             self.phase, self.seconds_done, self._optimiser_state = "decoder", 0.0, None
             self._save({})
@@ -183,28 +196,45 @@ class VaeTrainer:
     def run_decoder(self) -> None:
         """Phase 2: the decoder alone, on whole frames; the best held-out decoder is in `final/`."""
         self.vae.encoder.requires_grad_(False)
-        self._train(list(self.vae.decoder.parameters()), self.recipe.decoder_minutes, self.recipe.decoder_learning_rate)
+        self._train(
+            list(self.vae.decoder.parameters()),
+            self.recipe.decoder_minutes,
+            self.recipe.decoder_learning_rate,
+        )
         self.export(self.folder / "final")
 
     def export(self, folder: Path) -> None:
         """Write a diffusers folder with the held-out PSNR beside it."""
         self.vae.save_pretrained(folder)
         with atomic_write(folder / "quality.json") as path:
-            path.write_text(json.dumps({"held_out_psnr_db": held_out_psnr_db(self.vae, self.checks), "step": self.step}))
+            path.write_text(
+                json.dumps(
+                    {"held_out_psnr_db": held_out_psnr_db(self.vae, self.checks), "step": self.step}
+                )
+            )
 
     def _train(self, parameters: list[nn.Parameter], minutes: float, learning_rate: float) -> None:
-        optimiser = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-5)
+        optimiser = torch.optim.AdamW(
+            parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-5
+        )
         if self._optimiser_state:
             optimiser.load_state_dict(self._optimiser_state)
         limit_s, start = minutes * 60.0, time.monotonic() - self.seconds_done
         saved_at = logged_at = self.seconds_done
-        progress = tqdm(total=round(limit_s), initial=round(self.seconds_done), unit="s", desc=f"VAE {self.phase}")
+        progress = tqdm(
+            total=round(limit_s),
+            initial=round(self.seconds_done),
+            unit="s",
+            desc=f"VAE {self.phase}",
+        )
         recent = 0.0
         for pictures in self.batches.stream(self._schedule(limit_s)):
             share = min(1.0, self.seconds_done / limit_s)
             warm = min(1.0, (self.step + 1) / 100.0)
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate * warm * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * share)))
+                group["lr"] = (
+                    learning_rate * warm * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * share)))
+                )
             loss = self._step(pictures, optimiser, parameters)
             recent = loss if recent == 0.0 else 0.98 * recent + 0.02 * loss
             self.step += 1
@@ -213,22 +243,30 @@ class VaeTrainer:
             if self.seconds_done - logged_at > 30.0:
                 logged_at = self.seconds_done
                 psnr = held_out_psnr_db(self.vae, self.checks)
-                tqdm.write(f"{self.phase} {self.seconds_done:.0f} s, step {self.step}, loss {recent:.4f}, {psnr:.2f} dB")
+                tqdm.write(
+                    f"{self.phase} {self.seconds_done:.0f} s, step {self.step}, loss {recent:.4f}, {psnr:.2f} dB"
+                )
             if self.seconds_done - saved_at > 120.0:
                 saved_at = self.seconds_done
                 self._save(optimiser.state_dict())
         progress.close()
 
-    def _step(self, pictures: Tensor, optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> float:
+    def _step(
+        self, pictures: Tensor, optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter]
+    ) -> float:
         pictures = pictures.to(self.device, memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
             latents = self.vae.encoder(pictures * 2 - 1)
             noisy = latents + self.recipe.latent_noise * torch.randn_like(latents)
             made = _decode(self.vae, noisy).float()
         loss = reconstruction_loss(made, pictures)
-        if self.phase == "joint":  # keeps the noise meaningful and the decoder's clamp at ±3 out of the way
+        if (
+            self.phase == "joint"
+        ):  # keeps the noise meaningful and the decoder's clamp at ±3 out of the way
             spread = latents.float().flatten(2).transpose(0, 1).flatten(1)
-            loss = loss + 0.01 * (spread.mean(1).square().mean() + (spread.std(1) - 1.0).square().mean())
+            loss = loss + 0.01 * (
+                spread.mean(1).square().mean() + (spread.std(1) - 1.0).square().mean()
+            )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -239,7 +277,9 @@ class VaeTrainer:
         while self.seconds_done < limit_s:
             share = self.seconds_done / limit_s
             crops = self.recipe.crops if self.phase == "joint" else self.recipe.crops[-1:]
-            yield next((crop_px, count) for end, crop_px, count in crops if share < end or end >= 1.0)
+            yield next(
+                (crop_px, count) for end, crop_px, count in crops if share < end or end >= 1.0
+            )
 
     def _save(self, optimiser_state: dict[str, Any]) -> None:
         state = {
@@ -256,7 +296,11 @@ class VaeTrainer:
         state = torch.load(self._state, map_location=self.device, weights_only=True)
         self.vae.load_state_dict(state["vae"])
         self._optimiser_state = state["optimiser"]
-        self.phase, self.step, self.seconds_done = state["phase"], state["step"], state["seconds_done"]
+        self.phase, self.step, self.seconds_done = (
+            state["phase"],
+            state["step"],
+            state["seconds_done"],
+        )
 
 
 @torch.no_grad()
