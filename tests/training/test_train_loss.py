@@ -11,8 +11,15 @@ from torch import nn
 
 from loopanimate_core.bundle import read_bundle
 from loopanimate_core.schedule import ScheduleConfig, alphas_cumprod
-from loopanimate_training.config import ModelConfig, OptimizerConfig
-from loopanimate_training.losses import Batch, DiffusionLoss, min_snr_weight, network_input
+from loopanimate_training.config import LossConfig, ModelConfig, OptimizerConfig
+from loopanimate_training.feed import shifted
+from loopanimate_training.losses import (
+    Batch,
+    DiffusionLoss,
+    min_snr_weight,
+    motion_weights,
+    network_input,
+)
 from loopanimate_training.optim import Ema, ema_decay, lr_factor, make_optimizer, set_learning_rate
 from loopanimate_training.start import trained_parameters
 
@@ -65,7 +72,10 @@ def test_loss_falls_when_overfitting(toy_bundle_path: Path, prediction_type: str
         bundle, ModelConfig(start=toy_bundle_path, train=("all",), train_text_encoder=True)
     )
     model = DiffusionLoss(
-        bundle.unet, bundle.text_encoder, ScheduleConfig(prediction_type=prediction_type), None
+        bundle.unet,
+        bundle.text_encoder,
+        ScheduleConfig(prediction_type=prediction_type),
+        LossConfig(),
     )
     config = OptimizerConfig(lr=4e-3)
     optimizer, batch, losses = make_optimizer(parameters, config), make_batch(), []
@@ -82,8 +92,29 @@ def test_every_trained_weight_gets_a_gradient(toy_bundle_path: Path) -> None:
     bundle = read_bundle(toy_bundle_path)
     model_config = ModelConfig(start=toy_bundle_path, train=("all",), train_text_encoder=True)
     parameters = trained_parameters(bundle, model_config)
-    DiffusionLoss(bundle.unet, bundle.text_encoder, ScheduleConfig(), 5.0)(make_batch()).backward()
+    config = LossConfig(min_snr=5.0, motion_weight=2.0)
+    DiffusionLoss(bundle.unet, bundle.text_encoder, ScheduleConfig(), config)(
+        make_batch()
+    ).backward()
     assert [name for name, p in parameters.items() if p.grad is None] == []
+
+
+def test_only_places_that_move_count_more() -> None:
+    z_0 = torch.zeros(1, 4, FRAMES, 4, 4)
+    z_0[:, :, 2, 1, 1] = 0.5
+    z_0[:, :, 3, 1, 1] = 9.0
+    weights = motion_weights(z_0, 3.0)
+    assert weights[0, 0, 2, 1, 1] == 2.5
+    assert weights[0, 0, 3, 1, 1] == 4.0
+    assert weights.sum() == z_0[0, 0].numel() + 1.5 + 3.0
+
+
+def test_timestep_shift_moves_shares_towards_noise() -> None:
+    shares = [i / 8 for i in range(9)]
+    assert [shifted(share, 1.0) for share in shares] == shares
+    moved = [shifted(share, 3.0) for share in shares]
+    assert moved[0] == 0 and moved[-1] == 1 and moved[4] == 0.75
+    assert all(a < b for a, b in zip(moved, moved[1:], strict=False))
 
 
 def test_learning_rate_schedules() -> None:

@@ -173,9 +173,7 @@ def make_loss(config: RunConfig, bundle: Bundle) -> DiffusionLoss:
     bundle.unet.gradient_checkpointing = config.model.gradient_checkpointing
     if config.model.channels_last:
         bundle.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return DiffusionLoss(
-        bundle.unet, bundle.text_encoder, bundle.config.schedule, config.loss
-    )
+    return DiffusionLoss(bundle.unet, bundle.text_encoder, bundle.config.schedule, config.loss)
 
 
 def accumulate_gradients(
