@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -114,7 +115,7 @@ def test_timestep_shift_moves_shares_towards_noise() -> None:
     assert [shifted(share, 1.0) for share in shares] == shares
     moved = [shifted(share, 3.0) for share in shares]
     assert moved[0] == 0 and moved[-1] == 1 and moved[4] == 0.75
-    assert all(a < b for a, b in zip(moved, moved[1:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(moved))
 
 
 def test_learning_rate_schedules() -> None:

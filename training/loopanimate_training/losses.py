@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .config import LossConfig
-
 from loopanimate_core import conditions
 from loopanimate_core.models import LoopUNet
 from loopanimate_core.schedule import ScheduleConfig, alphas_cumprod
+
+from .config import LossConfig
 
 
 @dataclass(frozen=True)
