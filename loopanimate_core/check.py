@@ -71,7 +71,7 @@ class LoopThresholds:
     stall_ratio: float = 0.15
     stall_share: float = 0.1
     colour_step: float = 1.0
-    mirror_ratio: float = 0.15
+    mirror_ratio: float = 0.12
     mirror_attack: float = 0.7
 
     def __post_init__(self) -> None:
@@ -221,13 +221,15 @@ def check_loop(
         max_distance=max(float(measures.distance(frame, frames[0])) for frame in frames),
         ssim_adjacent=measures.ssim_adjacent(frames),
         seam_ratio=float(found.steps[-1]) / found.median if seam else None,
-        seam_jump=_seam_over_surroundings(found.coarse_steps, JUMP_FLOOR) if seam else None,
+        seam_jump=_seam_over_surroundings(measures.step_sizes(found.coarse), JUMP_FLOOR)
+        if seam
+        else None,
         seam_pop=_seam_over_surroundings(found.steps, POP_FLOOR) if seam else None,
         seam_acceleration=_seam_acceleration(found.coarse) if seam else None,
-        stall_frames=_rest(found.coarse_steps, limits)[0],
+        stall_frames=_rest(found.moving_steps, limits)[0],
         colour_step=float((found.colours[0] - found.colours[-1]).norm()),
         colour_drift=float(measures.slope(found.colours).norm()) * (len(frames) - 1),
-        mirror_error=found.mirror.error / found.matrix_step if found.matrix_step else None,
+        mirror_error=found.mirror.error / found.tiny_step if found.tiny_step else None,
         mirror_attack=found.mirror.attack if seam else None,
         mse_f0=None if still is None else measures.mse_255(frames[0], still),
         clip_i=clip_i,
@@ -269,18 +271,18 @@ class _Analysis:
     """What report and verdict are made of. See `check_measures` for the terms.
 
     Attributes:
-        steps: at full size. coarse_steps: on the frames shrunk to 64 px, `coarse`.
-        median: of `steps` without the seam. matrix_step: of the distance matrix at 32 px.
+        steps: at full size. coarse: the frames shrunk to 64 px. moving_steps: theirs, without grain.
+        median: of `steps` without the seam. tiny_step: of the moving steps at 32 px.
         around: distance of the frames either side of the seam over the path across it.
         change: 99.5 % of the pixels at 32 px never leave frame 0 by more.
     """
 
     steps: torch.Tensor
     coarse: torch.Tensor
-    coarse_steps: torch.Tensor
+    moving_steps: torch.Tensor
     colours: torch.Tensor
     median: float
-    matrix_step: float
+    tiny_step: float
     around: float
     change: float
     period: int
@@ -313,24 +315,25 @@ def _ends_on_the_first(frames: torch.Tensor) -> bool:
 def _analyse(frames: torch.Tensor) -> _Analysis:
     steps = measures.step_sizes(frames)
     coarse = measures.shrink(frames, measures.COARSE_PX)
-    coarse_steps = measures.step_sizes(coarse)
+    moving_steps = measures.moving_steps(coarse)
     tiny = measures.shrink(coarse, measures.MATRIX_PX)
     matrix = measures.distance_matrix(tiny)
-    matrix_step = float(matrix.diagonal(1).median())
-    around = matrix[-2, 1] / (matrix[-2, -1] + matrix[0, 1]).clamp(min=1e-6)
+    neighbours = float(matrix.diagonal(1).median())
+    across = measures.moving_distance(coarse[-2], coarse[1])
+    around = across / (moving_steps[-2] + moving_steps[0]).clamp(min=1e-6)
     change = (tiny - tiny[:1]).abs().mean(-1).flatten(1).quantile(0.995, dim=1).max()
-    same = min(0.25 * matrix_step + NOISE_LEVEL, 0.2 * float(matrix.mean()))
+    same = min(0.25 * neighbours + NOISE_LEVEL, 0.2 * float(matrix.mean()))
     return _Analysis(
         steps=steps,
         coarse=coarse,
-        coarse_steps=coarse_steps,
+        moving_steps=moving_steps,
         colours=measures.mean_colours(coarse),
         median=float(steps[:-1].median()),
-        matrix_step=matrix_step,
+        tiny_step=float(measures.moving_steps(tiny).median()),
         around=float(around),
         change=float(change) * measures.LEVELS,
         period=measures.find_period(matrix, tolerance=same),
-        mirror=measures.find_mirror(matrix, coarse_steps),
+        mirror=measures.find_mirror(tiny, matrix, moving_steps),
     )
 
 
@@ -382,7 +385,7 @@ def _is_held(found: _Analysis, limits: LoopThresholds) -> bool:
     A natural turning point between two frames has as small a step; there motion leaves gently, the
     way it came.
     """
-    steps = found.coarse_steps
+    steps = found.moving_steps
     if float(steps[-1]) >= limits.held_ratio * float(torch.minimum(steps[-2], steps[0])):
         return False
     abrupt = max(measures.attack(steps, 0, 1), measures.attack(steps, -2, -1))
@@ -391,18 +394,14 @@ def _is_held(found: _Analysis, limits: LoopThresholds) -> bool:
 
 def _stalls(found: _Analysis, limits: LoopThresholds) -> bool:
     """A rest at the seam that the motion itself does not take elsewhere."""
-    at_seam, elsewhere = _rest(found.coarse_steps, limits)
+    at_seam, elsewhere = _rest(found.moving_steps, limits)
     return at_seam > max(3, limits.stall_share * found.period) and at_seam > elsewhere
 
 
 def _is_ping_pong(found: _Analysis, limits: LoopThresholds) -> bool:
-    """Mirrored in time nearly exactly, with an abrupt turn. Eased turns are how things swing.
-
-    Encoding noise keeps mirrored frames 0.3 levels apart: allowed, up to a fifth of a step.
-    """
-    step = found.matrix_step
-    allowed = max(limits.mirror_ratio * step, min(0.3, 0.2 * step))
-    return found.mirror.error < allowed and found.mirror.attack >= limits.mirror_attack
+    """Mirrored in time nearly exactly, with an abrupt turn. Eased turns are how things swing."""
+    mirrored = found.mirror.error < limits.mirror_ratio * found.tiny_step
+    return mirrored and found.mirror.attack >= limits.mirror_attack
 
 
 def _fitted(reference: Picture | torch.Tensor | None, frames: torch.Tensor) -> torch.Tensor | None:

@@ -202,7 +202,7 @@ def _colour_seeds(lab: np.ndarray, ring: np.ndarray) -> np.ndarray | None:
     if scatter > _MAX_SCATTER or share < 0.6:
         return None
     distance = np.linalg.norm(lab - background, axis=-1) / scatter
-    distance = cv2.GaussianBlur(distance.astype(np.float32), (0, 0), 1.0)
+    distance = cv2.medianBlur(distance.astype(np.float32), 3)  # grain
     seeds = np.full(lab.shape[:2], cv2.GC_PR_BGD, np.uint8)
     seeds[distance > 3.0] = cv2.GC_PR_FGD
     seeds[distance < 1.5] = cv2.GC_BGD
