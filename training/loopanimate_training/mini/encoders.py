@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def learn_vocabulary(texts: Iterable[str], size: int = VOCABULARY) -> dict[str, 
     while len(tokens) < size - 2:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, count in words.items():
-            for pair in zip(word, word[1:], strict=False):
+            for pair in pairwise(word):
                 pairs[pair] += count
         if not pairs:
             break
@@ -84,7 +85,7 @@ def build_encoders(vocabulary: dict[str, Any], seed: int = 0) -> tuple[Any, Any]
 
     torch.manual_seed(seed)
     count = len(vocabulary["vocab"])
-    sizes = {
+    sizes: dict[str, Any] = {
         "hidden_size": WIDTH,
         "intermediate_size": 4 * WIDTH,
         "num_hidden_layers": 4,

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ from loopanimate_core.files import atomic_write
 
 from .clips import MiniClips
 from .emoji import EmojiCache
+
+WARMUP_STEPS = 100
+LOG_EVERY_S, SAVE_EVERY_S = 30.0, 120.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class VaeRecipe:
 
 def build_vae(recipe: VaeRecipe) -> Any:
     """A fresh `diffusers.AutoencoderTiny`, factor 8, 4 latent channels."""
-    from diffusers import AutoencoderTiny
+    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
     torch.manual_seed(recipe.seed)
     widths = (recipe.channels,) * 4
@@ -69,9 +72,9 @@ def build_vae(recipe: VaeRecipe) -> Any:
     return vae
 
 
-def initialise(vae: nn.Module) -> None:
+def initialise(vae: Any) -> None:
     """He weights, residual blocks that start as the identity, a small output around mid-grey."""
-    from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
+    from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
 
     for module in vae.modules():
         if isinstance(module, nn.Conv2d):
@@ -80,7 +83,7 @@ def initialise(vae: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
     for module in vae.modules():
         if isinstance(module, AutoencoderTinyBlock):
-            nn.init.zeros_(module.conv[-1].weight)
+            nn.init.zeros_(cast("nn.Conv2d", module.conv[-1]).weight)
     with torch.no_grad():
         vae.encoder.layers[-1].weight.mul_(0.5)
         vae.decoder.layers[-1].weight.mul_(0.1)
@@ -90,10 +93,17 @@ def initialise(vae: nn.Module) -> None:
 def reconstruction_loss(made: Tensor, true: Tensor) -> Tensor:
     """L1 + 2 MSE + 0.2 L1 of the picture gradients; pictures [n, 3, H, W] in 0..1."""
     error = made - true
-    gradients = (error[..., 1:] - error[..., :-1]).abs().mean() + (
-        error[..., 1:, :] - error[..., :-1, :]
-    ).abs().mean()
+    gradients = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     return error.abs().mean() + 2.0 * error.square().mean() + 0.2 * gradients
+
+
+def spread_penalty(latents: Tensor) -> Tensor:
+    """Distance of each latent channel from zero mean and unit deviation; latents [n, C, h, w].
+
+    It gives the training noise its meaning and keeps the decoder's clamp at ±3 out of the way.
+    """
+    channels = latents.transpose(0, 1).flatten(1)
+    return channels.mean(1).square().mean() + (channels.std(1) - 1.0).square().mean()
 
 
 def psnr_db(made: Tensor, true: Tensor) -> float:
@@ -102,12 +112,12 @@ def psnr_db(made: Tensor, true: Tensor) -> float:
 
 
 class FrameBatches:
-    """Random crops of rendered frames, drawn one batch ahead in a thread (torch's kernels release the interpreter)."""
+    """Random crops of rendered frames, one frame of every clip from number `first_clip` on."""
 
-    def __init__(self, clips: MiniClips, seed: int) -> None:
+    def __init__(self, clips: MiniClips, first_clip: int = 0) -> None:
         self.clips = clips
-        self._random = torch.Generator().manual_seed(seed)
-        self._next_id = 0
+        self._random = torch.Generator().manual_seed(first_clip)
+        self._next_clip = first_clip
 
     def batch(self, crop_px: int, count: int) -> Tensor:
         """[count, 3, crop_px, crop_px] in 0..1, colours permuted and mirrored at random."""
@@ -115,8 +125,8 @@ class FrameBatches:
         per_frame = max(1, min(4, (side // crop_px) ** 2 // 2))
         crops: list[Tensor] = []
         while len(crops) < count:
-            clip = self.clips[self._next_id]
-            self._next_id += 1
+            clip = self.clips[self._next_clip]
+            self._next_clip += 1
             frame = clip.draw([self._randint(clip.frame_count)])[0][0].permute(2, 0, 1)
             if self._randint(2):
                 frame = frame.flip(-1)
@@ -128,7 +138,7 @@ class FrameBatches:
         return torch.stack(crops)
 
     def stream(self, schedule: Iterator[tuple[int, int]]) -> Iterator[Tensor]:
-        """Batches for each (crop px, count) of `schedule`, the next one drawn while this one is used."""
+        """Batches for each (crop px, count) of `schedule`, the next drawn in a thread meanwhile."""
         with ThreadPoolExecutor(1) as pool:
             ahead = None
             for crop_px, count in schedule:
@@ -151,9 +161,8 @@ def held_out_frames(cache: EmojiCache, size_px: int, count: int = 64) -> Tensor:
 def held_out_psnr_db(vae: Any, frames: Tensor) -> float:
     """PSNR of encode → decode without noise."""
     device = next(vae.parameters()).device
-    made = torch.cat(
-        [_decode(vae, vae.encoder(part.to(device) * 2 - 1)).cpu() for part in frames.split(16)]
-    )
+    parts = (part.to(device) for part in frames.split(16))
+    made = torch.cat([_decode(vae, vae.encoder(part * 2 - 1)).cpu() for part in parts])
     return psnr_db(made, frames)
 
 
@@ -176,78 +185,57 @@ class VaeTrainer:
         self._optimiser_state: dict[str, Any] | None = None
         if self._state.is_file():
             self._load()
-        self.batches = FrameBatches(
-            MiniClips(cache, "train", recipe.size_px, seed=recipe.seed), self.step
-        )
-        self.batches._next_id = self.step * 16
+        clips = MiniClips(cache, "train", recipe.size_px, seed=recipe.seed)
+        self.batches = FrameBatches(clips, first_clip=self.step * recipe.crops[0][2])
         self.checks = held_out_frames(cache, recipe.size_px)
 
     def run_joint(self) -> None:
         """Phase 1, then freeze: afterwards `frozen/` holds the VAE whose encoder no longer changes."""
         if self.phase == "joint":
-            self._train(
-                list(self.vae.parameters()), self.recipe.joint_minutes, self.recipe.learning_rate
-            )
+            everything = list(self.vae.parameters())
+            self._train(everything, self.recipe.joint_minutes, self.recipe.learning_rate)
             normalise_latents(self.vae, self.batches.batch(self.recipe.size_px, 256))
             self.phase, self.seconds_done, self._optimiser_state = "decoder", 0.0, None
             self._save({})
             self.export(self.folder / "frozen")
 
     def run_decoder(self) -> None:
-        """Phase 2: the decoder alone, on whole frames; the best held-out decoder is in `final/`."""
+        """Phase 2: the decoder alone, on whole frames, into `final/`."""
         self.vae.encoder.requires_grad_(False)
-        self._train(
-            list(self.vae.decoder.parameters()),
-            self.recipe.decoder_minutes,
-            self.recipe.decoder_learning_rate,
-        )
+        decoder = list(self.vae.decoder.parameters())
+        self._train(decoder, self.recipe.decoder_minutes, self.recipe.decoder_learning_rate)
         self.export(self.folder / "final")
 
     def export(self, folder: Path) -> None:
         """Write a diffusers folder with the held-out PSNR beside it."""
+        quality = {"held_out_psnr_db": held_out_psnr_db(self.vae, self.checks), "step": self.step}
         self.vae.save_pretrained(folder)
         with atomic_write(folder / "quality.json") as path:
-            path.write_text(
-                json.dumps(
-                    {"held_out_psnr_db": held_out_psnr_db(self.vae, self.checks), "step": self.step}
-                )
-            )
+            path.write_text(json.dumps(quality))
 
     def _train(self, parameters: list[nn.Parameter], minutes: float, learning_rate: float) -> None:
-        optimiser = torch.optim.AdamW(
-            parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-5
-        )
+        betas = (0.9, 0.99)
+        optimiser = torch.optim.AdamW(parameters, lr=learning_rate, betas=betas, weight_decay=1e-5)
         if self._optimiser_state:
             optimiser.load_state_dict(self._optimiser_state)
         limit_s, start = minutes * 60.0, time.monotonic() - self.seconds_done
-        saved_at = logged_at = self.seconds_done
-        progress = tqdm(
-            total=round(limit_s),
-            initial=round(self.seconds_done),
-            unit="s",
-            desc=f"VAE {self.phase}",
-        )
-        recent = 0.0
+        saved_at_s = logged_at_s = self.seconds_done
+        progress = tqdm(total=round(limit_s), unit="s", desc=f"VAE {self.phase}")
         for pictures in self.batches.stream(self._schedule(limit_s)):
-            share = min(1.0, self.seconds_done / limit_s)
-            warm = min(1.0, (self.step + 1) / 100.0)
+            warm = min(1.0, (self.step + 1) / WARMUP_STEPS)
+            fall = 0.5 * (1.0 + math.cos(math.pi * min(1.0, self.seconds_done / limit_s)))
             for group in optimiser.param_groups:
-                group["lr"] = (
-                    learning_rate * warm * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * share)))
-                )
+                group["lr"] = learning_rate * warm * (0.02 + 0.98 * fall)
             loss = self._step(pictures, optimiser, parameters)
-            recent = loss if recent == 0.0 else 0.98 * recent + 0.02 * loss
             self.step += 1
             self.seconds_done = time.monotonic() - start
             progress.update(round(self.seconds_done) - progress.n)
-            if self.seconds_done - logged_at > 30.0:
-                logged_at = self.seconds_done
+            if self.seconds_done - logged_at_s > LOG_EVERY_S:
+                logged_at_s = self.seconds_done
                 psnr = held_out_psnr_db(self.vae, self.checks)
-                tqdm.write(
-                    f"{self.phase} {self.seconds_done:.0f} s, step {self.step}, loss {recent:.4f}, {psnr:.2f} dB"
-                )
-            if self.seconds_done - saved_at > 120.0:
-                saved_at = self.seconds_done
+                tqdm.write(f"step {self.step}: loss {loss:.4f}, held out {psnr:.2f} dB")
+            if self.seconds_done - saved_at_s > SAVE_EVERY_S:
+                saved_at_s = self.seconds_done
                 self._save(optimiser.state_dict())
         progress.close()
 
@@ -260,13 +248,8 @@ class VaeTrainer:
             noisy = latents + self.recipe.latent_noise * torch.randn_like(latents)
             made = _decode(self.vae, noisy).float()
         loss = reconstruction_loss(made, pictures)
-        if (
-            self.phase == "joint"
-        ):  # keeps the noise meaningful and the decoder's clamp at ±3 out of the way
-            spread = latents.float().flatten(2).transpose(0, 1).flatten(1)
-            loss = loss + 0.01 * (
-                spread.mean(1).square().mean() + (spread.std(1) - 1.0).square().mean()
-            )
+        if self.phase == "joint":
+            loss = loss + 0.01 * spread_penalty(latents.float())
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -275,11 +258,9 @@ class VaeTrainer:
 
     def _schedule(self, limit_s: float) -> Iterator[tuple[int, int]]:
         while self.seconds_done < limit_s:
-            share = self.seconds_done / limit_s
-            crops = self.recipe.crops if self.phase == "joint" else self.recipe.crops[-1:]
-            yield next(
-                (crop_px, count) for end, crop_px, count in crops if share < end or end >= 1.0
-            )
+            share = self.seconds_done / limit_s if self.phase == "joint" else 1.0
+            sizes = self.recipe.crops
+            yield next((crop, count) for end, crop, count in sizes if share < end or end == 1.0)
 
     def _save(self, optimiser_state: dict[str, Any]) -> None:
         state = {
@@ -296,11 +277,8 @@ class VaeTrainer:
         state = torch.load(self._state, map_location=self.device, weights_only=True)
         self.vae.load_state_dict(state["vae"])
         self._optimiser_state = state["optimiser"]
-        self.phase, self.step, self.seconds_done = (
-            state["phase"],
-            state["step"],
-            state["seconds_done"],
-        )
+        self.phase, self.step = state["phase"], state["step"]
+        self.seconds_done = state["seconds_done"]
 
 
 @torch.no_grad()
