@@ -106,6 +106,18 @@ def test_a_mask_file_decides_what_moves(animate, folder: Path) -> None:
     assert not torch.equal(with_mask, without)
 
 
+def test_demo_writes_a_moving_loop_and_its_sheet(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bundled model on the bundled picture, as in the README's first command."""
+    assert main(["demo", "--quiet"]) == 0
+    names = ["loopanimate_demo.mp4", "loopanimate_demo_sheet.png"]
+    assert capsys.readouterr().out.split() == names
+    frames, _ = read_video(folder / names[0])
+    assert float((frames - frames[0]).abs().mean((1, 2, 3)).max()) > 0.01
+    assert load_picture(folder / names[1]).height_px > frames.shape[1]
+
+
 # mask, check, info, convert
 
 
