@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +12,10 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from loopanimate_training.config import RunConfig, resolve
+from loopanimate_training.mini.emoji import EmojiCache, prepare
 
 Overrides = dict[str, Any]
 
@@ -73,3 +78,72 @@ def make_run(toy_bundle_path: Path, videos: Path, tmp_path: Path) -> Callable[..
         )
 
     return make
+
+
+# ------------------------------------------------------------------------------- stickers of the mini
+STICKER_CODES = [f"{0x1F400 + i:x}" for i in range(36)]
+EXTRA_CODES = ["1f468-200d-1f33e", "1f469-200d-1f33e", "1f469-1f3fb-200d-1f33e", "1f590-fe0f"]
+
+
+def drawn_sticker(number: int, size_px: int = 64) -> np.ndarray:
+    """[S, S, 4] uint8: an ellipse in a colour of its own with a dark wedge and a bright spot."""
+    rng = np.random.default_rng(number)
+    axis = (np.arange(size_px) + 0.5) * (2.0 / size_px) - 1.0
+    x, y = axis[None, :], axis[:, None]
+    wide, high = rng.uniform(0.45, 0.85, 2)
+    sticker = np.zeros((size_px, size_px, 4), np.uint8)
+    sticker[..., :3] = (255, 0, 0)  # hidden by alpha: must not bleed into the edges
+    body = (x / wide) ** 2 + (y / high) ** 2 < 1.0
+    sticker[body] = (*rng.integers(40, 255, 2), 255, 255)
+    sticker[body & (y < 0) & (abs(x) < 0.3 * -y)] = (20, 20, 20, 255)
+    sticker[body & ((x - 0.3) ** 2 + (y - 0.1) ** 2 < 0.02)] = (250, 250, 250, 255)
+    return sticker
+
+
+@pytest.fixture(scope="session")
+def sticker_archives(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Packages as npm packs them: one of pictures (every sixth animated), one of names and tags."""
+    folder = tmp_path_factory.mktemp("archives")
+    codes = STICKER_CODES + EXTRA_CODES
+    pictures: dict[str, bytes] = {"package/README.md": b"MIT"}
+    for number, code in enumerate(codes):
+        still = drawn_sticker(number)
+        if number == 2:
+            still[-8:] = (0, 200, 0, 255)  # cut off by the lower edge
+        frames = [np.roll(still, shift, axis=0) for shift in range(8 if number % 6 == 1 else 1)]
+        first, *rest = (Image.fromarray(frame) for frame in frames)
+        buffer = io.BytesIO()
+        first.save(
+            buffer,
+            "WEBP",
+            lossless=True,
+            exact=True,
+            save_all=True,
+            append_images=rest,
+            duration=42,
+        )
+        pictures[f"package/assets/{code}.webp"] = buffer.getvalue()
+    names = [
+        {"hexcode": code.upper().replace("-FE0F", ""), "label": f"Thing № {i}", "tags": ["round"]}
+        for i, code in enumerate(codes)
+    ]
+    paths = [folder / "emoji-anim-1.tgz", folder / "emojibase-data.tgz"]
+    write_package(paths[0], pictures)
+    write_package(paths[1], {"package/en/data.json": json.dumps(names).encode()})
+    return paths
+
+
+def write_package(path: Path, files: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+@pytest.fixture(scope="session")
+def sticker_cache(
+    sticker_archives: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> EmojiCache:
+    """The mini's data, drawn instead of downloaded."""
+    return prepare(sticker_archives, tmp_path_factory.mktemp("stickers"), sprite_px=48)

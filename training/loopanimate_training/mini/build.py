@@ -45,7 +45,7 @@ DESCRIPTION = (
 
 @dataclass(frozen=True)
 class Preset:
-    """Sizes of one mini model; the stages' settings lie in `presets/{name}_stage{n}.yaml`."""
+    """Sizes of one mini model; the stages' settings are `{name}_stage{n}.yaml` in `folder`."""
 
     name: str
     size_px: int
@@ -53,6 +53,7 @@ class Preset:
     vae: VaeRecipe
     encoder_minutes: float
     precision: str = "no"
+    folder: Path = PRESETS_FOLDER
     defaults: SamplingDefaults = field(
         default_factory=lambda: SamplingDefaults(steps=12, guidance=3.0)
     )
@@ -88,6 +89,7 @@ PRESETS = {
                 crops=((0.3, 32, 512), (0.6, 64, 256), (1.0, 128, 128)),
                 bf16=True,
                 device="cuda",
+                workers=12,
             ),
             2.0,
             "bf16",
@@ -100,11 +102,13 @@ class Build:
     """The steps, in order, for one work folder."""
 
     def __init__(
-        self, work: str | Path, preset: str = "cpu", archives: str | Path | None = None
+        self, work: str | Path, preset: str | Preset = "cpu", archives: str | Path | None = None
     ) -> None:
-        if preset not in PRESETS:
-            raise LoopAnimateError(f"preset is {preset!r}; choose one of {', '.join(PRESETS)}")
-        self.work, self.preset = Path(work), PRESETS[preset]
+        if isinstance(preset, str):
+            if preset not in PRESETS:
+                raise LoopAnimateError(f"preset is {preset!r}; choose one of {', '.join(PRESETS)}")
+            preset = PRESETS[preset]
+        self.work, self.preset = Path(work), preset
         self.archives = Path(archives) if archives else self.work / "archives"
         self.work.mkdir(parents=True, exist_ok=True)
 
@@ -196,7 +200,7 @@ class Build:
             "data.path": self.work / "data",
             "data.cache": self.work / "latents",
         }
-        file = PRESETS_FOLDER / f"{self.preset.name}_stage{number}.yaml"
+        file = self.preset.folder / f"{self.preset.name}_stage{number}.yaml"
         overrides = [f"{name}={value}" for name, value in settings.items()]
         outcome = train(resolve(number, file, overrides))
         if outcome.signal_number:

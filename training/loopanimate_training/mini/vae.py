@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +30,7 @@ from .clips import MiniClips
 from .emoji import EmojiCache
 
 WARMUP_STEPS = 100
+CLIPS_PER_BATCH = 512  # numbers set aside for one batch
 LOG_EVERY_S, SAVE_EVERY_S = 30.0, 120.0
 
 
@@ -53,6 +55,7 @@ class VaeRecipe:
     latent_noise: float = 0.05
     bf16: bool = False
     device: str = "cpu"
+    workers: int = 1  # threads that render
     seed: int = 0
 
 
@@ -112,42 +115,41 @@ def psnr_db(made: Tensor, true: Tensor) -> float:
 
 
 class FrameBatches:
-    """Random crops of rendered frames, one frame of every clip from number `first_clip` on."""
+    """Numbered batches of random crops of rendered frames; each is a pure function of its number."""
 
-    def __init__(self, clips: MiniClips, first_clip: int = 0) -> None:
-        self.clips = clips
-        self._random = torch.Generator().manual_seed(first_clip)
-        self._next_clip = first_clip
+    def __init__(self, clips: MiniClips, workers: int = 1) -> None:
+        self.clips, self._workers = clips, workers
 
-    def batch(self, crop_px: int, count: int) -> Tensor:
+    def batch(self, number: int, crop_px: int, count: int) -> Tensor:
         """[count, 3, crop_px, crop_px] in 0..1, colours permuted and mirrored at random."""
-        side = self.clips.size_px
-        per_frame = max(1, min(4, (side // crop_px) ** 2 // 2))
+        random = torch.Generator().manual_seed(number)
+
+        def below(end: int) -> int:
+            return int(torch.randint(end, (1,), generator=random))
+
+        side_px = self.clips.size_px
+        per_frame = max(1, min(4, (side_px // crop_px) ** 2 // 2))
         crops: list[Tensor] = []
         while len(crops) < count:
-            clip = self.clips[self._next_clip]
-            self._next_clip += 1
-            frame = clip.draw([self._randint(clip.frame_count)])[0][0].permute(2, 0, 1)
-            if self._randint(2):
+            clip = self.clips[number * CLIPS_PER_BATCH + len(crops)]
+            frame = clip.draw([below(clip.frame_count)])[0][0].permute(2, 0, 1)
+            if below(2):
                 frame = frame.flip(-1)
-            if self._randint(3) == 0:
-                frame = frame[torch.randperm(3, generator=self._random)]
+            if below(3) == 0:
+                frame = frame[torch.randperm(3, generator=random)]
             for _ in range(min(per_frame, count - len(crops))):
-                top, left = self._randint(side - crop_px + 1), self._randint(side - crop_px + 1)
+                top, left = below(side_px - crop_px + 1), below(side_px - crop_px + 1)
                 crops.append(frame[:, top : top + crop_px, left : left + crop_px])
         return torch.stack(crops)
 
-    def stream(self, schedule: Iterator[tuple[int, int]]) -> Iterator[Tensor]:
-        """Batches for each (crop px, count) of `schedule`, the next drawn in a thread meanwhile."""
-        with ThreadPoolExecutor(1) as pool:
-            ahead = None
-            for crop_px, count in schedule:
-                ready, ahead = ahead, pool.submit(self.batch, crop_px, count)
-                if ready is not None:
-                    yield ready.result()
-
-    def _randint(self, end: int) -> int:
-        return int(torch.randint(end, (1,), generator=self._random))
+    def stream(self, first: int, sizes: Iterable[tuple[int, int]]) -> Iterator[Tensor]:
+        """Batches from number `first` on, one for each (crop px, count), drawn ahead in threads."""
+        waiting: deque[Future[Tensor]] = deque()
+        with ThreadPoolExecutor(self._workers) as pool:
+            for number, (crop_px, count) in enumerate(sizes, first):
+                waiting.append(pool.submit(self.batch, number, crop_px, count))
+                if len(waiting) > self._workers:
+                    yield waiting.popleft().result()
 
 
 def held_out_frames(cache: EmojiCache, size_px: int, count: int = 64) -> Tensor:
@@ -186,7 +188,7 @@ class VaeTrainer:
         if self._state.is_file():
             self._load()
         clips = MiniClips(cache, "train", recipe.size_px, seed=recipe.seed)
-        self.batches = FrameBatches(clips, first_clip=self.step * recipe.crops[0][2])
+        self.batches = FrameBatches(clips, recipe.workers)
         self.checks = held_out_frames(cache, recipe.size_px)
 
     def run_joint(self) -> None:
@@ -194,7 +196,7 @@ class VaeTrainer:
         if self.phase == "joint":
             everything = list(self.vae.parameters())
             self._train(everything, self.recipe.joint_minutes, self.recipe.learning_rate)
-            normalise_latents(self.vae, self.batches.batch(self.recipe.size_px, 256))
+            normalise_latents(self.vae, self.batches.batch(self.step, self.recipe.size_px, 256))
             self.phase, self.seconds_done, self._optimiser_state = "decoder", 0.0, None
             self._save({})
             self.export(self.folder / "frozen")
@@ -221,7 +223,7 @@ class VaeTrainer:
         limit_s, start = minutes * 60.0, time.monotonic() - self.seconds_done
         saved_at_s = logged_at_s = self.seconds_done
         progress = tqdm(total=round(limit_s), unit="s", desc=f"VAE {self.phase}")
-        for pictures in self.batches.stream(self._schedule(limit_s)):
+        for pictures in self.batches.stream(self.step, self._schedule(limit_s)):
             warm = min(1.0, (self.step + 1) / WARMUP_STEPS)
             fall = 0.5 * (1.0 + math.cos(math.pi * min(1.0, self.seconds_done / limit_s)))
             for group in optimiser.param_groups:
