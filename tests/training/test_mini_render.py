@@ -118,6 +118,20 @@ def test_a_shift_by_whole_pixels_is_exact() -> None:
     assert masks.sum((1, 2)).tolist() == [400, 400]
 
 
+def test_the_mask_is_where_alpha_is_above_one_half() -> None:
+    sprite = opaque_square(24)
+    sprite[..., 3] = np.linspace(0, 255, 24).round()  # fading in from the left
+    planes = premultiplied(sprite[None], 24)
+    zero = torch.zeros(1)
+    background = torch.ones(SIZE_PX, SIZE_PX, 3)
+    _, masks = compose(
+        planes, Pose(zero, zero, zero, zero), background, Placement(0, 0, 0.5), SIZE_PX
+    )
+    expected = torch.zeros(SIZE_PX, SIZE_PX, dtype=torch.bool)
+    expected[12:36, 12:36] = torch.from_numpy(sprite[..., 3] > 127)
+    assert torch.equal(masks[0], expected)
+
+
 def test_turns_are_clockwise_and_sizes_grow() -> None:
     planes = premultiplied(opaque_square()[None], 20)
     zero = torch.zeros(2)

@@ -1,8 +1,8 @@
 """Which motion does a clip show? Read from pictures alone, so that what a model made can be scored.
 
-Four tracks over the frames (centroid x and y, size, angle) are measured on a soft mask of the moving object. Each
-track's range over the verb's nominal amplitude is the verb's score; the largest wins, and if all are small the clip
-stays still. Nothing is learned, so a reading favours no model.
+Four tracks over the frames (centroid x and y, size, angle) are measured on a soft mask of the moving
+object. Each track's range over the verb's nominal amplitude is the verb's score; the largest wins, and
+if all are small the clip stays still. Nothing is learned, so a reading favours no model.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from torch import Tensor
 from .motion import CORE_VERBS, SHIFT, SPAN_FRAMES, STILL, SWELL, TILT_RAD, Pose
 
 BOBBING, SWAYING, ROCKING, PULSING = CORE_VERBS[:4]
+NOMINAL = {BOBBING: SHIFT, SWAYING: SHIFT, ROCKING: TILT_RAD, PULSING: SWELL}
 STILL_BELOW = 0.25
-MASK_THRESHOLD = 0.14
+MASK_THRESHOLD = 0.12
 
 _RINGS, _BEARINGS = 12, 128
 _REACH = 2.0  # outermost ring, in root mean square radii: the tip of a bar is at 1.7
 _LARGEST_TURN_RAD = math.pi / 3
 _NOISE_VARIANCE = 1e-3  # texture weaker than this says nothing about the angle
-_TURN_COST = 0.1  # correlation a turn of one radian must earn: keeps a round, plain object at rest
+_TURN_COST = 0.3  # correlation a turn of one radian must earn: keeps a round, plain object at rest
 _CYCLES_TRIED = torch.arange(0.25, 3.01, 0.05)
 
 
@@ -33,9 +34,11 @@ _CYCLES_TRIED = torch.arange(0.25, 3.01, 0.05)
 class MotionReading:
     """What a clip shows.
 
-    `verb`: one of `CORE_VERBS`. `scores`: range over nominal amplitude per moving verb (a plain sine has 2).
-    `ranges`: peak to peak in half-widths (x, y), radians, natural logarithm of the size.
-    `tracks`: displacement from frame 0, as the renderer's poses.
+    Attributes:
+        verb: one of `CORE_VERBS`.
+        scores: per moving verb, range over nominal amplitude: 2 for a whole swing of usual strength.
+        ranges: peak to peak, in half-widths (x, y), radians, natural logarithm of the size.
+        tracks: displacement from frame 0, in the units of the renderer's poses.
     """
 
     verb: str
@@ -49,26 +52,28 @@ class MotionReading:
         return max(self.scores.values())
 
     def cycles(self, source_frames: Sequence[int] | None = None) -> float:
-        """Speed of the strongest motion: the c of the best fitting sin(2π c t), in cycles per `SPAN_FRAMES`.
+        """Speed of the strongest motion in cycles per `SPAN_FRAMES`: the best fitting sin(2π c t).
 
-        `source_frames`: when each of the first frames was taken (default: one after another). For a loop give those of
-        its way out only, since coming back mirrors the motion in time.
+        `source_frames`: when each of the first frames was taken (default: one after another). Of a
+        loop give those of the way out only, because the way back mirrors the motion in time.
         """
         track = _track_of(max(self.scores, key=self.scores.__getitem__), self.tracks)
-        times = torch.arange(len(track)) if source_frames is None else torch.as_tensor(source_frames)
+        times = (
+            torch.arange(len(track)) if source_frames is None else torch.as_tensor(source_frames)
+        )
         waves = (2.0 * math.pi / SPAN_FRAMES * _CYCLES_TRIED[:, None] * times).sin()
         explained = (waves @ track[: len(times)]).square() / waves.square().sum(1)
         return float(_CYCLES_TRIED[explained.argmax()])
 
 
 def read_motion(frames: Tensor, masks: Tensor) -> MotionReading:
-    """Read the motion of one object in `frames` [F, H, W, 3], 0..1, from its soft `masks` [F, H, W], 0..1."""
+    """Read the motion of one object in `frames` [F, H, W, 3] from its soft `masks` [F, H, W], 0..1."""
     tracks = track_object(frames, masks)
-    amplitudes = {BOBBING: SHIFT, SWAYING: SHIFT, ROCKING: TILT_RAD, PULSING: SWELL}
-    ranges = {verb: float(track.max() - track.min()) for verb in amplitudes for track in [_track_of(verb, tracks)]}
-    scores = {verb: ranges[verb] / amplitude for verb, amplitude in amplitudes.items()}
+    ranges = {verb: _range(_track_of(verb, tracks)) for verb in NOMINAL}
+    scores = {verb: ranges[verb] / amplitude for verb, amplitude in NOMINAL.items()}
     strongest = max(scores, key=scores.__getitem__)
-    return MotionReading(strongest if scores[strongest] >= STILL_BELOW else STILL, scores, ranges, tracks)
+    verb = strongest if scores[strongest] >= STILL_BELOW else STILL
+    return MotionReading(verb, scores, ranges, tracks)
 
 
 def track_object(frames: Tensor, masks: Tensor) -> Pose:
@@ -77,27 +82,41 @@ def track_object(frames: Tensor, masks: Tensor) -> Pose:
     height_px, width_px = masks.shape[1:]
     x_axis = _pixel_axis(width_px, width_px)
     y_axis = _pixel_axis(height_px, width_px)
-    area = masks.sum((1, 2)).clamp(min=1.0)  # an object that vanished counts as one pixel in the middle
+    area = masks.sum((1, 2)).clamp(min=1.0)  # a vanished object is one pixel in the middle
     x = (masks.sum(1) @ x_axis) / area
     y = (masks.sum(2) @ y_axis) / area
     log_scale = 0.5 * (area / area[0]).log()
-    spread = (masks[0] * ((x_axis - x[0]).square() + (y_axis - y[0]).square()[:, None])).sum() / area[0]
+    from_centre = (x_axis - x[0]).square() + (y_axis - y[0]).square()[:, None]
+    spread = (masks[0] * from_centre).sum() / area[0]
     reach = _REACH * spread.clamp(min=1e-6).sqrt() * log_scale.exp()
-    turn = _turn(_ring_profile(frames, masks, x, y, reach))
+    soft = F.avg_pool2d(masks[None], 3, stride=1, padding=1)[0]  # a pixel grid's stairs do not turn
+    turn = _turn(_ring_profile(frames, soft, x, y, reach))
     return Pose(x - x[0], y - y[0], turn, log_scale)
 
 
-def masks_from_background(frames: Tensor, background: Tensor, threshold: float = MASK_THRESHOLD) -> Tensor:
+def masks_from_background(
+    frames: Tensor, background: Tensor, threshold: float = MASK_THRESHOLD
+) -> Tensor:
     """Soft masks [F, H, W] of what differs from the known `background` [H, W, 3].
 
-    A pixel counts half when one of its colours is off by `threshold`, fully at 1.5 times that, not at all at half of it.
+    A pixel counts half when its colour is off by `threshold` (root mean square of the channels),
+    fully at 4/3 of that, not at all at 2/3: a decoder's grain stays out and edges stay soft.
     """
-    difference = (frames - background).abs().amax(-1)
-    return (difference / threshold - 0.5).clamp(0.0, 1.0)
+    difference = (frames - background).square().mean(-1).sqrt()
+    return (1.5 * difference / threshold - 1.0).clamp(0.0, 1.0)
+
+
+def _range(track: Tensor) -> float:
+    return float(track.max() - track.min())
 
 
 def _track_of(verb: str, tracks: Pose) -> Tensor:
-    return {BOBBING: tracks.y, SWAYING: tracks.x, ROCKING: tracks.angle_rad, PULSING: tracks.log_scale}[verb]
+    return {
+        BOBBING: tracks.y,
+        SWAYING: tracks.x,
+        ROCKING: tracks.angle_rad,
+        PULSING: tracks.log_scale,
+    }[verb]
 
 
 def _pixel_axis(count: int, width_px: int) -> Tensor:
@@ -106,10 +125,10 @@ def _pixel_axis(count: int, width_px: int) -> Tensor:
 
 
 def _ring_profile(frames: Tensor, masks: Tensor, x: Tensor, y: Tensor, reach: Tensor) -> Tensor:
-    """The object along rings around its centre, [F, channels · rings, bearings], less each ring's mean.
+    """The object along rings around its centre, [F, channels · rings, bearings], less the rings' means.
 
-    Channels are the silhouette and the colours' difference from the object's mean colour. `reach` [F]: radius of the
-    outermost ring in half-widths; it grows with the object, so its size does not matter.
+    Channels are the silhouette and the colours less the object's mean colour. `reach` [F]: radius of
+    the outermost ring in half-widths; it grows with the object, so that size does not matter.
     """
     height_px, width_px = masks.shape[1:]
     mean_colour = (frames[0] * masks[0, ..., None]).sum((0, 1)) / masks[0].sum().clamp(min=1.0)
@@ -120,12 +139,12 @@ def _ring_profile(frames: Tensor, masks: Tensor, x: Tensor, y: Tensor, reach: Te
     points = torch.stack([x, y], -1)[:, None, None] + reach[:, None, None, None] * way
     points = points * torch.tensor([1.0, width_px / height_px])
     rings = F.grid_sample(content.permute(0, 3, 1, 2), points, align_corners=False)
-    rings = (rings - rings.mean(-1, keepdim=True)) * radii.sqrt()[:, None]  # a ring counts by its length
-    return rings.flatten(1, 2)
+    by_length = radii.sqrt()[:, None]  # products of two rings then count by the ring's length
+    return ((rings - rings.mean(-1, keepdim=True)) * by_length).flatten(1, 2)
 
 
 def _turn(profile: Tensor) -> Tensor:
-    """Clockwise angle [F] that best carries frame 0's rings `profile` [F, n, bearings] onto each frame's."""
+    """Clockwise angle [F] that best carries frame 0's rings onto every frame's; [F, n, bearings]."""
     spectrum = torch.fft.rfft(profile)
     match = torch.fft.irfft(spectrum[:1].conj() * spectrum, n=_BEARINGS).sum(1)
     energy = profile.square().sum((1, 2))
