@@ -119,7 +119,7 @@ class BundleConfig:
                     "defaults": SamplingDefaults(**values["defaults"]),
                 }
             )
-        except (TypeError, AttributeError) as error:
+        except (TypeError, AttributeError, KeyError, ZeroDivisionError) as error:
             raise LoopAnimateError(f"the bundle's config is not valid: {error}") from error
 
 

@@ -65,7 +65,7 @@ def read_header(path: str | Path) -> Header:
         if length > len(text):
             raise ValueError("header cut short")
         entries = json.loads(text)
-        metadata = entries.pop("__metadata__", {})
+        metadata = {k: str(v) for k, v in entries.pop("__metadata__", {}).items()}
         ends = [entry["data_offsets"][1] for entry in entries.values()]
         header = Header(
             path,

@@ -69,11 +69,12 @@ def vocabulary_of(spec: str | dict[str, Any]) -> tuple[dict[str, int], list[str]
         )
     vocab = {str(token): int(index) for token, index in spec["vocab"].items()}
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in spec["merges"]]
-    needed = [
-        START,
-        END,
-        *(part for pair in merges for part in (*pair.split(" "), pair.replace(" ", ""))),
-    ]
+    if odd := next((pair for pair in merges if len(pair.split(" ")) != 2), None):
+        raise LoopAnimateError(
+            f"the tokenizer's merge {odd!r} is not two tokens with a space between"
+        )
+    parts = (part for pair in merges for part in (*pair.split(" "), pair.replace(" ", "")))
+    needed = [START, END, *parts]
     if missing := next((token for token in needed if token not in vocab), None):
         raise LoopAnimateError(f"the tokenizer's vocabulary lacks the token {missing!r}")
     if sorted(vocab.values()) != list(range(len(vocab))):

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.latents import decode_latents, encode_frames, pixels_per_latent
@@ -77,19 +78,11 @@ def test_taesd_sees_pictures_in_0_to_1(frames) -> None:
     torch.testing.assert_close(encode_frames(vae, frames)[0].transpose(0, 1), inside)
 
 
-def test_gradients_flow_through_both_ways_when_asked_for(vae) -> None:
-    """An autoencoder trained through these two functions learns to restore a picture."""
-    target = torch.full((1, 16, 16, 3), 0.25)
-    optimizer = torch.optim.Adam(vae.parameters(), lr=3e-3)
-    losses = []
-    for _ in range(30):
-        restored = decode_latents(vae, encode_frames(vae, target, grad=True), grad=True)
-        loss = (restored - target).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < losses[0] / 2
+def test_gradients_reach_encoder_and_decoder_when_asked_for(vae, frames) -> None:
+    restored = decode_latents(vae, encode_frames(vae, frames, grad=True), grad=True)
+    (restored - frames).square().mean().backward()
+    for half in (vae.encoder, vae.decoder):
+        assert sum(p.grad.abs().sum() for p in half.parameters()) > 0
 
 
 def test_chunks_change_nothing(vae, frames) -> None:

@@ -89,6 +89,7 @@ def test_small_vocabulary_travels_inline() -> None:
         (lambda s: "t5", "must be"),
         (lambda s: {"vocab": s["vocab"]}, "must be"),
         (lambda s: {**s, "merges": [*s["merges"], "x y"]}, "lacks the token 'xy'"),
+        (lambda s: {**s, "merges": ["x"]}, "merge 'x' is not two tokens"),
         (lambda s: {**s, "vocab": {**s["vocab"], "new": 9_999}}, "ids are not"),
     ],
 )
