@@ -337,7 +337,7 @@ def _add_extract(ways: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         dest="layout",
         choices=LAYOUTS,
         default="diffusers",
-        help="diffusers and checkpoint hold everything, the others the motion modules",
+        help="diffusers holds everything, checkpoint all but the motion modules, the others those",
     )
     parser.add_argument("-o", "--output", metavar="FOLDER", required=True, help="where to")
     parser.add_argument("--dtype", choices=DTYPES, default="float16", help="number format")
