@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -26,6 +27,10 @@ from .stages import STAGES, stage_defaults
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 ShareBelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
+# YAML reads a bare `no` as false.
+Precision = Annotated[
+    Literal["no", "bf16"], BeforeValidator(lambda value: "no" if value is False else value)
+]
 
 # What a resumed run may have otherwise: settings that decide neither data nor gradients.
 FREE_SETTINGS = (
@@ -171,7 +176,7 @@ class RunConfig(Section):
     out: Path
     steps: PositiveInt
     seed: NonNegativeInt = 0
-    precision: Literal["no", "bf16"] = "no"
+    precision: Precision = "no"
     device: Literal["auto", "cpu"] = "auto"
     log_every_steps: PositiveInt = 10
     title: str = ""

@@ -123,6 +123,7 @@ def train_encoders(
     parameters = [*text_encoder.parameters(), *image_encoder.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.1)
     rng, rows = np.random.default_rng(seed), cache.select(held_out=False)
+    batch = min(batch, len(rows))
     limit_s, start, step = minutes * 60.0, time.monotonic(), 0
     with tqdm(total=round(limit_s), unit="s", desc="text and image encoder") as progress:
         while (seconds := time.monotonic() - start) < limit_s:
