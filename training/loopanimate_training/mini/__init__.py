@@ -1,0 +1,1 @@
+"""The bundled mini model, from packaged stickers to one bundle file."""

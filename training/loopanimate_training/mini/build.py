@@ -33,7 +33,7 @@ from ..export import export_bundle
 from ..loop import train
 from .emoji import EmojiCache, download, prepare
 from .encoders import learn_vocabulary, train_encoders
-from .vae import VaeRecipe, VaeTrainer
+from .vae import QUALITY_FILE, VaeRecipe, VaeTrainer
 
 PRESETS_FOLDER = Path(__file__).parent / "presets"
 LICENSE = "Apache-2.0; trained on Microsoft Fluent emoji (MIT, @lobehub/fluent-emoji-anim 1.0.0)"
@@ -142,7 +142,7 @@ class Build:
 
     def vae(self) -> None:
         """Train the autoencoder until its encoder is frozen."""
-        if not (self.work / "vae" / "frozen").is_dir():
+        if not (self.work / "vae" / "frozen" / QUALITY_FILE).is_file():
             VaeTrainer(self.stickers, self.work / "vae", self.preset.vae).run_joint()
 
     def encoders(self) -> None:
@@ -208,7 +208,7 @@ class Build:
 
     def decoder(self) -> None:
         """Train the decoder on: the UNet has only ever seen the encoder."""
-        if not (self.work / "vae" / "final").is_dir():
+        if not (self.work / "vae" / "final" / QUALITY_FILE).is_file():
             VaeTrainer(self.stickers, self.work / "vae", self.preset.vae).run_decoder()
 
     def bundle(self) -> None:

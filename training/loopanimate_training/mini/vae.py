@@ -31,6 +31,7 @@ from .emoji import EmojiCache
 
 WARMUP_STEPS = 100
 CLIPS_PER_BATCH = 512  # numbers set aside for one batch
+QUALITY_FILE = "quality.json"
 LOG_EVERY_S, SAVE_EVERY_S = 30.0, 120.0
 
 
@@ -199,7 +200,7 @@ class VaeTrainer:
             normalise_latents(self.vae, self.batches.batch(self.step, self.recipe.size_px, 256))
             self.phase, self.seconds_done, self._optimiser_state = "decoder", 0.0, None
             self._save({})
-            self.export(self.folder / "frozen")
+        self.export(self.folder / "frozen")
 
     def run_decoder(self) -> None:
         """Phase 2: the decoder alone, on whole frames, into `final/`."""
@@ -209,10 +210,10 @@ class VaeTrainer:
         self.export(self.folder / "final")
 
     def export(self, folder: Path) -> None:
-        """Write a diffusers folder with the held-out PSNR beside it."""
+        """Write a diffusers folder, and last of all its held-out PSNR: `QUALITY_FILE` says it is whole."""
         quality = {"held_out_psnr_db": held_out_psnr_db(self.vae, self.checks), "step": self.step}
         self.vae.save_pretrained(folder)
-        with atomic_write(folder / "quality.json") as path:
+        with atomic_write(folder / QUALITY_FILE) as path:
             path.write_text(json.dumps(quality))
 
     def _train(self, parameters: list[nn.Parameter], minutes: float, learning_rate: float) -> None:
