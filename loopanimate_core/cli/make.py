@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from ..pipeline import Loop, LoopAnimatePipeline
     from ..sampling import StepState
 
-DEMO_PICTURE = "data/pictures/bird.png"
-DEMO_PROMPT = "a bird bobbing up and down"
+DEMO_PICTURE = "data/pictures/ghost.png"
+DEMO_PROMPT = "a ghost bobbing up and down"
 
 
 def animate(arguments: argparse.Namespace) -> int:

@@ -378,8 +378,9 @@ def test_a_read_only_folder(place: Workplace) -> None:
 def test_ctrl_c_in_the_middle(place: Workplace) -> None:
     """SIGINT once the sampling has begun: one line, exit code 130, an empty folder."""
     run = """
-import sys
+import signal, sys
 from loopanimate_core import cli, sampling
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs inherit it ignored
 step = sampling.StepState
 def announce(*args):
     print("sampling", flush=True)
@@ -389,11 +390,16 @@ sys.exit(cli.main())
 """
     command = [sys.executable, "-c", run, "animate", str(place.picture)]
     command += ["--bundle", str(place.bundle), "--steps", "1000", "-o", str(place.loop)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stderr is not None
-    assert process.stdout.readline() == "sampling\n", process.stderr.read()
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        try:
+            assert process.stdout.readline() == "sampling\n", process.stderr.read()
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "interrupted; no half-written file is left" in err and "Traceback" not in err
     assert list(place.loop.parent.iterdir()) == []
