@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from diffusers.models.unets.unet_motion_model import UNetMotionModel
@@ -38,8 +39,10 @@ def main() -> None:
         "norm_num_groups": 32,
     }
     loop = LoopUNet(LoopUNetConfig(**sizes)).to(device, dtype).eval()
-    same_routing = LoopUNet(LoopUNetConfig(**sizes, routing=("text",) * 3, norm_scope="clip"))
-    peer = UNetMotionModel(
+    same_routing = LoopUNet(
+        LoopUNetConfig(**sizes, routing=("text", "text", "text"), norm_scope="clip")
+    )
+    peer: Any = UNetMotionModel(
         in_channels=9,
         down_block_types=("CrossAttnDownBlockMotion",) * levels + ("DownBlockMotion",),
         up_block_types=("UpBlockMotion",) + ("CrossAttnUpBlockMotion",) * levels,

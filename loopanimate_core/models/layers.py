@@ -193,7 +193,7 @@ class SpatialTransformer(nn.Module):
         super().__init__()
         self.norm = ops.GroupNorm(groups, channels, eps=1e-6, **factory)
         self.proj_in = ops.Conv2d(channels, channels, 1, **factory)
-        self.transformer_blocks = nn.ModuleList(
+        self.transformer_blocks: Any = nn.ModuleList(
             [TransformerBlock(channels, heads, ops, factory, condition_channels)]
         )
         self.proj_out = ops.Conv2d(channels, channels, 1, **factory)
@@ -242,7 +242,7 @@ class MotionModule(nn.Module):
         self.norm_scope = norm_scope
         self.norm = ops.GroupNorm(groups, channels, eps=1e-6, **factory)
         self.proj_in = ops.Linear(channels, channels, **factory)
-        self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, heads, ops, factory)])
+        self.transformer_blocks: Any = nn.ModuleList([TransformerBlock(channels, heads, ops, factory)])
         self.proj_out = ops.Linear(channels, channels, **factory)
 
     def forward(self, x: Tensor, frames: int, chunk_pixels: int | None = None) -> Tensor:

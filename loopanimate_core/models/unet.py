@@ -114,18 +114,18 @@ class Block(nn.Module):
         super().__init__()
         groups, out = config.norm_num_groups, resnet_channels[-1][1]
         time_channels = 4 * config.block_out_channels[0]
-        self.resnets = nn.ModuleList(
+        self.resnets: Any = nn.ModuleList(
             ResnetBlock(a, b, time_channels, groups, config.norm_eps, ops, factory)
             for a, b in resnet_channels
         )
         layers = len(resnet_channels) if motion else len(resnet_channels) - 1
-        self.attentions = nn.ModuleList(
+        self.attentions: Any = nn.ModuleList(
             SpatialTransformer(
                 out, config.num_attention_heads, groups, config.cross_attention_dim, ops, factory
             )
             for _ in range(layers if attention else 0)
         )
-        self.motion_modules = nn.ModuleList(
+        self.motion_modules: Any = nn.ModuleList(
             MotionModule(
                 out, config.motion_num_attention_heads, groups, config.norm_scope, ops, factory
             )
@@ -160,7 +160,7 @@ class LoopUNet(nn.Module):
         self.conv_in = ops.Conv2d(config.in_channels, channels[0], 3, padding=1, **factory)
         self.time_embedding = TimeEmbedding(channels[0], ops, factory)
 
-        self.down_blocks = nn.ModuleList()
+        self.down_blocks: Any = nn.ModuleList()  # of Block
         skip_channels = [channels[0]]
         for level, out in enumerate(channels):
             before = channels[max(level - 1, 0)]
@@ -175,7 +175,7 @@ class LoopUNet(nn.Module):
         middle = [(channels[-1], channels[-1])] * 2
         self.mid_block = Block(middle, True, False, config, ops, factory)
 
-        self.up_blocks = nn.ModuleList()
+        self.up_blocks: Any = nn.ModuleList()  # of Block
         before = channels[-1]
         for level in reversed(range(len(channels))):
             out = channels[level]
