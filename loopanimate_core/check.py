@@ -270,22 +270,28 @@ def check_file(
 class _Analysis:
     """What report and verdict are made of. See `check_measures` for the terms.
 
+    A loop that is repeated is averaged over its repeats for everything about its motion: that takes
+    most of what an encoder added. Its seam is scored at the restart, where the encoder begins anew.
+
     Attributes:
-        steps: at full size. coarse: the frames shrunk to 64 px. moving_steps: theirs, without grain.
-        median: of `steps` without the seam. tiny_step: of the moving steps at 32 px.
+        steps: at full size, of all frames; median: of `steps` without the seam.
+        coarse: all frames shrunk to 64 px; colours: their mean colours, L*a*b*.
+        period: frames of the loop.
+        moving_steps: of the averaged loop at 64 px, without grain.
         around: distance of the frames either side of the seam over the path across it.
         change: 99.5 % of the pixels at 32 px never leave frame 0 by more.
+        tiny_step: median of the moving steps at 32 px. mirror: at 32 px.
     """
 
     steps: torch.Tensor
-    coarse: torch.Tensor
-    moving_steps: torch.Tensor
-    colours: torch.Tensor
     median: float
-    tiny_step: float
+    coarse: torch.Tensor
+    colours: torch.Tensor
+    period: int
+    moving_steps: torch.Tensor
     around: float
     change: float
-    period: int
+    tiny_step: float
     mirror: measures.Mirror
 
     @property
@@ -315,26 +321,30 @@ def _ends_on_the_first(frames: torch.Tensor) -> bool:
 def _analyse(frames: torch.Tensor) -> _Analysis:
     steps = measures.step_sizes(frames)
     coarse = measures.shrink(frames, measures.COARSE_PX)
-    moving_steps = measures.moving_steps(coarse)
-    tiny = measures.shrink(coarse, measures.MATRIX_PX)
-    matrix = measures.distance_matrix(tiny)
-    neighbours = float(matrix.diagonal(1).median())
-    across = measures.moving_distance(coarse[-2], coarse[1])
-    around = across / (moving_steps[-2] + moving_steps[0]).clamp(min=1e-6)
+    period = _period(coarse)
+    loop = coarse.unflatten(0, (-1, period)).mean(0)
+    moving_steps = measures.moving_steps(loop)
+    across = measures.moving_distance(loop[-2], loop[1])
+    tiny = measures.shrink(loop, measures.MATRIX_PX)
     change = (tiny - tiny[:1]).abs().mean(-1).flatten(1).quantile(0.995, dim=1).max()
-    same = min(0.25 * neighbours + NOISE_LEVEL, 0.2 * float(matrix.mean()))
     return _Analysis(
         steps=steps,
         coarse=coarse,
-        moving_steps=moving_steps,
+        period=period,
         colours=measures.mean_colours(coarse),
         median=float(steps[:-1].median()),
-        tiny_step=float(measures.moving_steps(tiny).median()),
-        around=float(around),
+        moving_steps=moving_steps,
+        around=float(across / (moving_steps[-2] + moving_steps[0]).clamp(min=1e-6)),
         change=float(change) * measures.LEVELS,
-        period=measures.find_period(matrix, tolerance=same),
-        mirror=measures.find_mirror(tiny, matrix, moving_steps),
+        tiny_step=float(measures.moving_steps(tiny).median()),
+        mirror=measures.find_mirror(tiny, moving_steps),
     )
+
+
+def _period(coarse: torch.Tensor) -> int:
+    matrix = measures.distance_matrix(measures.shrink(coarse, measures.MATRIX_PX))
+    same = 0.25 * float(matrix.diagonal(1).median()) + NOISE_LEVEL
+    return measures.find_period(matrix, tolerance=min(same, 0.2 * float(matrix.mean())))
 
 
 def _seam_over_surroundings(steps: torch.Tensor, floor: float) -> float:

@@ -127,13 +127,9 @@ class Mirror:
     attack: float
 
 
-def find_mirror(frames: torch.Tensor, matrix: torch.Tensor, steps: torch.Tensor) -> Mirror:
-    """The turning points around which small frames run backwards.
-
-    Args:
-        matrix: `distance_matrix(frames)`, for choosing the axis.
-        steps: `moving_steps`, for how the motion turns.
-    """
+def find_mirror(frames: torch.Tensor, steps: torch.Tensor) -> Mirror:
+    """The turning points around which small frames run backwards, and how they turn by `moving_steps`."""
+    matrix = distance_matrix(frames)
     count = len(matrix)
     index = torch.arange(count, device=matrix.device)
     errors = torch.stack([matrix[index, (axis - index) % count].mean() for axis in range(count)])

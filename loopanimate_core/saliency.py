@@ -29,7 +29,7 @@ MAX_GROW_PX = 512
 MIN_SHARE, MAX_SHARE = 0.001, 0.995  # a mask outside these is no object
 DYNAMIC_ONNX_PX = 512
 
-_GRABCUT_ROUNDS = 3
+_GRABCUT_ROUNDS = 5
 _BORDER_SHARE = 0.04  # width of the ring that is taken for background
 _RECTANGLE_SHARE = 0.08
 _MAX_SCATTER = 6.0  # of the border about a smooth colour, in CIELAB units

@@ -327,3 +327,6 @@ def test_a_decoded_file_is_scored(tmp_path):
     assert film.mse_f0 < 60
     jump = check_file(write_video(clip(line, 16), tmp_path / "jump.mp4", fps=10))
     assert "jump" in jump.reasons
+    held = check_file(write_video(torch.cat([loop, loop[:1]]), tmp_path / "held.mp4", fps=10))
+    assert held.reasons == ("held_frame",)
+    assert (held.period_frames, held.repeats) == (17, 6)
