@@ -242,7 +242,9 @@ class MotionModule(nn.Module):
         self.norm_scope = norm_scope
         self.norm = ops.GroupNorm(groups, channels, eps=1e-6, **factory)
         self.proj_in = ops.Linear(channels, channels, **factory)
-        self.transformer_blocks: Any = nn.ModuleList([TransformerBlock(channels, heads, ops, factory)])
+        self.transformer_blocks: Any = nn.ModuleList(
+            [TransformerBlock(channels, heads, ops, factory)]
+        )
         self.proj_out = ops.Linear(channels, channels, **factory)
 
     def forward(self, x: Tensor, frames: int, chunk_pixels: int | None = None) -> Tensor:
