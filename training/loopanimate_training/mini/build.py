@@ -55,7 +55,7 @@ class Preset:
     precision: str = "no"
     folder: Path = PRESETS_FOLDER
     defaults: SamplingDefaults = field(
-        default_factory=lambda: SamplingDefaults(steps=12, guidance=3.0)
+        default_factory=lambda: SamplingDefaults(steps=12, guidance=1.5)
     )
 
 
