@@ -1,7 +1,7 @@
 """Does the mini model do what it is asked, on stickers of families it was never trained on?
 
-    python -m loopanimate_training.mini data            # once: the sticker cache
-    python benchmarks/mini_quality.py --data FOLDER [--bundle FILE] [--sheet PNG] [--json FILE]
+    python -m loopanimate_training.mini WORK --until data    # once: the sticker cache in WORK/data
+    python benchmarks/mini_quality.py --data WORK/data [--bundle FILE] [--sheet PNG] [--json FILE]
 
 Every sticker is animated with five prompts and one seed. What moves, and how, is read from the
 frames by `loopanimate_training.mini.classify`, which knows the background: the still is rendered here.
