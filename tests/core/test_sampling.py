@@ -141,9 +141,8 @@ def test_a_perfect_denoiser_finds_the_clip() -> None:
             found = sample_loop(
                 velocity, x, sampler, sampler.timesteps, torch.zeros(1, 5, 7, 3, 3), closed
             )
-            torch.testing.assert_close(
-                found, z_0, atol=0.06, rtol=0.05, msg=lambda m, n=name: f"{n}: {m}"
-            )
+            error = (found - z_0).norm() / z_0.norm()
+            assert error < 0.05, name  # DDIM stops at the first timestep, with 3 % of noise left
 
 
 def test_less_start_means_fewer_steps_and_a_result_nearer_to_the_still(unet: LoopUNet) -> None:
