@@ -24,10 +24,17 @@ def main() -> int:
         "--archives",
         help="folder of the five npm packages as .tgz; downloaded by npm when not given",
     )
+    parser.add_argument(
+        "--stages",
+        type=int,
+        choices=(1, 2, 3),
+        default=3,
+        help="stages to train: loops of 15, 21 or 35 frames (default: %(default)s)",
+    )
     parser.add_argument("--until", default="bundle", help="last step to do (default: %(default)s)")
     options = parser.parse_args()
     try:
-        build = Build(options.work, options.preset, options.archives)
+        build = Build(options.work, options.preset, options.archives, options.stages)
         if options.until not in build.steps:
             raise LoopAnimateError(
                 f"--until is {options.until!r}; choose one of {', '.join(build.steps)}"

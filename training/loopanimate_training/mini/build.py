@@ -102,13 +102,17 @@ class Build:
     """The steps, in order, for one work folder."""
 
     def __init__(
-        self, work: str | Path, preset: str | Preset = "cpu", archives: str | Path | None = None
+        self,
+        work: str | Path,
+        preset: str | Preset = "cpu",
+        archives: str | Path | None = None,
+        stages: int = 3,
     ) -> None:
         if isinstance(preset, str):
             if preset not in PRESETS:
                 raise LoopAnimateError(f"preset is {preset!r}; choose one of {', '.join(PRESETS)}")
             preset = PRESETS[preset]
-        self.work, self.preset = Path(work), preset
+        self.work, self.preset, self.stages = Path(work), preset, range(1, stages + 1)
         self.archives = Path(archives) if archives else self.work / "archives"
         self.work.mkdir(parents=True, exist_ok=True)
 
@@ -120,7 +124,9 @@ class Build:
             "vae": self.vae,
             "encoders": self.encoders,
             "start": self.start,
-            **{f"stage{number}": lambda number=number: self.stage(number) for number in (1, 2, 3)},
+            **{
+                f"stage{number}": lambda number=number: self.stage(number) for number in self.stages
+            },
             "decoder": self.decoder,
             "bundle": self.bundle,
         }
@@ -182,6 +188,7 @@ class Build:
             image_encoder=image_encoder_settings(image.config),
             tokenizer=vocabulary,
             schedule=ScheduleConfig(prediction_type="v_prediction"),
+            frames=(15,),  # what stage 1 will train; later stages add theirs
             height_px=self.preset.size_px,
             width_px=self.preset.size_px,
             defaults=self.preset.defaults,
@@ -212,17 +219,20 @@ class Build:
             VaeTrainer(self.stickers, self.work / "vae", self.preset.vae).run_decoder()
 
     def bundle(self) -> None:
-        """Stage 3's averaged weights with the better decoder, in half precision: `mini.safetensors`."""
+        """The last stage's averaged weights with the better decoder, in half precision: `mini.safetensors`."""
         from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
-        trained = self.work / "stage3.safetensors"
-        export_bundle(self.work / "stage3", trained, torch.float32)
+        name = f"stage{self.stages[-1]}"
+        trained = self.work / f"{name}.safetensors"
+        export_bundle(self.work / name, trained, torch.float32)
         bundle = read_bundle(trained)
         bundle.vae = AutoencoderTiny.from_pretrained(self.work / "vae" / "final").eval()  # type: ignore[attr-defined]
         bundle.config = dataclasses.replace(
             bundle.config,
             vae=vae_settings(bundle.vae.config, "AutoencoderTiny"),
-            defaults=self.preset.defaults,
+            defaults=dataclasses.replace(
+                self.preset.defaults, frames=bundle.config.defaults.frames
+            ),
         )
         write_bundle(
             self.work / "mini.safetensors",
