@@ -1,4 +1,4 @@
-"""The command line: `loopanimate animate picture.png --prompt "waving" -o loop.mp4`.
+"""The command line: `loopanimate animate picture.png --prompt "bobbing up and down" -o loop.mp4`.
 
 Everything heavy is imported by the command that needs it, so `--help` answers at once.
 """
