@@ -12,7 +12,7 @@ from loopanimate_core.errors import LoopAnimateError
 
 from .checkpoint import is_checkpoint, load_checkpoint, load_latest
 from .config import parse
-from .start import load_weights, open_start, with_run
+from .start import load_weights, open_start, trained_frames, with_run
 
 
 def export_bundle(checkpoint: Path, target: Path, dtype: torch.dtype = torch.float16) -> int:
@@ -27,10 +27,9 @@ def export_bundle(checkpoint: Path, target: Path, dtype: torch.dtype = torch.flo
     config = parse(found.config)
     bundle = open_start(config.model, config.seed)
     load_weights(bundle, found.average)
-    earlier = () if config.model.unet is not None else bundle.config.frames
     bundle.config = dataclasses.replace(
         bundle.config,
-        frames=tuple(sorted({*earlier, config.clip.frames})),
+        frames=trained_frames(bundle, config),
         height_px=config.clip.height_px,
         width_px=config.clip.width_px,
         defaults=dataclasses.replace(bundle.config.defaults, frames=config.clip.frames),

@@ -16,7 +16,7 @@ from loopanimate_core.models import LoopUNet, LoopUNetConfig
 from loopanimate_core.models.parts import is_idle, part_of
 
 from .checkpoint import Checkpoint, checkpoints, is_checkpoint, load_checkpoint, load_latest
-from .config import ModelConfig, parse
+from .config import ModelConfig, RunConfig, parse
 
 ALL = "all"
 
@@ -37,6 +37,7 @@ def open_start(model: ModelConfig, seed: int) -> Bundle:
         earlier = parse(found.config)
         bundle = open_start(earlier.model, earlier.seed)
         load_weights(bundle, found.average)
+        bundle.config = dataclasses.replace(bundle.config, frames=trained_frames(bundle, earlier))
         bundle.provenance = with_run(bundle.provenance, found)
     if model.unet is not None:
         bundle = _with_new_unet(bundle, LoopUNetConfig.from_dict(model.unet), seed)
@@ -46,6 +47,12 @@ def open_start(model: ModelConfig, seed: int) -> Bundle:
         )
         bundle.config = dataclasses.replace(bundle.config, schedule=schedule)
     return bundle
+
+
+def trained_frames(start: Bundle, run: RunConfig) -> tuple[int, ...]:
+    """The clip lengths that a run's network knows: those of its start, unless it was new, and its own."""
+    known = () if run.model.unet is not None else start.config.frames
+    return tuple(sorted({*known, run.clip.frames}))
 
 
 def with_run(provenance: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
