@@ -1,0 +1,38 @@
+"""One ComfyUI server for all tests of this folder; they are skipped where there is no ComfyUI."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Test modules have no package to import siblings from (--import-mode=importlib).
+sys.path.insert(0, str(Path(__file__).parent))
+
+from server import ComfyServer, find_comfyui
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:  # one worker, so one server, under `--dist loadgroup`
+            item.add_marker(pytest.mark.xdist_group("comfy"))
+
+
+@pytest.fixture(scope="session")
+def comfyui() -> Path:
+    """The root of a ComfyUI."""
+    root = find_comfyui()
+    if root is None:
+        pytest.skip("no ComfyUI found; set COMFYUI_PATH to the folder that holds its main.py")
+    return root
+
+
+@pytest.fixture(scope="session")
+def comfy(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    """A running server, shared: change nothing in it that another test could notice."""
+    server = ComfyServer.start(comfyui, tmp_path_factory.mktemp("comfy"))
+    yield server
+    server.stop()
