@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-NODES: list[type[io.ComfyNode]] = []
+from .loop_check import LoopCheck
+
+NODES: list[type[io.ComfyNode]] = [
+    LoopCheck,
+]
 """Every node, in menu order."""
 
 

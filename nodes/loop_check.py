@@ -1,0 +1,168 @@
+"""Loop Check: does the clip play as a loop, and if not, why not?"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from loopanimate_core.check import ImageEncoder, LoopReport, LoopThresholds, check_loop
+from loopanimate_core.check_chart import seam_chart
+from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.frame_sheet import draw_sheet, plan_sheet
+from loopanimate_core.images import save_picture
+
+from .common import log, rgb, temp_file
+from .schema import schema
+
+ENCODED_AT_ONCE = 16  # frames; ComfyUI moves the whole batch it is given to the device
+
+
+class LoopCheck(io.ComfyNode):
+    """Schema and wiring; the measuring is in `loopanimate_core.check`."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        limits = LoopThresholds()
+        return schema(
+            "LoopCheck",
+            "Loop Check",
+            description=(
+                "Plays the clip in the node and says whether its end meets its start: seamless, or"
+                " in words what is seen at the seam."
+            ),
+            search_aliases=["seam check", "seamless", "loop player"],
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("images", tooltip="The frames that play, 4 or more, in order."),
+                io.Float.Input(
+                    "fps",
+                    default=8.0,
+                    min=1.0,
+                    max=120.0,
+                    step=0.5,
+                    tooltip="Playing speed in frames per second, for the player and the duration.",
+                ),
+                io.Float.Input(
+                    "jump_ratio",
+                    default=limits.jump_ratio,
+                    min=1.0,
+                    max=20.0,
+                    step=0.1,
+                    tooltip=(
+                        "How many times larger the step from last to first frame may be than the"
+                        " largest of the four around it. Higher forgives more."
+                    ),
+                ),
+                io.Float.Input(
+                    "frozen_change",
+                    default=limits.frozen_change,
+                    min=0.1,
+                    max=64.0,
+                    step=0.1,
+                    tooltip=(
+                        "A clip that never moves away from its first frame by more than this many"
+                        " grey levels (of 255) counts as frozen. Higher asks for more motion."
+                    ),
+                ),
+                io.Combo.Input(
+                    "on_fail",
+                    options=["warn", "stop"],
+                    default="warn",
+                    tooltip=(
+                        "warn: show the verdict and go on. stop: end the run here with the reason,"
+                        " so that nothing after this node is made from a bad loop."
+                    ),
+                ),
+                io.Image.Input(
+                    "reference",
+                    optional=True,
+                    tooltip="The still picture: adds how close the first frame stays to it.",
+                ),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip=(
+                        "Adds the CLIP figures: likeness of neighbours and of the two ends, and"
+                        " with a reference the likeness to it."
+                    ),
+                ),
+            ],
+            outputs=[
+                io.Image.Output("images_out", "images", tooltip="The same frames."),
+                io.String.Output("report", tooltip="Every figure and the verdict, as JSON."),
+                io.Boolean.Output("passed", tooltip="True when the loop is seamless."),
+                io.Image.Output(
+                    "chart",
+                    tooltip="The step from every frame to the next as bars, the seam in the middle.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        images: torch.Tensor,
+        fps: float,
+        jump_ratio: float,
+        frozen_change: float,
+        on_fail: str,
+        reference: torch.Tensor | None = None,
+        clip_vision: Any = None,
+    ) -> io.NodeOutput:
+        if on_fail not in ("warn", "stop"):
+            raise LoopAnimateError(f"on_fail must be 'warn' or 'stop', not {on_fail!r}")
+        frames = rgb(images)
+        report = check_loop(
+            frames,
+            fps=fps,
+            reference=None if reference is None else rgb(reference)[0],
+            image_encoder=clip_vision and _encoder(clip_vision),
+            thresholds=LoopThresholds(jump_ratio=jump_ratio, frozen_change=frozen_change),
+        )
+        if not report.passed:
+            if on_fail == "stop":
+                raise LoopAnimateError(f"{report.summary[:-1]}; on_fail 'warn' goes on anyway.")
+            log.warning("Loop Check: %s", report.summary)
+        chart = seam_chart(report)
+        shown = _shown(frames, report, chart)
+        return io.NodeOutput(
+            images,
+            json.dumps(report.to_dict(), indent=2, allow_nan=False),
+            report.passed,
+            chart[None],
+            ui={"loopanimate_check": [shown]},
+        )
+
+
+def _encoder(clip_vision: Any) -> ImageEncoder:
+    """ComfyUI's CLIP_VISION as pictures `[N, H, W, 3]` to embeddings `[N, D]`."""
+
+    def encode(pictures: torch.Tensor) -> torch.Tensor:
+        batches = pictures.split(ENCODED_AT_ONCE)
+        return torch.cat([clip_vision.encode_image(batch).image_embeds.cpu() for batch in batches])
+
+    return encode
+
+
+def _shown(frames: torch.Tensor, report: LoopReport, chart: torch.Tensor) -> dict[str, Any]:
+    """What the page plays and prints in the node; it writes two pictures to the temporary folder."""
+    layout = plan_sheet(*frames.shape[:3])
+    sheet_path, sheet = temp_file("loopanimate_check", ".jpg")
+    save_picture(draw_sheet(frames, layout), sheet_path)
+    chart_path, chart_address = temp_file("loopanimate_chart", ".png")
+    save_picture(chart, chart_path)
+    return {
+        "sheet": sheet,
+        "columns": layout.columns,
+        "frames": layout.frames,
+        "width": layout.width_px,
+        "height": layout.height_px,
+        "fps": report.fps,
+        "passed": report.passed,
+        "summary": report.summary,
+        "reasons": list(report.reasons),
+        "report": report.to_dict(),
+        "chart": chart_address,
+    }

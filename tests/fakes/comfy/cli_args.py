@@ -1,0 +1,5 @@
+"""The command line ComfyUI was started with."""
+
+from types import SimpleNamespace
+
+args = SimpleNamespace(disable_metadata=False)
