@@ -26,6 +26,32 @@ def velocity(z_0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
     return alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * z_0
 
 
+def still_prior(
+    z_t: Tensor, z_still: Tensor, alpha_bar: Tensor, std: float
+) -> tuple[Tensor, Tensor]:
+    """What is known of the velocity before any frame but the still is: its mean and standard deviation.
+
+    If a clip is its still plus independent changes N(0, s²), then with α = √ᾱ, σ = √(1-ᾱ), d² = α²s² + σ²
+
+        v | Z_t  ~  N( ασ(1-s²)/d² · (Z_t - α·Z_still) - σ·Z_still,  (s/d)² ).
+
+    A network of unit output around this (the preconditioning of Karras et al. 2022, about the still instead
+    of about zero) keeps colours and background without having learned to.
+
+    Args:
+        z_t: `[N, 4, F, h, w]`; z_still: `[N, 4, h, w]`; alpha_bar: `[N]` or a scalar; std: s, above 0.
+
+    Returns:
+        The mean, as `z_t`, and the standard deviation, `[N or 1, 1, 1, 1, 1]`.
+    """
+    alpha_bar = alpha_bar.reshape(-1, 1, 1, 1, 1)
+    alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    variance = alpha_bar * std**2 + 1 - alpha_bar
+    still = z_still[:, :, None]
+    mean = alpha * sigma * (1 - std**2) / variance * (z_t - alpha * still) - sigma * still
+    return mean, std / variance.sqrt()
+
+
 def repeat_still(z_first: Tensor, frames: int) -> Tensor:
     """The still at every frame, `[N, 4, h, w] -> [N, 4, F, h, w]`.
 

@@ -130,7 +130,7 @@ class LoopAnimatePipeline:
         conditions = self.encode(still, object_mask, prompt, negative_prompt, frames)
 
         # 4. The noisy start
-        closed = Closing(closing, frames, self._window_frames(frames))
+        closed = Closing(closing, frames, bundle.config.window_frames(frames))
         sampler = make_scheduler(scheduler or str(chosen["scheduler"]), bundle.config.schedule)
         generator = torch.Generator().manual_seed(seed)
         x, timesteps = prepare_noise(
@@ -144,7 +144,11 @@ class LoopAnimatePipeline:
 
         # 5. Sampling and decoding
         denoise = guided_denoiser(
-            bundle.unet, conditions, own.guidance if guidance is None else guidance, image_guidance
+            bundle.unet,
+            conditions,
+            own.guidance if guidance is None else guidance,
+            image_guidance,
+            bundle.config.schedule,
         )
         latents = sample_loop(
             denoise,
@@ -188,8 +192,3 @@ class LoopAnimatePipeline:
         alpha = picture.alpha if isinstance(picture, Picture) else None
         alpha = alpha if alpha is None else fit_mask(alpha, height_px, width_px)
         return salient_mask(still, alpha=alpha)
-
-    def _window_frames(self, frames: int) -> int:
-        """Frames the network sees at once: its longest trained clip, or up to its positions if asked."""
-        trained = max(self.bundle.config.frames)
-        return frames if trained < frames <= self.bundle.config.unet.max_positions else trained

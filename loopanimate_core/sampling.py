@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from .closing import Closing
-from .conditions import LoopConditions, repeat_still
+from .conditions import LoopConditions, repeat_still, still_prior
 from .errors import LoopAnimateError
 from .models import LoopUNet
+from .schedule import ScheduleConfig, alphas_cumprod
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # (Z_C [1, 9, L, h, w], timestep) -> [1, 4, L, h, w]
 
@@ -83,14 +84,22 @@ def sample_loop(
 
 
 def guided_denoiser(
-    unet: LoopUNet, conditions: LoopConditions, guidance: float, image_guidance: float = 1.0
+    unet: LoopUNet,
+    conditions: LoopConditions,
+    guidance: float,
+    image_guidance: float = 1.0,
+    schedule: ScheduleConfig | None = None,
 ) -> Denoiser:
     """Classifier-free guidance; with text alone (the default) both branches share the down path.
 
     ε = ε(img, neg) + w·(ε(img, text) - ε(img, neg)), and where `image_guidance` w_i is not 1, ε(img, neg)
     is pushed away from a network that sees no picture in its cross-attention:
     ε(0, neg) + w_i·(ε(img, neg) - ε(0, neg)).
+
+    A `schedule` with a `still_prior` makes velocities of the network's corrections.
     """
+    prior = schedule.still_prior if schedule else 0.0
+    alpha_bars = alphas_cumprod(schedule).to(conditions.z_still.device) if schedule else None
     dtype = unet.conv_in.weight.dtype
     image = conditions.image_embeds.to(dtype)
     negative, positive = conditions.negative_embeds.to(dtype), conditions.text_embeds.to(dtype)
@@ -99,7 +108,8 @@ def guided_denoiser(
     blind_text = None if image_guidance == 1 else unet.prepare_text(negative)
 
     def denoise(z_c: Tensor, timestep: Tensor) -> Tensor:
-        z_c, timestep = z_c.to(dtype), timestep.to(z_c.device)
+        z_t, timestep = z_c[:, :4], timestep.to(z_c.device)
+        z_c = z_c.to(dtype)
         *without, predicted = unet(z_c, timestep, image, text).float().split(1)
         if without:
             base = without[0]
@@ -107,6 +117,10 @@ def guided_denoiser(
             if blind_text is not None:
                 blind = unet(z_c, timestep, torch.zeros_like(image), blind_text).float()
                 predicted = predicted + (image_guidance - 1) * (base - blind)
+        if prior and alpha_bars is not None:
+            alpha_bar = alpha_bars[timestep.round().long()]
+            mean, std = still_prior(z_t.float(), conditions.z_still.float(), alpha_bar, prior)
+            predicted = mean + std * predicted
         return predicted
 
     return denoise

@@ -19,6 +19,10 @@ class ScheduleConfig:
     """The noise schedule a model was trained on. It belongs to the weights, not to the sampler.
 
     `scaled_linear` is Stable Diffusion's, `linear` AnimateDiff's (ComfyUI swaps the two names).
+
+    `still_prior` above 0 says that the network predicts a correction to what the still alone lets expect
+    (`conditions.still_prior`), a clip being its still plus changes of this standard deviation; 0: the
+    network predicts by itself, as the paper's.
     """
 
     beta_schedule: str = "scaled_linear"
@@ -26,6 +30,7 @@ class ScheduleConfig:
     beta_end: float = 0.012
     num_train_timesteps: int = 1000
     prediction_type: str = "epsilon"
+    still_prior: float = 0.0
 
     def __post_init__(self) -> None:
         for name, legal in (
@@ -36,6 +41,10 @@ class ScheduleConfig:
                 raise LoopAnimateError(
                     f"{name} is {getattr(self, name)!r}; choose one of {', '.join(legal)}"
                 )
+        if not 0 <= self.still_prior <= 1:
+            raise LoopAnimateError(f"still_prior is {self.still_prior}; it must be 0 to 1")
+        if self.still_prior and self.prediction_type != "v_prediction":
+            raise LoopAnimateError("a still_prior needs the prediction type v_prediction")
 
 
 def alphas_cumprod(config: ScheduleConfig) -> Tensor:

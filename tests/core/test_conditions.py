@@ -88,3 +88,18 @@ def test_schedules_end_where_the_public_ones_do(schedule: str, last: float) -> N
     alphas = alphas_cumprod(ScheduleConfig(beta_schedule=schedule))
     assert alphas[-1].item() == pytest.approx(last, abs=1e-6)
     assert (alphas.diff() < 0).all()
+
+
+def test_the_still_prior_is_the_mean_and_spread_of_the_velocity_given_z_t() -> None:
+    """Against the closed form: clips drawn from the prior itself, regressed on Z_t."""
+    generator, std = torch.Generator().manual_seed(0), 0.3
+    z_still = torch.randn(1, 4, 8, 8, generator=generator)
+    changes = std * torch.randn(64, 4, 6, 8, 8, generator=generator)
+    z_0, noise = z_still[:, :, None] + changes, torch.randn(changes.shape, generator=generator)
+    for alpha_bar in (torch.tensor(0.98), torch.tensor(0.3), torch.tensor(0.01)):
+        z_t = c.add_noise(z_0, noise, alpha_bar)
+        mean, spread = c.still_prior(z_t, z_still, alpha_bar, std)
+        rest = (c.velocity(z_0, noise, alpha_bar) - mean) / spread
+        around = z_t - alpha_bar.sqrt() * z_still[:, :, None]
+        assert abs(rest.mean()) < 0.01 and abs(rest.std() - 1) < 0.01
+        assert abs((rest * around).mean() / around.std()) < 0.01, "Z_t explains none of the rest"

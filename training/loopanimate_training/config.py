@@ -58,6 +58,7 @@ class ModelConfig(Section):
     train_text_encoder: bool = False
     unet: dict[str, Any] | None = None
     prediction_type: Literal["epsilon", "v_prediction"] | None = None  # None: the bundle's
+    still_prior: Share | None = None  # None: the bundle's
     gradient_checkpointing: bool = False
     channels_last: bool = False
 

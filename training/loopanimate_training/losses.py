@@ -80,6 +80,7 @@ class DiffusionLoss(nn.Module):
         super().__init__()
         self.unet, self.text_encoder = unet, text_encoder
         self.prediction_type, self.config = schedule.prediction_type, config
+        self.still_prior = schedule.still_prior
         self.register_buffer("alpha_bars", alphas_cumprod(schedule), persistent=False)
 
     def forward(self, batch: Batch) -> Tensor:
@@ -95,6 +96,11 @@ class DiffusionLoss(nn.Module):
         target = batch.noise
         if self.prediction_type == "v_prediction":
             target = conditions.velocity(batch.latents, batch.noise, alpha_bar)
+        if self.still_prior:
+            z_t = conditions.add_noise(batch.latents, batch.noise, alpha_bar)
+            still = batch.latents[:, :, 0]
+            mean, std = conditions.still_prior(z_t, still, alpha_bar, self.still_prior)
+            target = (target - mean) / std
         error = (prediction.float() - target).square()
         if self.config.motion_weight:
             error = error * motion_weights(batch.latents, self.config.motion_weight)

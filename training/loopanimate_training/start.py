@@ -41,11 +41,13 @@ def open_start(model: ModelConfig, seed: int) -> Bundle:
         bundle.provenance = with_run(bundle.provenance, found)
     if model.unet is not None:
         bundle = _with_new_unet(bundle, LoopUNetConfig.from_dict(model.unet), seed)
-    if model.prediction_type is not None:
-        schedule = dataclasses.replace(
-            bundle.config.schedule, prediction_type=model.prediction_type
-        )
-        bundle.config = dataclasses.replace(bundle.config, schedule=schedule)
+    changes = {
+        name: value
+        for name in ("prediction_type", "still_prior")
+        if (value := getattr(model, name)) is not None
+    }
+    schedule = dataclasses.replace(bundle.config.schedule, **changes)
+    bundle.config = dataclasses.replace(bundle.config, schedule=schedule)
     return bundle
 
 
