@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from comfy_api.latest import io
+
 from loopanimate_core.check import ImageEncoder, LoopReport, LoopThresholds, check_loop
 from loopanimate_core.check_chart import seam_chart
 from loopanimate_core.errors import LoopAnimateError

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.images import load_picture
 

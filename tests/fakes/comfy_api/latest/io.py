@@ -203,10 +203,13 @@ class _Clone(type):
 
 class ComfyNode:
     hidden: ClassVar[HiddenHolder] = HiddenHolder()
-    execute: ClassVar[Any]
 
     @classmethod
     def define_schema(cls) -> Schema:
+        raise NotImplementedError
+
+    @classmethod
+    def execute(cls, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError
 
     @classmethod
