@@ -94,6 +94,11 @@ class BundleConfig:
         """The factor between the autoencoder's latents and the ones that are denoised."""
         return float(self.vae["scaling_factor"])
 
+    def window_frames(self, frames: int) -> int:
+        """Frames the network sees at once of a loop of `frames`: its longest trained clip, more where it can."""
+        trained = max(self.frames)
+        return frames if trained < frames <= self.unet.max_positions else trained
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return dataclasses.asdict(self)

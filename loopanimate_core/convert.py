@@ -80,40 +80,24 @@ def assemble(
     Raises:
         LoopAnimateError: one sentence that names the file and what is wrong with it.
     """
-    if conv_in_init not in CONV_IN_INITS:
-        raise LoopAnimateError(
-            f"conv_in_init is {conv_in_init!r}; choose one of {', '.join(CONV_IN_INITS)}"
-        )
-    unet = read_unet(files.unet)
-    motion = None if files.motion is None else read_motion(files.motion)
-    if motion and motion.norm_num_groups not in (None, unet.settings.norm_num_groups):
-        raise LoopAnimateError(
-            f"{files.motion} has norms of {motion.norm_num_groups} groups, {files.unet} of "
-            f"{unet.settings.norm_num_groups}"
-        )
-    config = replace(unet.settings, routing=routing, **(motion.settings if motion else {}))
+    unet = assemble_unet(
+        files.unet, files.motion, conv_in_init=conv_in_init, routing=routing, seed=seed
+    )
     vae = read_vae(files.vae or files.unet)
     text_path = files.text_encoder or _inside(files.unet, "text_encoder")
     image_path = files.image_encoder or _inside(files.unet, "image_encoder")
     text, image = read_text_encoder(text_path), read_image_encoder(image_path)
 
-    generator = torch.Generator().manual_seed(seed)
-    new_channels = motion.conv_in if motion else None
-    state = dict(unet.state)
-    state["conv_in.weight"] = widen_conv_in(
-        state["conv_in.weight"], new_channels, conv_in_init, generator
-    )
-    state |= motion.state if motion else _untrained_motion(config, seed)
     bundle_config = BundleConfig(
-        unet=config,
+        unet=unet.config,
         vae=vae.settings,
         text_encoder=text.settings,
         image_encoder=image.settings,
         tokenizer=read_tokenizer(text_path),
-        schedule=schedule or ScheduleConfig("linear" if motion else "scaled_linear"),
+        schedule=schedule or unet.schedule,
     )
     states = {
-        "unet": state,
+        "unet": unet.state,
         "vae": vae.state,
         "text_encoder": text.state,
         "image_encoder": image.state,
@@ -132,13 +116,67 @@ def assemble(
             for part, path in vars(files).items()
             if path is not None or part == "motion"
         },
-        "conv_in": "PIA" if new_channels is not None else conv_in_init,
+        "conv_in": unet.conv_in,
     }
     return Bundle(
         bundle_config,
         **modules,
         tokenizer=build_tokenizer(bundle_config.tokenizer),
         provenance=provenance,
+    )
+
+
+@dataclass
+class AssembledUNet:
+    """A LoopUNet put together from public parts.
+
+    Attributes:
+        schedule: the noise schedule its motion modules were trained on.
+        conv_in: where the five new input channels come from: "PIA", "zero" or "random".
+    """
+
+    config: LoopUNetConfig
+    state: dict[str, Tensor]
+    schedule: ScheduleConfig
+    conv_in: str
+
+
+def assemble_unet(
+    unet_path: Path,
+    motion_path: Path | None,
+    *,
+    conv_in_init: str = "zero",
+    routing: tuple[str, str, str] = ("image", "text", "text"),
+    seed: int = 0,
+) -> AssembledUNet:
+    """The network alone, for programs that have the other parts; needs neither diffusers nor transformers.
+
+    Args, Raises: as in `assemble`.
+    """
+    if conv_in_init not in CONV_IN_INITS:
+        raise LoopAnimateError(
+            f"conv_in_init is {conv_in_init!r}; choose one of {', '.join(CONV_IN_INITS)}"
+        )
+    unet = read_unet(unet_path)
+    motion = None if motion_path is None else read_motion(motion_path)
+    if motion and motion.norm_num_groups not in (None, unet.settings.norm_num_groups):
+        raise LoopAnimateError(
+            f"{motion_path} has norms of {motion.norm_num_groups} groups, {unet_path} of "
+            f"{unet.settings.norm_num_groups}"
+        )
+    config = replace(unet.settings, routing=routing, **(motion.settings if motion else {}))
+    generator = torch.Generator().manual_seed(seed)
+    new_channels = motion.conv_in if motion else None
+    state = dict(unet.state)
+    state["conv_in.weight"] = widen_conv_in(
+        state["conv_in.weight"], new_channels, conv_in_init, generator
+    )
+    state |= motion.state if motion else _untrained_motion(config, seed)
+    return AssembledUNet(
+        config,
+        state,
+        ScheduleConfig("linear" if motion else "scaled_linear"),
+        conv_in_init if new_channels is None else "PIA",
     )
 
 

@@ -190,20 +190,18 @@ def read_vae(path: Path) -> Source:
     their_name: Callable[[str], str] = str
     if kind in ("checkpoint", "ldm_vae"):
         state = layouts.single_file_vae(state, path)
-        settings = _vae_sizes(state, "down", "block", path)
+        settings = vae_sizes(state, "down", "block", path)
         their_name = partial(layouts.ldm_vae_name, levels=len(settings["block_out_channels"]))
     elif kind == "vae":
         state = {layouts.modern_vae_name(name): tensor for name, tensor in state.items()}
-        settings = settings or _vae_sizes(state, "down_blocks", "resnets", path)
+        settings = settings or vae_sizes(state, "down_blocks", "resnets", path)
     elif kind != "tiny_vae" or not settings:
         raise LoopAnimateError(f"{path} holds no VAE of Stable Diffusion 1.x (it is: {kind})")
     ours = shapes_of("vae", build_on_meta("vae", settings))
     return Source(settings, layouts.rename_to_ours(state, ours, their_name, path))
 
 
-def _vae_sizes(
-    state: Mapping[str, Tensor], blocks: str, layers: str, where: Path
-) -> dict[str, Any]:
+def vae_sizes(state: Mapping[str, Tensor], blocks: str, layers: str, where: Path) -> dict[str, Any]:
     """The settings of a single file's AutoencoderKL, read off its tensors' shapes."""
     channels = []
     while (name := f"encoder.{blocks}.{len(channels)}.{layers}.0.conv2.weight") in state:
@@ -238,12 +236,13 @@ def read_text_encoder(path: Path) -> Source:
     elif kind not in ("text_encoder", "clip"):
         raise LoopAnimateError(f"{path} holds no CLIP text encoder (it is: {kind})")
     state = layouts.classic_text_encoder(state)
-    settings = settings or _text_encoder_sizes(state, path)
+    settings = settings or text_encoder_sizes(state, path)
     ours = shapes_of("text_encoder", build_on_meta("text_encoder", settings))
     return Source(settings, layouts.rename_to_ours(state, ours, str, path))
 
 
-def _text_encoder_sizes(state: Mapping[str, Tensor], where: Path) -> dict[str, Any]:
+def text_encoder_sizes(state: Mapping[str, Tensor], where: Path) -> dict[str, Any]:
+    """The settings of a single file's CLIP text encoder, read off its tensors' shapes."""
     try:
         vocabulary, width = state["text_model.embeddings.token_embedding.weight"].shape
         positions = state["text_model.embeddings.position_embedding.weight"].shape[0]
@@ -278,12 +277,13 @@ def read_image_encoder(path: Path) -> Source:
     if kind not in ("image_encoder", "clip"):
         raise LoopAnimateError(f"{path} holds no CLIP image encoder (it is: {kind})")
     state = layouts.vision_encoder(state)
-    settings = settings or _image_encoder_sizes(state, path)
+    settings = settings or image_encoder_sizes(state, path)
     ours = shapes_of("image_encoder", build_on_meta("image_encoder", settings))
     return Source(settings, layouts.rename_to_ours(state, ours, str, path))
 
 
-def _image_encoder_sizes(state: Mapping[str, Tensor], where: Path) -> dict[str, Any]:
+def image_encoder_sizes(state: Mapping[str, Tensor], where: Path) -> dict[str, Any]:
+    """The settings of a single file's CLIP image encoder, read off its tensors' shapes."""
     try:
         projection, width = state["visual_projection.weight"].shape
         patch = state["vision_model.embeddings.patch_embedding.weight"].shape[-1]

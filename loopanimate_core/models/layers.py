@@ -9,6 +9,7 @@ no layer but those leaves holds a parameter or a buffer.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -82,7 +83,16 @@ class ResnetBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention over `[B, L, C]`; `condition_channels` makes it read another sequence."""
+    """Multi-head attention over `[B, L, C]`; `condition_channels` makes it read another sequence.
+
+    Attributes:
+        scaled_dot_product: softmax(Q·Kᵀ/√d)·V of `[B, heads, L, d]`. Another framework may put its own
+            implementation on an instance.
+    """
+
+    scaled_dot_product: Callable[[Tensor, Tensor, Tensor], Tensor] = staticmethod(
+        F.scaled_dot_product_attention
+    )
 
     def __init__(
         self, channels: int, heads: int, ops: Any, factory: dict[str, Any],
@@ -103,7 +113,7 @@ class Attention(nn.Module):
     def attend(self, x: Tensor, keys_values: tuple[Tensor, Tensor]) -> Tensor:
         """softmax(Q·Kᵀ/√d)·V for queries from `x [B, L, C]` (Eq. 12, 13)."""
         query = self._split(self.to_q(x))
-        out = F.scaled_dot_product_attention(query, *keys_values)
+        out = self.scaled_dot_product(query, *keys_values)
         return self.to_out[0](out.transpose(1, 2).flatten(2))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -302,7 +302,7 @@ def test_sizes_read_off_a_full_size_file(part) -> None:
     shapes = shapes_of(part, build_on_meta(part, settings))
     state = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     if part == "vae":
-        assert sources._vae_sizes(state, "down_blocks", "resnets", Path()) == settings
+        assert sources.vae_sizes(state, "down_blocks", "resnets", Path()) == settings
     else:
         assert getattr(sources, f"_{part}_sizes")(state, Path()) == settings
 
