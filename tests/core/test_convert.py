@@ -304,7 +304,7 @@ def test_sizes_read_off_a_full_size_file(part) -> None:
     if part == "vae":
         assert sources.vae_sizes(state, "down_blocks", "resnets", Path()) == settings
     else:
-        assert getattr(sources, f"_{part}_sizes")(state, Path()) == settings
+        assert getattr(sources, f"{part}_sizes")(state, Path()) == settings
 
 
 def test_a_trainers_checkpoint_file(parts, extracted, tmp_path) -> None:
