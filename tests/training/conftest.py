@@ -57,7 +57,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_run(toy_bundle_path: Path, videos: Path, tmp_path: Path) -> Callable[..., RunConfig]:
     """`make_run(stage, out=…, **{"section.name": value})`: a toy run of a stage over the videos."""
 
-    def make(stage: int = 1, **settings: Any) -> RunConfig:
+    def make(stage: int | str = 1, **settings: Any) -> RunConfig:
         defaults: Overrides = {
             "out": tmp_path / "run",
             "steps": 6,

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from loopanimate_core.errors import LoopAnimateError
 
-from .stages import STAGES
+from .stages import RUNS
 
 EPILOG = """\
   loopanimate-train --stage 1 --config run.yaml            train, or go on with, a run
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_run_options(parser: argparse.ArgumentParser, required: bool) -> None:
     parser.add_argument(
-        "--stage", type=int, choices=STAGES, required=required, help="row of the stage table"
+        "--stage", metavar="N", required=required, help=f"row of the stage table: {', '.join(RUNS)}"
     )
     parser.add_argument("--config", type=Path, help="YAML file laid over the stage's row")
     parser.add_argument(
@@ -79,7 +79,7 @@ def _train(options: argparse.Namespace) -> int:
     from .config import resolve
 
     if options.stage is None:
-        raise LoopAnimateError(f"say which stage to train: --stage {', '.join(map(str, STAGES))}")
+        raise LoopAnimateError(f"say which stage to train: --stage {', '.join(RUNS)}")
     config = resolve(options.stage, options.config, options.set)
     if options.dry_run:
         from .report import describe_run

@@ -23,19 +23,22 @@ from pydantic import (
 from loopanimate_core import alss
 from loopanimate_core.errors import LoopAnimateError
 
-from .stages import STAGES, stage_defaults
+from .stages import parse_run_name, stage_defaults
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Condition = Literal["image", "text", "none"]
 ShareBelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 # YAML reads a bare `no` as false.
 Precision = Annotated[
-    Literal["no", "bf16"], BeforeValidator(lambda value: "no" if value is False else value)
+    Literal["no", "bf16", "fp16"], BeforeValidator(lambda value: "no" if value is False else value)
 ]
 
-# What a resumed run may have otherwise: settings that decide neither data nor gradients.
+# What a resumed run may have otherwise: settings that decide neither data nor, but for the order of
+# additions, gradients.
 FREE_SETTINGS = (
     "steps", "save.", "sheets.", "log_every_steps", "out", "title", "license", "device", "data.threads",
-    "data.prefetch", "data.cache", "data.max_bad_share",
+    "data.prefetch", "data.cache", "data.max_bad_share", "model.gradient_checkpointing", "model.chunk_",
+    "model.compile",
 )  # fmt: skip
 
 
@@ -43,12 +46,23 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class LoraConfig(Section):
+    """Low-rank adapters (Hu et al. 2021): every linear layer of `targets` gets alpha/rank · up(down(x)) added."""
+
+    rank: PositiveInt = 16
+    alpha: PositiveFloat = 16.0
+    targets: Annotated[
+        tuple[Literal["cab", "temm", "temm.q", "temm.k", "temm.v"], ...], Field(min_length=1)
+    ] = ("temm", "cab")
+
+
 class ModelConfig(Section):
     """What is trained, and where it starts.
 
     `start` is a bundle, or a run or checkpoint of an earlier stage. `unet` (sizes as in a bundle's header)
     puts a new, random UNet in the place of the bundle's. `train` names parts of the UNet; `temm` has its
-    projections in it.
+    projections in it. `lora` trains adapters, beside those parts or (`train: []`) alone. `routing` says
+    what the down, middle and up blocks' cross-attention reads (Table 4).
     """
 
     start: Path
@@ -56,10 +70,15 @@ class ModelConfig(Section):
         Literal["all", "conv_in", "cab", "temm", "temm.q", "temm.k", "temm.v", "other"], ...
     ]
     train_text_encoder: bool = False
+    lora: LoraConfig | None = None
+    routing: tuple[Condition, Condition, Condition] | None = None  # None: the bundle's
     unet: dict[str, Any] | None = None
     prediction_type: Literal["epsilon", "v_prediction"] | None = None  # None: the bundle's
     still_prior: Share | None = None  # None: the bundle's
     gradient_checkpointing: bool = False
+    chunk_frames: PositiveInt | None = None  # spatial layers on so many frames at a time
+    chunk_pixels: PositiveInt | None = None  # temporal layers on so many pixels at a time
+    compile: str | None = None  # a backend of torch.compile, e.g. inductor
     channels_last: bool = False
 
 
@@ -142,8 +161,10 @@ class LossConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """AdamW. After `warmup_steps` the rate is held, or falls to `final_lr_share` of `lr`."""
+    """AdamW, or its 8-bit form (needs bitsandbytes). After `warmup_steps` the rate is held, or falls to
+    `final_lr_share` of `lr`."""
 
+    kind: Literal["adamw", "adamw8bit"] = "adamw"
     lr: PositiveFloat
     text_encoder_lr_share: PositiveFloat = 0.3
     betas: tuple[float, float] = (0.9, 0.999)
@@ -157,8 +178,11 @@ class OptimizerConfig(Section):
 
 
 class SaveConfig(Section):
+    """A save that the disk does not take is tried again every `retry_s` seconds; the run waits."""
+
     every_steps: PositiveInt = 1000
     keep: PositiveInt = 2
+    retry_s: PositiveFloat = 30.0
 
 
 class SheetConfig(Section):
@@ -174,6 +198,7 @@ class RunConfig(Section):
     """One training run. `out` is its folder; an unfinished run in it is resumed."""
 
     stage: int
+    variant: str = ""
     out: Path
     steps: PositiveInt
     seed: NonNegativeInt = 0
@@ -192,15 +217,13 @@ class RunConfig(Section):
     sheets: SheetConfig = SheetConfig()
 
 
-def resolve(stage: int, file: Path | None = None, overrides: Iterable[str] = ()) -> RunConfig:
-    """The stage's row, overlaid by the YAML `file`, overlaid by `key.key=value` strings.
+def resolve(stage: int | str, file: Path | None = None, overrides: Iterable[str] = ()) -> RunConfig:
+    """The stage's row (`"3-qk"`: with its variant's), overlaid by the YAML `file`, then by `key.key=value` strings.
 
     Raises:
         LoopAnimateError: unknown stage or setting, an illegal value, an unreadable file.
     """
-    if stage not in STAGES:
-        raise LoopAnimateError(f"stage is {stage}; choose one of {', '.join(map(str, STAGES))}")
-    values = stage_defaults(stage)
+    values = stage_defaults(*parse_run_name(stage))
     if file is not None:
         values = merge(values, _read_yaml(file))
     for override in overrides:

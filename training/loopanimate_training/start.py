@@ -17,6 +17,7 @@ from loopanimate_core.models.parts import is_idle, part_of
 
 from .checkpoint import Checkpoint, checkpoints, is_checkpoint, load_checkpoint, load_latest
 from .config import ModelConfig, RunConfig, parse
+from .lora import add_adapters, is_adapter, merge_adapters
 
 ALL = "all"
 
@@ -25,7 +26,7 @@ def open_start(model: ModelConfig, seed: int) -> Bundle:
     """The bundle a run starts from, in float32 on the CPU.
 
     A checkpoint, or a run's folder (its newest checkpoint), is that run's own start with the averaged
-    weights of its trained parts.
+    weights of its trained parts. With `model.lora`, new adapters hang on its UNet.
     """
     path = model.start
     found = load_checkpoint(path) if is_checkpoint(path) else None
@@ -37,6 +38,7 @@ def open_start(model: ModelConfig, seed: int) -> Bundle:
         earlier = parse(found.config)
         bundle = open_start(earlier.model, earlier.seed)
         load_weights(bundle, found.average)
+        merge_adapters(bundle.unet)
         bundle.config = dataclasses.replace(bundle.config, frames=trained_frames(bundle, earlier))
         bundle.provenance = with_run(bundle.provenance, found)
     if model.unet is not None:
@@ -48,6 +50,11 @@ def open_start(model: ModelConfig, seed: int) -> Bundle:
     }
     schedule = dataclasses.replace(bundle.config.schedule, **changes)
     bundle.config = dataclasses.replace(bundle.config, schedule=schedule)
+    if model.routing is not None:
+        bundle.unet.config = dataclasses.replace(bundle.unet.config, routing=model.routing)
+        bundle.config = dataclasses.replace(bundle.config, unet=bundle.unet.config)
+    if model.lora is not None:
+        add_adapters(bundle.unet, model.lora, seed)
     return bundle
 
 
@@ -73,13 +80,13 @@ def with_run(provenance: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str,
 
 
 def trained_parameters(bundle: Bundle, model: ModelConfig) -> dict[str, nn.Parameter]:
-    """Freeze the bundle but for the parts in `model.train`, and return those by name.
+    """Freeze the bundle but for the parts in `model.train` and adapters, and return those by name.
 
     Left out are weights without effect (queries and keys of attention to one token): they would get no
     gradient.
 
     Raises:
-        LoopAnimateError: an unknown part, or one without any weight.
+        LoopAnimateError: an unknown part, one without any weight, or nothing to train at all.
     """
     for module in (bundle.unet, bundle.vae, bundle.text_encoder, bundle.image_encoder):
         module.requires_grad_(False).eval()
@@ -93,8 +100,14 @@ def trained_parameters(bundle: Bundle, model: ModelConfig) -> dict[str, nn.Param
         if not found:
             raise LoopAnimateError(f"the network has no weights in a part {part!r}")
         chosen.update(found)
+    adapters = {f"unet.{n}": p for n, p in bundle.unet.named_parameters() if is_adapter(n)}
+    chosen.update(adapters)
     if model.train_text_encoder:
         chosen.update({f"text_encoder.{n}": p for n, p in bundle.text_encoder.named_parameters()})
+    if not chosen:
+        raise LoopAnimateError(
+            "nothing is to be trained: model.train is empty and there is no model.lora"
+        )
     for parameter in chosen.values():
         parameter.requires_grad_(True)
     return chosen
@@ -106,6 +119,13 @@ def in_part(name: str, part: str) -> bool:
     return part == ALL or own == part or own.startswith(f"{part}.")
 
 
+def named_parameters(bundle: Bundle) -> dict[str, nn.Parameter]:
+    """The parameters that a run may train, by the names that checkpoints have: `unet.…`, `text_encoder.…`."""
+    own = {f"unet.{n}": p for n, p in bundle.unet.named_parameters()}
+    own.update({f"text_encoder.{n}": p for n, p in bundle.text_encoder.named_parameters()})
+    return own
+
+
 @torch.no_grad()
 def load_weights(bundle: Bundle, weights: Mapping[str, Tensor]) -> None:
     """Overwrite named parameters (`unet.…`, `text_encoder.…`) of a bundle.
@@ -113,8 +133,7 @@ def load_weights(bundle: Bundle, weights: Mapping[str, Tensor]) -> None:
     Raises:
         LoopAnimateError: a name or shape that the bundle does not have.
     """
-    own = {f"unet.{n}": p for n, p in bundle.unet.named_parameters()}
-    own.update({f"text_encoder.{n}": p for n, p in bundle.text_encoder.named_parameters()})
+    own = named_parameters(bundle)
     for name, tensor in weights.items():
         if name not in own or own[name].shape != tensor.shape:
             raise LoopAnimateError(f"the weights {name} {list(tensor.shape)} do not fit the bundle")
