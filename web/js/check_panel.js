@@ -1,0 +1,101 @@
+// What the Loop Check node shows: the loop, its seam chart, the verdict.
+
+import { html, icon, svg } from "./dom.js"
+import { LoopPlayer } from "./loop_player.js"
+import { loadPicture } from "./loop_stage.js"
+import { drawChart } from "./seam_chart.js"
+import { readSheet } from "./sheet.js"
+import { verdictWords } from "./verdict.js"
+
+export class CheckPanel {
+  /** @param {(file: object) => string} addressOf the URL of a file as the server names it. */
+  constructor(addressOf) {
+    this.addressOf = addressOf
+    this.latest = null
+    this.mark = () => {}
+    this.player = new LoopPlayer((frame) => this.mark(frame))
+    this.plot = svg("svg", { class: "la-plot", role: "img" })
+    this.median = html("span", { class: "la-legend" })
+    this.chart = html(
+      "figure",
+      { class: "la-chart" },
+      html("figcaption", {}, html("span", {}, "Change from frame to frame"), this.median),
+      this.plot,
+      html(
+        "div",
+        { class: "la-axis", "aria-hidden": "true" },
+        html("span", {}, "earlier"),
+        html("span", { class: "la-seam" }, "seam"),
+        html("span", {}, "later"),
+      ),
+    )
+    this.verdict = html("div", { class: "la-verdict", role: "status" })
+    this.element = html(
+      "div",
+      { class: "loopanimate la-check" },
+      this.player.element,
+      this.chart,
+      this.verdict,
+    )
+    this.clear()
+  }
+
+  clear() {
+    this.latest = null
+    this.player.say(icon("loop"), html("span", {}, "Run the workflow to see the loop"))
+    this.chart.hidden = this.verdict.hidden = true
+    this.element.classList.remove("la-passed", "la-failed", "la-stopped")
+  }
+
+  /** @param {object} entry of the node's ui output, see nodes/loop_check.py. */
+  async show(entry) {
+    this.latest = entry
+    this.showVerdict(entry)
+    this.showChart(entry.report)
+    const sheet = readSheet(entry)
+    try {
+      if (!sheet) throw new Error("not a sheet")
+      const picture = await loadPicture(this.addressOf(entry.sheet))
+      if (this.latest === entry) this.player.show(sheet, picture)
+    } catch {
+      if (this.latest !== entry) return
+      const words = "The frames are no longer in ComfyUI’s temporary folder. Run again to see them."
+      this.player.say(icon("loop"), html("span", {}, words))
+    }
+  }
+
+  /** The node ended the run: nothing older may look like its verdict. */
+  stop(message) {
+    this.clear()
+    this.player.say()
+    this.showWords("stopped", "Stopped", message, "")
+  }
+
+  showVerdict(entry) {
+    const { headline, found, advice } = verdictWords(entry)
+    this.showWords(entry.passed ? "passed" : "failed", headline, found, advice)
+    this.verdict.title = entry.summary ?? ""
+  }
+
+  showWords(state, headline, found, advice) {
+    for (const name of ["passed", "failed", "stopped"]) {
+      this.element.classList.toggle(`la-${name}`, name === state)
+    }
+    const words = html("div", {}, html("strong", {}, headline), " ", html("span", {}, found))
+    if (advice) words.append(html("div", { class: "la-advice" }, advice))
+    this.verdict.replaceChildren(icon(state), words)
+    this.verdict.hidden = false
+  }
+
+  showChart(report) {
+    const steps = report?.steps ?? []
+    this.chart.hidden = !steps.length
+    if (!steps.length) return
+    const motion = report.motion ?? 0
+    this.median.textContent = `median ${motion.toFixed(motion < 10 ? 1 : 0)} of 255`
+    const seam = steps.at(-1).toFixed(2)
+    const label = `Seam chart: seam step ${seam}, median step ${motion.toFixed(2)}, of 255`
+    this.plot.setAttribute("aria-label", label)
+    this.mark = drawChart(this.plot, { steps, motion }, (frame) => this.player.seek(frame))
+  }
+}

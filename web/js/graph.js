@@ -1,0 +1,23 @@
+// Finding nodes by the ids that events and saved outputs carry. The ids are strings of three kinds:
+// "5", a node of the top graph; "12:5", node 5 within subgraph node 12 (execution id);
+// "<uuid>:5", node 5 of the subgraph with that id (locator id).
+
+/** The node, or null if the graph holds none (any more). */
+export function findNode(root, id) {
+  const parts = String(id ?? "").split(":")
+  const last = parts.pop()
+  let graph = root
+  for (const part of parts) {
+    graph = root?.subgraphs?.get?.(part) ?? graph?.getNodeById?.(part)?.subgraph
+    if (!graph) return null
+  }
+  return (last && graph?.getNodeById?.(last)) || null
+}
+
+/** Every node of a graph and of the subgraphs in it. */
+export function* allNodes(graph) {
+  for (const node of graph?.nodes ?? []) {
+    yield node
+    if (node.subgraph) yield* allNodes(node.subgraph)
+  }
+}

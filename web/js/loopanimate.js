@@ -1,0 +1,131 @@
+// The LoopAnimate extension of ComfyUI's page: which node shows what, and when.
+
+import { api } from "../../../scripts/api.js"
+import { app } from "../../../scripts/app.js"
+
+import { CheckPanel } from "./check_panel.js"
+import { findNode } from "./graph.js"
+import { PreviewPanel } from "./preview_panel.js"
+
+const CHECK = "LoopAnimate_LoopCheck"
+const SAMPLER = "LoopAnimate_LoopSampler"
+const CHECK_HEIGHT_PX = 380
+const CHECK_WIDTH_PX = 320
+const PREVIEW_HEIGHT_PX = 240
+
+const panels = new WeakMap() // node -> its panel
+const previews = new Map() // node whose preview shows -> its height before and since, in pixels
+
+app.registerExtension({
+  name: "loopanimate.loops",
+
+  init() {
+    const style = document.createElement("link")
+    style.rel = "stylesheet"
+    style.href = new URL("./loopanimate.css", import.meta.url).href
+    document.head.append(style)
+  },
+
+  setup() {
+    api.addEventListener("loopanimate.preview", ({ detail }) => showPreview(detail))
+    api.addEventListener("progress_state", ({ detail }) => clearFinished(detail))
+    api.addEventListener("execution_error", ({ detail }) => showStop(detail))
+    for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
+      api.addEventListener(end, ({ detail }) => clearPreviews(detail?.prompt_id))
+    }
+  },
+
+  nodeCreated(node) {
+    if (node.comfyClass === CHECK) addCheck(node)
+    if (node.comfyClass === SAMPLER) addPreview(node)
+  },
+
+  // Undo, another tab's workflow and a run picked from the queue put results back this way.
+  onNodeOutputsUpdated(outputs) {
+    for (const [id, output] of Object.entries(outputs ?? {})) {
+      if (output?.loopanimate_check) showCheck(findNode(rootGraph(), id), output)
+    }
+  },
+})
+
+function rootGraph() {
+  return app.rootGraph ?? app.graph
+}
+
+function addCheck(node) {
+  const panel = new CheckPanel(fileAddress)
+  panels.set(node, panel)
+  addPanel(node, "loop", panel.element, { getMinHeight: () => CHECK_HEIGHT_PX })
+  panel.element.style.minHeight = `${CHECK_HEIGHT_PX - 20}px`
+  node.setSize([Math.max(node.size[0], CHECK_WIDTH_PX), node.computeSize()[1]])
+  const { onExecuted } = node
+  node.onExecuted = function (output) {
+    onExecuted?.apply(this, arguments)
+    showCheck(this, output)
+  }
+}
+
+function addPreview(node) {
+  const panel = new PreviewPanel()
+  panels.set(node, panel)
+  addPanel(node, "preview", panel.element, {
+    getMinHeight: () => (panel.active ? PREVIEW_HEIGHT_PX : 0),
+    getMaxHeight: () => (panel.active ? undefined : 0),
+  })
+}
+
+function addPanel(node, name, element, options) {
+  // Both are needed: the option keeps it out of the prompt, the property out of the saved workflow.
+  const widget = node.addDOMWidget(name, "loopanimate", element, { serialize: false, ...options })
+  widget.serialize = false
+}
+
+function showCheck(node, output) {
+  const entry = output?.loopanimate_check?.at(-1)
+  if (entry && node?.comfyClass === CHECK) panels.get(node)?.show(entry)
+}
+
+function showStop({ node_id: id, exception_message: message }) {
+  const node = findNode(rootGraph(), id)
+  if (node?.comfyClass === CHECK) panels.get(node)?.stop(message)
+}
+
+function showPreview(data) {
+  const node = findNode(rootGraph(), data?.node)
+  if (node?.comfyClass !== SAMPLER || !panels.has(node)) return
+  const panel = panels.get(node)
+  const first = !panel.active
+  panel.show(data)
+  if (!first || !panel.active) return
+  const height = node.size[1]
+  node.setSize([node.size[0], Math.max(height, node.computeSize()[1])])
+  previews.set(node, { before: height, grown: node.size[1] })
+}
+
+/** Whatever the node's run came to, its preview goes and the node is as large as it was. */
+function clearPreview(node) {
+  const { before, grown } = previews.get(node)
+  previews.delete(node)
+  panels.get(node).clear()
+  if (node.size[1] === grown) node.setSize([node.size[0], before]) // else resized by hand
+  node.setDirtyCanvas?.(true, true)
+}
+
+function clearPreviews(prompt) {
+  for (const node of [...previews.keys()]) {
+    const shown = panels.get(node).prompt
+    if (!prompt || !shown || shown === prompt) clearPreview(node)
+  }
+}
+
+function clearFinished({ nodes }) {
+  for (const [id, progress] of Object.entries(nodes ?? {})) {
+    if (progress.state !== "finished" && progress.state !== "error") continue
+    const node = previews.size ? findNode(rootGraph(), id) : null
+    if (previews.has(node)) clearPreview(node)
+  }
+}
+
+function fileAddress(file) {
+  return api.apiURL(`/view?${new URLSearchParams(file)}`)
+}

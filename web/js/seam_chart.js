@@ -1,0 +1,78 @@
+// The seam chart: every step of the loop as a bar, the seam in the middle.
+
+import { svg } from "./dom.js"
+
+const MAX_BARS = 121 // of a long clip only the surroundings of the seam are drawn
+const HEADROOM = 1.08
+
+/**
+ * Bars in playing order, turned so that the seam stands in the middle.
+ *
+ * @param {number[]} steps difference of every frame to the next; the last is the seam.
+ * @returns {{bars: {step: number, frame: number, left: number, width: number, height: number,
+ *   seam: boolean}[], scale: number}} lengths in percent of the plot; `frame` is where a step
+ *   starts; `scale` is the step that would fill the plot.
+ */
+export function chartBars(steps) {
+  const count = steps.length
+  if (!count) return { bars: [], scale: 1 }
+  const half = (MAX_BARS - 1) / 2
+  const before = Math.min(Math.floor((count - 1) / 2), half)
+  const after = Math.min(count - 1 - before, half)
+  const shown = before + 1 + after
+  const order = Array.from({ length: shown }, (_, i) => (count - 1 - before + i) % count)
+  const scale = Math.max(...order.map((frame) => steps[frame]), 1e-6) * HEADROOM
+  const bars = order.map((frame, i) => ({
+    step: steps[frame],
+    frame,
+    left: ((i + 0.14) / shown) * 100,
+    width: (0.72 / shown) * 100,
+    height: (steps[frame] / scale) * 100,
+    seam: frame === count - 1,
+  }))
+  return { bars, scale }
+}
+
+/**
+ * Draw into an SVG element; it keeps its shape at every size and zoom.
+ *
+ * @param {SVGElement} plot is emptied first.
+ * @param {{steps: number[], motion: number}} report
+ * @param {(frame: number) => void} onPick called with the frame whose bar was clicked.
+ * @returns {(frame: number | null) => void} marks the step that is playing.
+ */
+export function drawChart(plot, { steps, motion }, onPick) {
+  const { bars, scale } = chartBars(steps)
+  const marks = new Map()
+  const groups = bars.map((bar, i) => {
+    const mark = svg("rect", {
+      class: bar.seam ? "la-bar la-seam" : "la-bar",
+      x: `${bar.left}%`,
+      width: `${bar.width}%`,
+      y: `${100 - Math.max(bar.height, 0.8)}%`,
+      height: `${Math.max(bar.height, 0.8)}%`,
+    })
+    marks.set(bar.frame, mark)
+    const column = { x: `${(i / bars.length) * 100}%`, width: `${100 / bars.length}%`, height: "100%" }
+    const title = svg("title")
+    title.textContent = stepWords(bar, steps.length)
+    const target = svg("rect", { class: bar.seam ? "la-column la-seam" : "la-column", ...column })
+    const group = svg("g", {}, title, target, mark)
+    group.addEventListener("click", () => onPick(bar.frame))
+    return group
+  })
+  const y = `${100 - Math.min((motion / scale) * 100, 100)}%`
+  const median = svg("line", { class: "la-median", x1: "0", x2: "100%", y1: y, y2: y })
+  plot.replaceChildren(...groups, median)
+  let marked = null
+  return (frame) => {
+    marked?.classList.remove("la-now")
+    marked = marks.get(frame) ?? null
+    marked?.classList.add("la-now")
+  }
+}
+
+function stepWords({ frame, seam, step }, count) {
+  const from = `Frame ${frame + 1} to ${seam ? 1 : frame + 2}`
+  return `${from}${seam ? `, the seam of ${count} frames` : ""}: ${step.toFixed(2)} of 255`
+}

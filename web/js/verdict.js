@@ -1,0 +1,47 @@
+// The words under the player.
+
+// What usually helps, per reason of `loopanimate_core.check`; docs/loop-check.md says more.
+const REMEDIES = {
+  frozen: "use a stronger word for the motion, or a lower start",
+  jump: "set closing to “tie”, and see that no frame was dropped too many",
+  held_frame: "drop the last frame, it repeats the first",
+  stall: "try another seed",
+  colour_drift: "pass the frames through the VAE less often",
+  ping_pong: "sample a loop instead of mirroring a clip",
+  keyframe_pop: "raise the quality, or save as VP9",
+}
+
+/**
+ * The verdict as a headline, what was found, and what helps.
+ *
+ * @param {object} entry what the Loop Check node sent.
+ * @returns {{headline: string, found: string, advice: string}}
+ */
+export function verdictWords(entry) {
+  if (entry.passed) {
+    return { headline: "Seamless", found: facts(entry.report ?? {}), advice: "" }
+  }
+  // The summary reads "Not seamless, 34 frames: what is seen; what else."
+  const seen = String(entry.summary ?? "").replace(/^[^:]*:\s*/, "")
+  const remedies = (entry.reasons ?? []).map((reason) => REMEDIES[reason]).filter(Boolean)
+  return {
+    headline: "Not seamless",
+    found: capital(seen),
+    advice: remedies.length ? `${capital(remedies.join("; "))}.` : "",
+  }
+}
+
+/** Length and seam in a few words; what was not measured is left out. */
+export function facts(report) {
+  const said = []
+  if (report.frames) said.push(`${report.frames} frames`)
+  if (report.duration_s) said.push(`${report.duration_s.toFixed(1)} s`)
+  if (typeof report.seam_ratio === "number") {
+    said.push(`the seam moves ${report.seam_ratio.toFixed(2)}× the usual step`)
+  }
+  return said.join(" · ")
+}
+
+function capital(words) {
+  return words.charAt(0).toUpperCase() + words.slice(1)
+}
