@@ -76,6 +76,14 @@ def draw_sheet(frames: torch.Tensor, layout: SheetLayout) -> torch.Tensor:
     return sheet
 
 
+def shrink_frames(frames: torch.Tensor, longest_px: int) -> torch.Tensor:
+    """Frames `[F, H, W, C]` at `longest_px` or less on their longer side; never enlarged."""
+    height, width = frames.shape[1:3]
+    scale = min(1.0, longest_px / max(height, width))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    return torch.stack([_shrunk(frame, *size) for frame in frames])
+
+
 def _shrunk(frame: torch.Tensor, height_px: int, width_px: int) -> torch.Tensor:
     pixels = frame.detach().float().cpu()
     if tuple(pixels.shape[:2]) == (height_px, width_px):

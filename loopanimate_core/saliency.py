@@ -96,6 +96,12 @@ def salient_mask(
     return torch.ones_like(mask)
 
 
+def mask_preview(pictures: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Pictures `[N, H, W, 3]` with everything outside the masks `[N, H, W]` dark and grey."""
+    grey = pictures.float().mean(-1, keepdim=True)
+    return torch.where(masks[..., None] > 0.5, pictures.float(), 0.3 * grey)
+
+
 def _check(
     picture: torch.Tensor, alpha: torch.Tensor | None, method: str, threshold: float, grow_px: int
 ) -> None:

@@ -4,10 +4,30 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .build_loop_conditions import BuildLoopConditions
+from .chain_loops import ChainLoops
+from .folders import register_folders
+from .load_loopanimate import LoadLoopAnimate
+from .load_picture_from_folder import LoadPictureFromFolder
 from .loop_check import LoopCheck
+from .loop_interpolation import LoopAfterInterpolation, LoopForInterpolation
+from .loop_sampler import LoopSampler
+from .salient_mask import SalientMask
+from .save_loop import SaveLoop
+
+register_folders()
 
 NODES: list[type[io.ComfyNode]] = [
+    LoadLoopAnimate,
+    LoadPictureFromFolder,
+    SalientMask,
+    BuildLoopConditions,
+    LoopSampler,
     LoopCheck,
+    SaveLoop,
+    ChainLoops,
+    LoopForInterpolation,
+    LoopAfterInterpolation,
 ]
 """Every node, in menu order."""
 

@@ -1,0 +1,94 @@
+"""Load Picture From Folder: one picture after the other, for batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths
+import torch
+from comfy_api.latest import io
+
+from loopanimate_core.images import load_picture
+from loopanimate_core.picture_folder import BUNDLED, list_pictures, pick_picture
+
+from .schema import schema
+
+OURS = "LoopAnimate pictures"
+INPUT = "input"
+
+
+class LoadPictureFromFolder(io.ComfyNode):
+    """Schema and wiring; the order is made in `loopanimate_core.picture_folder`."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        subfolders = [f"{INPUT}/{name}" for name in folder_paths.get_input_subfolders()]
+        return schema(
+            "LoadPictureFromFolder",
+            "Load Picture From Folder",
+            description=(
+                "Loads one picture of a folder by its number, in order of name. With 'increment'"
+                " every run takes the next one, until a sentence says that the folder has ended."
+            ),
+            search_aliases=["batch", "load images", "directory", "folder"],
+            inputs=[
+                io.Combo.Input(
+                    "folder",
+                    options=[OURS, INPUT, *subfolders],
+                    default=OURS,
+                    tooltip=(
+                        "The pictures that come with LoopAnimate, ComfyUI's input folder, or a"
+                        " folder within it (not the folders inside that one)."
+                    ),
+                ),
+                io.Int.Input(
+                    "index",
+                    default=0,
+                    min=0,
+                    max=999_999,
+                    control_after_generate=True,
+                    tooltip=(
+                        "Number of the picture, counted from 0 in order of name. Choose"
+                        " 'increment' below and queue as many runs as there are pictures."
+                    ),
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    "image", tooltip="The picture, upright, in sRGB; transparent parts are white."
+                ),
+                io.Mask.Output(
+                    "mask", tooltip="Its transparency as Load Image gives it: 1 = transparent."
+                ),
+                io.String.Output(
+                    "name", tooltip="File name without its ending, for Save Loop's picture_name."
+                ),
+                io.Int.Output("count", tooltip="How many pictures the folder holds."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, folder: str | None = None, index: int | None = None) -> list[str]:
+        """Which files, of what size and age: a picture changed on disk is loaded anew."""
+        pictures = _pictures(folder or OURS)
+        chosen = pictures if index is None else [pick_picture(pictures, index, folder or OURS)]
+        marks = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in chosen]
+        return [str(len(pictures)), *marks]
+
+    @classmethod
+    def execute(cls, folder: str, index: int) -> io.NodeOutput:
+        pictures = _pictures(folder)
+        picture = load_picture(pick_picture(pictures, index, folder))
+        transparent = torch.zeros(picture.rgb.shape[:2])
+        if picture.alpha is not None:
+            transparent = 1 - picture.alpha
+        return io.NodeOutput(picture.over()[None], transparent[None], picture.stem, len(pictures))
+
+
+def _pictures(folder: str) -> list[Path]:
+    if folder == OURS:
+        return list_pictures(BUNDLED)
+    top = Path(folder_paths.get_input_directory())
+    first, _, subfolder = folder.partition("/")
+    # Any other text, an absolute path too, is looked up within the input folder, and refused there.
+    return list_pictures(top, subfolder if first == INPUT else folder)

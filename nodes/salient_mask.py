@@ -1,0 +1,148 @@
+"""Salient Mask: the object of the picture, which is to move while its surroundings rest."""
+
+from __future__ import annotations
+
+import os
+
+import folder_paths
+import torch
+from comfy_api.latest import io
+
+from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.images import fit_pixels
+from loopanimate_core.saliency import mask_preview, salient_mask
+
+from .common import rgb
+from .schema import schema
+
+METHODS = ("auto", "grabcut", "onnx")
+NO_MODEL = "none"
+MODELS = "loopanimate_saliency"
+
+
+class SalientMask(io.ComfyNode):
+    """Schema and wiring; the methods are in `loopanimate_core.saliency`."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "SalientMask",
+            "Salient Mask",
+            description=(
+                "Finds the object of a picture, which is to move while its surroundings rest: by its"
+                " transparency, a network in ONNX form, or with no network at all."
+            ),
+            search_aliases=["segmentation", "background removal", "U2Net", "rembg", "GrabCut"],
+            inputs=[
+                io.Image.Input("image", tooltip="The picture, or several; each gets a mask."),
+                io.Combo.Input(
+                    "method",
+                    options=list(METHODS),
+                    default="auto",
+                    tooltip=(
+                        "auto: the transparency if there is any, else the network if one is chosen,"
+                        " else GrabCut. grabcut: from the colours alone, good on plain and blurred"
+                        " backgrounds. onnx: the network chosen below, good on photographs."
+                    ),
+                ),
+                io.Float.Input(
+                    "threshold",
+                    default=0.5,
+                    min=0.01,
+                    max=0.99,
+                    step=0.01,
+                    tooltip=(
+                        "From this transparency or network score on (0..1) a pixel belongs to the"
+                        " object. Higher gives a smaller object. GrabCut ignores it."
+                    ),
+                ),
+                io.Int.Input(
+                    "grow_px",
+                    default=0,
+                    min=-256,
+                    max=256,
+                    tooltip="Widens the object by so many pixels; below 0 makes it narrower.",
+                ),
+                io.Combo.Input(
+                    "onnx_model",
+                    options=[NO_MODEL, *_models()],
+                    default=NO_MODEL,
+                    tooltip=(
+                        "A salient-object network (U²-Net, IS-Net, BiRefNet …) from the folder"
+                        " models/loopanimate_saliency."
+                    ),
+                ),
+                io.Mask.Input(
+                    "alpha",
+                    optional=True,
+                    tooltip="The MASK of Load Image, 1 = transparent. An empty one says nothing.",
+                ),
+            ],
+            outputs=[
+                io.Mask.Output("mask", tooltip="1 on the object, 0 elsewhere."),
+                io.Image.Output("preview", tooltip="The picture with its surroundings darkened."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image: torch.Tensor,
+        method: str,
+        threshold: float,
+        grow_px: int,
+        onnx_model: str,
+        alpha: torch.Tensor | None = None,
+    ) -> io.NodeOutput:
+        if method not in METHODS:
+            raise LoopAnimateError(f"method {method!r} must be one of {', '.join(METHODS)}")
+        pictures, opaqueness = rgb(image), _opaqueness(image, alpha)
+        masks = torch.stack(
+            [
+                salient_mask(
+                    picture,
+                    alpha=None if opaqueness is None else opaqueness[index % len(opaqueness)],
+                    method=method,
+                    model_path=_model_path(onnx_model),
+                    threshold=threshold,
+                    grow_px=grow_px,
+                )
+                for index, picture in enumerate(pictures)
+            ]
+        )
+        return io.NodeOutput(masks, mask_preview(pictures, masks))
+
+
+def _models() -> list[str]:
+    """The ONNX files of a folder that `extra_model_paths.yaml` may have added to."""
+    own = os.path.join(folder_paths.models_dir, MODELS)
+    folder_paths.add_model_folder_path(MODELS, own)
+    folders, _ = folder_paths.folder_names_and_paths[MODELS]
+    folder_paths.folder_names_and_paths[MODELS] = (folders, {".onnx"})
+    return folder_paths.get_filename_list(MODELS)
+
+
+def _model_path(name: str) -> str | None:
+    if name == NO_MODEL:
+        return None
+    if name not in _models():
+        raise LoopAnimateError(f"there is no network {name!r} in models/{MODELS}")
+    return folder_paths.get_full_path_or_raise(MODELS, name)
+
+
+def _opaqueness(image: torch.Tensor, alpha: torch.Tensor | None) -> torch.Tensor | None:
+    """Masks `[N, H, W]`, 1 = opaque, at the pictures' size; None where nothing is transparent.
+
+    Load Image gives a picture without transparency an empty mask of 64 x 64 pixels.
+    """
+    height, width, channels = image.shape[1:]
+    if alpha is not None:
+        transparent = alpha if alpha.ndim == 3 else alpha[None]
+    elif channels == 4:
+        transparent = 1 - image[..., 3]
+    else:
+        return None
+    if not transparent.any():
+        return None
+    sized = [fit_pixels(each.float()[..., None], height, width, "stretch") for each in transparent]
+    return 1 - torch.stack(sized)[..., 0]
