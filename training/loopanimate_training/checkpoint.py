@@ -31,13 +31,21 @@ WEIGHTS, AVERAGE, OPTIMIZER, STATE = (
     "optimizer.pt",
     "state.json",
 )
+PARTIAL, REPLACED = ".partial-", ".replaced-"  # folders that a kill may leave behind
 
 _log = logging.getLogger(__name__)
 
 
+class CannotSave(LoopAnimateError):
+    """The disk did not take a checkpoint; earlier ones are untouched."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state after `step` optimiser steps. Names are `unet.…` and `text_encoder.…`."""
+    """The state after `step` optimiser steps. Names are `unet.…` and `text_encoder.…`.
+
+    `loss_scale` is that of a float16 run: the factor, and the steps since it last changed.
+    """
 
     step: int
     config: dict[str, Any]
@@ -45,41 +53,61 @@ class Checkpoint:
     average: dict[str, Tensor]
     optimizer: dict[str, Any]
     mean_loss: float | None = None
+    loss_scale: tuple[float, int] | None = None
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
     """Write a checkpoint into the run's folder, then remove all but the newest `keep`.
 
     Raises:
-        LoopAnimateError: the disk is full or read-only; earlier checkpoints are untouched.
+        CannotSave: the disk is full, failing or read-only.
+        LoopAnimateError: a weight is not finite.
     """
+    require_finite(checkpoint)
     target = run / f"{PREFIX}{checkpoint.step:08d}"
-    partial = run / f".partial-{target.name}-{os.getpid()}"
+    partial = run / f"{PARTIAL}{target.name}-{os.getpid()}"
     size = 2 * sum(t.nbytes for t in checkpoint.weights.values())
     size += _nbytes(checkpoint.optimizer)
     try:
         run.mkdir(parents=True, exist_ok=True)
-        if shutil.disk_usage(run).free < 1.1 * size + 2**20:
-            raise LoopAnimateError(
-                f"a checkpoint needs {size / 2**20:.0f} MiB and {run} has less free"
+        free = shutil.disk_usage(run).free
+        if free < 1.1 * size + 2**20:
+            raise CannotSave(
+                f"a checkpoint needs {size / 2**20:.0f} MiB and {run} has {free / 2**20:.0f} MiB free"
             )
         partial.mkdir()
         _write_files(partial, checkpoint)
-        if target.exists():  # not loadable, or this step would not have been trained again
-            shutil.rmtree(target)
-        os.replace(partial, target)
+        _put_in_place(partial, target)
         _sync(run)
-    except (
-        OSError,
-        SafetensorError,
-        RuntimeError,
-    ) as error:  # torch.save on a full disk: RuntimeError
-        raise LoopAnimateError(f"cannot save a checkpoint in {run}: {error}") from error
+    except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: torch.save, disk full
+        raise CannotSave(f"cannot save a checkpoint in {run}: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    for old in checkpoints(run)[:-keep]:
+    for old in [path for path in checkpoints(run) if is_checkpoint(path)][:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def require_finite(checkpoint: Checkpoint) -> None:
+    """Refuse to keep weights that nothing can be done with.
+
+    Raises:
+        LoopAnimateError: a weight, or its average, is not finite.
+    """
+    for tensors in (checkpoint.weights, checkpoint.average):
+        for name, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                raise LoopAnimateError(
+                    f"{name} is not finite after step {checkpoint.step}; nothing was saved, and the run"
+                    " can go on from the checkpoint before"
+                )
+
+
+def remove_leftovers(run: Path) -> None:
+    """Clear away what runs that were killed while saving left half done."""
+    for path in (*run.glob(f"{PARTIAL}*"), *run.glob(f"{REPLACED}*")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -92,12 +120,21 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def load_latest(run: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole; None when there is none."""
-    for path in reversed(checkpoints(run)):
+    """The newest checkpoint that is whole; None when there is none at all.
+
+    Raises:
+        LoopAnimateError: there are checkpoints and every one is damaged. Starting anew would bury them.
+    """
+    found = checkpoints(run)
+    for path in reversed(found):
         try:
             return load_checkpoint(path)
         except LoopAnimateError as error:
             _log.warning("%s; trying the checkpoint before it", error)
+    if found:
+        raise LoopAnimateError(
+            f"none of the {len(found)} checkpoints in {run} is whole; move them away to start anew"
+        )
     return None
 
 
@@ -108,13 +145,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         LoopAnimateError: a file is missing, cut off or altered.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        for name, digest in manifest.items():
-            if _sha256(path / name) != digest:
-                raise LoopAnimateError(
-                    f"{path / name} is damaged (its SHA-256 is not the manifest's)"
-                )
-        state = json.loads((path / STATE).read_text())
+        _require_whole(path)
+        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        scale = state.get("loss_scale")
         return Checkpoint(
             state["step"],
             state["config"],
@@ -122,9 +155,25 @@ def load_checkpoint(path: Path) -> Checkpoint:
             load_file(path / AVERAGE),
             torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True),
             state["mean_loss"],
+            None if scale is None else (scale[0], scale[1]),
         )
-    except (OSError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
         raise LoopAnimateError(f"{path} is no complete checkpoint ({error})") from error
+
+
+def _require_whole(path: Path) -> None:
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise LoopAnimateError(f"{path / MANIFEST} is damaged ({error})") from error
+    missing = {WEIGHTS, AVERAGE, OPTIMIZER, STATE} - set(
+        manifest if isinstance(manifest, dict) else ()
+    )
+    if missing:
+        raise LoopAnimateError(f"{path / MANIFEST} is damaged (it lacks {min(missing)})")
+    for name, digest in manifest.items():
+        if _sha256(path / name) != digest:
+            raise LoopAnimateError(f"{path / name} is damaged (its SHA-256 is not the manifest's)")
 
 
 def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
@@ -135,13 +184,24 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
         "step": checkpoint.step,
         "config": checkpoint.config,
         "mean_loss": checkpoint.mean_loss,
+        "loss_scale": checkpoint.loss_scale,
     }
-    (folder / STATE).write_text(json.dumps(state, indent=1))
+    (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
     manifest = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     for path in folder.iterdir():
         _sync(path)
     _sync(folder)
+
+
+def _put_in_place(partial: Path, target: Path) -> None:
+    """Rename, after moving away a checkpoint of this step: it is damaged, or the step would not have been
+    taken again."""
+    replaced = target.with_name(f"{REPLACED}{partial.name.removeprefix(PARTIAL)}")
+    if target.exists():
+        os.replace(target, replaced)
+    os.replace(partial, target)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _nbytes(value: Any) -> int:

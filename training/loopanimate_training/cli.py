@@ -89,13 +89,13 @@ def _train(options: argparse.Namespace) -> int:
     from .loop import train
 
     outcome = train(config, allow_change=options.allow_change)
-    if outcome.signal_number:
+    if outcome.exit_code:
+        saved = "" if outcome.saved else ", which is NOT saved"
         print(
-            f"stopped at step {outcome.step} of {config.steps}; the same command goes on",
+            f"stopped at step {outcome.step}{saved} of {config.steps}; the same command goes on",
             file=sys.stderr,
         )
-        return 128 + outcome.signal_number
-    return 0
+    return outcome.exit_code
 
 
 def _cache(options: argparse.Namespace) -> int:

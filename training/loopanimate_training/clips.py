@@ -8,8 +8,11 @@ by several processes, and never pairs the wrong things.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from loopanimate_core.conditions import mask_to_latent
+from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
 from loopanimate_core.images import fit_mask, fit_picture
 from loopanimate_core.latents import encode_frames
@@ -31,6 +35,8 @@ from .rng import key_hash
 from .sources import ClipSource
 
 CACHE_VERSION = 1
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,15 +61,41 @@ class EncodedClip:
 
 
 class ClipEncoder:
-    """Encodes windows of source frames with a bundle's frozen VAE and image encoder."""
+    """Encodes windows of source frames with a bundle's frozen VAE and image encoder.
+
+    They come to the device when they are needed and leave it on `rest()`.
+    """
 
     def __init__(
         self, vae: nn.Module, image_encoder: nn.Module, config: ClipConfig, device: torch.device
     ) -> None:
         self.vae, self.image_encoder, self.config, self.device = vae, image_encoder, config, device
         self.fingerprint = weights_hash(vae, image_encoder)
+        self._lock, self._users = threading.Lock(), 0
 
-    @torch.inference_mode()
+    @contextmanager
+    def on_device(self) -> Iterator[None]:
+        """Have the encoders on the device for a while."""
+        with self._lock:
+            self._users += 1
+            self._move(self.device)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+
+    def rest(self) -> None:
+        """Give the memory of the device back, unless somebody is encoding."""
+        with self._lock:
+            if self._users == 0:
+                self._move(torch.device("cpu"))
+
+    def _move(self, device: torch.device) -> None:
+        for network in (self.vae, self.image_encoder):
+            if next(network.parameters()).device != device:
+                network.to(device)
+
     def __call__(
         self, offsets: Sequence[int], frames: np.ndarray, masks: np.ndarray | None
     ) -> EncodedClip:
@@ -71,6 +103,13 @@ class ClipEncoder:
 
         `masks` [2, H, W] are those of these two; without them the salient object is looked for.
         """
+        with self.on_device():
+            return self._encode(offsets, frames, masks)
+
+    @torch.inference_mode()
+    def _encode(
+        self, offsets: Sequence[int], frames: np.ndarray, masks: np.ndarray | None
+    ) -> EncodedClip:
         height, width = self.config.height_px, self.config.width_px
         pixels = torch.stack(
             [fit_picture(torch.from_numpy(frame).float() / 255, height, width) for frame in frames]
@@ -92,10 +131,18 @@ class ClipEncoder:
 
 
 class ClipStore:
-    """`get(clip_id, start)` from the cache folder, or from the source and into the cache folder."""
+    """`get(clip_id, start)` from the cache folder, or from the source and into the cache folder.
 
-    def __init__(self, source: ClipSource, encoder: ClipEncoder, cache: Path | None) -> None:
+    Once an epoch of clips has come from the cache, the encoders leave the device until one does not.
+    Training goes on without the cache where the disk is full; with `must_keep`, for filling the cache, a
+    window that cannot be kept is an error.
+    """
+
+    def __init__(
+        self, source: ClipSource, encoder: ClipEncoder, cache: Path | None, must_keep: bool = False
+    ) -> None:
         self.source, self.encoder, self.cache = source, encoder, cache
+        self.must_keep, self._found_in_a_row = must_keep, 0
         config = encoder.config
         self._grid = tuple(
             range(0, config.span_frames, math.gcd(config.stride, *config.reverse_steps))
@@ -115,7 +162,11 @@ class ClipStore:
         try:
             tensors = load_file(path)
         except (FileNotFoundError, SafetensorError):  # new, or cut off by a crash of the machine
+            self._found_in_a_row = 0
             return self._fill(path, clip_id, start)
+        self._found_in_a_row += 1
+        if self._found_in_a_row == len(self.source):
+            self.encoder.rest()
         return EncodedClip(
             self._grid, tensors["latents"], tensors["masks"], tensors["image_embeds"]
         )
@@ -133,17 +184,19 @@ class ClipStore:
 
     def _fill(self, path: Path, clip_id: int, start: int) -> EncodedClip:
         clip = self._encode(clip_id, start, self._grid)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as partial:
-            save_file(
-                {
-                    "latents": clip.latents.contiguous(),
-                    "masks": clip.masks,
-                    "image_embeds": clip.image_embeds,
-                },
-                partial,
-            )
+        try:
+            self._keep(path, clip)
+        except (OSError, SafetensorError, LoopAnimateError) as error:
+            if self.must_keep:
+                raise LoopAnimateError(f"cannot keep a window in {self.cache}: {error}") from error
+            _log.warning("the cache cannot grow: %s", error)
         return clip
+
+    def _keep(self, path: Path, clip: EncodedClip) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {"latents": clip.latents.contiguous(), "masks": clip.masks}
+        with atomic_write(path) as partial:
+            save_file({**tensors, "image_embeds": clip.image_embeds}, partial)
 
     def _encode(self, clip_id: int, start: int, offsets: Sequence[int]) -> EncodedClip:
         frames, masks = self.source.read(clip_id, [start + offset for offset in offsets])

@@ -7,7 +7,6 @@ and sees the same data on any number of processes.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from loopanimate_core.errors import LoopAnimateError
 
 from .clips import ClipStore, EncodedClip
 from .config import RunConfig
+from .journal import Journal
 from .losses import Batch
 from .rng import python_rng, torch_rng
 from .sources import BadClip
@@ -59,7 +59,8 @@ class Feed:
         self.config, self.store, self.tokenize, self.timesteps = config, store, tokenize, timesteps
         self.rank, self.world = rank, world
         self._bad: dict[int, str] = {}
-        self._quarantine, self._lock = quarantine, threading.Lock()
+        self._quarantine = None if quarantine is None else Journal(quarantine)
+        self._lock = threading.Lock()
 
     def numbers(self, step: int, micro: int) -> range:
         """The clip numbers of this process in micro-batch `micro` of a step."""
@@ -142,8 +143,14 @@ class Feed:
             except BadClip as error:
                 self._set_aside(clip_id, error)
         raise LoopAnimateError(
-            f"{ATTEMPTS} clips in a row could not be read; see {self._quarantine}"
+            f"{ATTEMPTS} clips in a row could not be read; quarantine.jsonl in the run's folder names them"
         )
+
+    def clip_keys(self, step: int) -> list[str]:
+        """The clips of a step, over all processes; substitutes for unreadable ones are not looked up."""
+        first = step * self.config.batch.clips
+        numbers = range(first, first + self.config.batch.clips)
+        return [self.store.source.key(self.clip_id(number)) for number in numbers]
 
     def clip_id(self, number: int, attempt: int = 0) -> int:
         """Every clip once per epoch in an order drawn anew; later attempts draw any clip."""
@@ -159,11 +166,8 @@ class Feed:
                 return
             self._bad[clip_id] = str(error)
             if self._quarantine is not None:
-                with self._quarantine.open("a", encoding="utf-8") as log:
-                    log.write(
-                        json.dumps({"clip": self.store.source.key(clip_id), "error": str(error)})
-                        + "\n"
-                    )
+                key = self.store.source.key(clip_id)
+                self._quarantine.write({"clip": key, "error": str(error)})
             count, limit = len(self.store.source), self.config.data.max_bad_share
             if len(self._bad) > max(limit * count, 1):
                 raise LoopAnimateError(

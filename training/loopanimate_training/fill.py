@@ -27,6 +27,7 @@ def fill_cache(config: RunConfig) -> tuple[int, int]:
         raise LoopAnimateError("data.cache is not set: say in which folder to keep the latents")
     accelerator = Accelerator(cpu=config.device == "cpu")
     store = make_feed(config, open_start(config.model, config.seed), accelerator).store
+    store.must_keep = True
 
     def fill(clip_id: int) -> int:
         starts = {store.start_of(clip_id, window) for window in range(config.clip.starts_per_clip)}

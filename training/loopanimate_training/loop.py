@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,81 +14,103 @@ from torch import Tensor, nn
 from loopanimate_core.bundle import Bundle
 from loopanimate_core.errors import LoopAnimateError
 
-from .checkpoint import Checkpoint, load_latest, save_checkpoint
+from .checkpoint import Checkpoint, load_latest, remove_leftovers
 from .clips import ClipEncoder, ClipStore
 from .config import RunConfig, require_same_run
+from .disk import Saver
 from .feed import Feed
+from .heartbeat import FINISHED, STOPPED, Heartbeat
+from .launch import distribute, start_processes, use_memory_settings, wants_shards
 from .losses import Batch, DiffusionLoss
 from .optim import Ema, make_optimizer, set_learning_rate
+from .precision import StepGuard, autocast, shrink_frozen, sound_kernels
 from .runlog import RunLog
+from .shards import divided_state, whole
 from .sheets import SheetMaker
-from .signals import agreed_signal, caught_signals
+from .signals import Request, Requests, caught_signals
 from .sources import open_source, open_validation_source
-from .start import load_weights, open_start, trained_parameters
+from .start import load_weights, named_parameters, open_start, trained_parameters
 
-BAD_STEPS_IN_A_ROW = 10
+NOT_SAVED, ASKED_TO_QUIT = 74, 75  # exit codes: EX_IOERR and EX_TEMPFAIL of sysexits.h
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: `signal_number` is None when it took its last step."""
+    """How a run ended: with its last step, or by the last `request`. `saved` is False when it was stopped
+    while it waited for a disk that did not take its checkpoint."""
 
     step: int
-    signal_number: int | None = None
+    steps: int
+    request: Request = field(default_factory=Request)
+    saved: bool = True
+
+    @property
+    def exit_code(self) -> int:
+        """Of the process: 0 finished, 74 not saved, 75 asked to quit by a file, 128 + signal."""
+        if not self.saved:
+            return NOT_SAVED
+        if self.step == self.steps or not self.request.stops:
+            return 0
+        number = self.request.signal_number
+        return 128 + number if number else ASKED_TO_QUIT
 
 
 def train(config: RunConfig, *, allow_change: bool = False) -> Outcome:
-    """Run, or go on with, the training that `config` describes, until its last step or a signal.
+    """Run, or go on with, the training that `config` describes, until its last step or a request to stop.
 
     Raises:
         LoopAnimateError: unusable data or start, a folder that holds another run (unless `allow_change`),
             gradients that stay non-finite.
     """
-    accelerator = Accelerator(mixed_precision=config.precision, cpu=config.device == "cpu")
-    is_main = accelerator.is_main_process
+    accelerator = start_processes(config)
+    device, is_main = accelerator.device, accelerator.is_main_process
+    sharded = wants_shards(accelerator)
+    if sharded and config.sheets.every_steps:
+        raise LoopAnimateError("sheets cannot be drawn under FSDP; set sheets.every_steps to 0")
     earlier = load_latest(config.out)
     if earlier is not None and not allow_change:
         require_same_run(earlier.config, config)
 
     # 1. The networks, the data, the optimiser
     bundle = open_start(config.model, config.seed)
-    parameters = trained_parameters(bundle, config.model)
+    trained = trained_parameters(bundle, config.model)
     if earlier is not None:
         load_weights(bundle, earlier.weights)
     feed = make_feed(config, bundle, accelerator)
-    model = make_loss(config, bundle).to(accelerator.device)
-    model, optimizer = accelerator.prepare(model, make_optimizer(parameters, config.optimizer))
-    state = State(config, parameters, optimizer, Ema(parameters, config.optimizer.ema_decay))
+    model = distribute(accelerator, make_loss(config, bundle).to(device))
+    present = named_parameters(bundle)  # FSDP has put others in the place of those above
+    parameters = {name: present[name] for name in trained}
+    optimizer = make_optimizer(parameters, config.optimizer)
+    ema, guard = Ema(parameters, config.optimizer.ema_decay), StepGuard(config.precision)
+    state = State(config, parameters, optimizer, ema, guard)
     if earlier is not None:
         state.restore(earlier)
     validation = open_validation_source(config.data, config.clip, feed.store.source)
     sheets = SheetMaker(config, bundle, validation)
-    config.out.mkdir(parents=True, exist_ok=True)
 
     # 2. Step by step
     with (
         caught_signals() as caught,
+        Heartbeat(config.out, config.steps, is_main) as heartbeat,
         RunLog(config.out, config.steps, state.step, state.mean_loss, is_main) as log,
         feed.batches(state.step) as batches,
+        sound_kernels(config.precision, device),
     ):
-        bad_steps = 0
+        if is_main:
+            remove_leftovers(config.out)
+        requests = Requests(accelerator, config.out, caught)
+        saver = Saver(config, requests, heartbeat, log)
+        request, saved = Request(), True
         while state.step < config.steps:
             began = time.perf_counter()
+            heartbeat.beat(state.step)
             lr = set_learning_rate(optimizer, config.optimizer, state.step, config.steps)
-            loss, grad_norm = accumulate_gradients(
-                accelerator, model, next(batches), parameters, config
-            )
-            if grad_norm.isfinite():
+            loss, grad_norm = accumulate_gradients(accelerator, model, next(batches), state)
+            if guard.accepts(grad_norm):
                 optimizer.step()
-                state.ema.update(state.step)
-                bad_steps = 0
+                ema.update(state.step)
             else:
-                bad_steps += 1
-                log.say(f"step {state.step}: the gradient is not finite; the step is left out")
-                if bad_steps == BAD_STEPS_IN_A_ROW:
-                    raise LoopAnimateError(
-                        f"the gradient was not finite in {bad_steps} steps in a row"
-                    )
+                log.leave_out(state.step, guard.scale, feed.clip_keys(state.step))
             optimizer.zero_grad(set_to_none=True)
             state.step += 1
 
@@ -101,20 +123,24 @@ def train(config: RunConfig, *, allow_change: bool = False) -> Outcome:
                     {"step": state.step, "loss": loss.item(), "mean_loss": state.mean_loss, "lr": lr,
                      "grad_norm": grad_norm.item(), "clips_per_s": round(clips_per_s, 3), "time": round(time.time(), 1)}
                 )  # fmt: skip
-            number = agreed_signal(accelerator, caught)
-            if is_main and (state.step % config.save.every_steps == 0 or at_end or number):
-                save_checkpoint(config.out, state.checkpoint(), config.save.keep)
-            if number:
-                accelerator.wait_for_everyone()  # a launcher ends all once one has ended
-                return Outcome(state.step, number)
+            request = requests.poll()
+            if state.step % config.save.every_steps == 0 or at_end or request.saves:
+                saved = saver.save(state.step, state.checkpoint() if is_main or sharded else None)
+                request = requests.poll()  # one that came meanwhile
+                requests.done(request)
+            if request.stops:
+                break
             if (
                 is_main
                 and config.sheets.every_steps
                 and state.step % config.sheets.every_steps == 0
             ):
-                sheets.draw(state.ema, state.step)
-    accelerator.wait_for_everyone()
-    return Outcome(state.step)
+                with feed.store.encoder.on_device(), autocast(config.precision, device):
+                    log.attempt("sheet", lambda: sheets.draw(ema, state.step))
+        outcome = Outcome(state.step, config.steps, request, saved)
+        heartbeat.beat(state.step, STOPPED if outcome.exit_code else FINISHED)
+        accelerator.wait_for_everyone()  # a launcher ends all once one has ended
+    return outcome
 
 
 @dataclass
@@ -123,35 +149,37 @@ class State:
 
     config: RunConfig
     parameters: dict[str, nn.Parameter]
-    optimizer: Any
+    optimizer: torch.optim.Optimizer
     ema: Ema
+    guard: StepGuard
     step: int = 0
     mean_loss: float | None = None
 
     def checkpoint(self) -> Checkpoint:
-        """A copy on the CPU."""
+        """A copy on the CPU; with FSDP every process must call it."""
         return Checkpoint(
             step=self.step,
             config=self.config.model_dump(mode="json"),
-            weights={name: p.detach().cpu() for name, p in self.parameters.items()},
-            average={name: tensor.cpu() for name, tensor in self.ema.average.items()},
-            optimizer=self.optimizer.state_dict(),
+            weights=whole(dict(self.parameters)),
+            average=whole(self.ema.average),
+            optimizer=whole(self.optimizer.state_dict()),
             mean_loss=self.mean_loss,
+            loss_scale=self.guard.state(),
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take over all but the weights, which were in place before the optimiser was made."""
-        self.optimizer.load_state_dict(checkpoint.optimizer)
+        in_order = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.optimizer.load_state_dict(divided_state(checkpoint.optimizer, in_order))
         self.ema.load(checkpoint.average)
+        self.guard.restore(checkpoint.loss_scale)
         self.step, self.mean_loss = checkpoint.step, checkpoint.mean_loss
 
 
 def make_feed(config: RunConfig, bundle: Bundle, accelerator: Accelerator) -> Feed:
     """Source, encoders and cache of a run, and this process's share of it."""
     device = accelerator.device
-    encoder = ClipEncoder(
-        bundle.vae.to(device), bundle.image_encoder.to(device), config.clip, device
-    )
+    encoder = ClipEncoder(bundle.vae, bundle.image_encoder, config.clip, device)
     store = ClipStore(open_source(config.data, config.clip), encoder, config.data.cache)
     length = bundle.text_encoder.config.max_position_embeddings
 
@@ -170,24 +198,27 @@ def make_feed(config: RunConfig, bundle: Bundle, accelerator: Accelerator) -> Fe
 
 def make_loss(config: RunConfig, bundle: Bundle) -> DiffusionLoss:
     """The networks with the objective around them."""
-    bundle.unet.gradient_checkpointing = config.model.gradient_checkpointing
+    use_memory_settings(bundle.unet, config.model)
+    for network in (bundle.unet, bundle.text_encoder):
+        shrink_frozen(network, config.precision)
     if config.model.channels_last:
         bundle.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return DiffusionLoss(bundle.unet, bundle.text_encoder, bundle.config.schedule, config.loss)
 
 
 def accumulate_gradients(
-    accelerator: Accelerator, model: Any, batches: list[Batch], parameters: dict[str, nn.Parameter],
-    config: RunConfig,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    accelerator: Accelerator, model: Any, batches: list[Batch], state: State
+) -> tuple[Tensor, Tensor]:
     """Gradients of the mean loss over all micro-batches and processes; returns it and the gradient norm."""
-    total = torch.zeros((), device=accelerator.device)
+    config, parameters = state.config, list(state.parameters.values())
+    device, total = accelerator.device, torch.zeros((), device=accelerator.device)
     for i, batch in enumerate(batches):
         last = i == len(batches) - 1
         with nullcontext() if last else accelerator.no_sync(model):
-            loss = model(batch.to(accelerator.device)) / len(batches)
-            accelerator.backward(loss)
+            with autocast(config.precision, device):
+                loss = model(batch.to(device)) / len(batches)
+            (loss * state.guard.scale).backward()
         total += loss.detach()
-    norm = accelerator.clip_grad_norm_(list(parameters.values()), config.optimizer.clip_norm)
-    assert isinstance(norm, Tensor)
+    state.guard.unscale(parameters)
+    norm = whole(nn.utils.clip_grad_norm_(parameters, config.optimizer.clip_norm))
     return accelerator.reduce(total, "mean"), norm  # type: ignore[return-value]

@@ -2,30 +2,51 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from loopanimate_core.errors import LoopAnimateError
+
 from .config import OptimizerConfig
+from .shards import divided_like
 
 TEXT_ENCODER = "text_encoder."
 
 
 def make_optimizer(
     parameters: Mapping[str, nn.Parameter], config: OptimizerConfig
-) -> torch.optim.AdamW:
-    """AdamW over named parameters; the text encoder's rate is a share of the others'."""
+) -> torch.optim.Optimizer:
+    """AdamW over named parameters; the text encoder's rate is a share of the others'.
+
+    Raises:
+        LoopAnimateError: the 8-bit form is asked for and bitsandbytes is not installed.
+    """
     text = [p for name, p in parameters.items() if name.startswith(TEXT_ENCODER)]
     rest = [p for name, p in parameters.items() if not name.startswith(TEXT_ENCODER)]
-    groups = [{"params": rest, "lr_share": 1.0}]
+    groups: list[dict[str, Any]] = [{"params": rest, "lr_share": 1.0}]
     if text:
         groups.append({"params": text, "lr_share": config.text_encoder_lr_share})
-    return torch.optim.AdamW(
-        groups, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay,
-        fused=True,
-    )  # fmt: skip
+    settings: dict[str, Any] = {
+        "lr": config.lr, "betas": config.betas, "eps": config.eps, "weight_decay": config.weight_decay,
+    }  # fmt: skip
+    if config.kind == "adamw8bit":
+        return _eight_bit_adamw()(groups, **settings)
+    return torch.optim.AdamW(groups, fused=True, **settings)
+
+
+def _eight_bit_adamw() -> type[torch.optim.Optimizer]:
+    try:
+        return importlib.import_module("bitsandbytes").optim.AdamW8bit
+    except ImportError as error:
+        raise LoopAnimateError(
+            "optimizer.kind is adamw8bit, which needs the package bitsandbytes: pip install bitsandbytes,"
+            " or choose adamw"
+        ) from error
 
 
 def set_learning_rate(
@@ -72,4 +93,4 @@ class Ema:
     def load(self, average: Mapping[str, Tensor]) -> None:
         """Replace the average, in place."""
         for name, tensor in average.items():
-            self.average[name].copy_(tensor)
+            self.average[name].copy_(divided_like(tensor, self.average[name]))

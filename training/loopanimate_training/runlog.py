@@ -3,57 +3,86 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
+
+from .journal import Journal
 
 FILE = "log.jsonl"
 SMOOTHING = 0.98  # of the loss on the progress bar, per step
 
 
 class RunLog:
-    """Writes `log.jsonl` and the bar; inactive on all but the first process."""
+    """Writes `log.jsonl` and the bar; inactive on all but the first process.
+
+    A row has a `loss`, or is the account of an `event`: a step left out, a wait for the disk.
+    """
 
     def __init__(self, run: Path, steps: int, start: int, loss: float | None, active: bool) -> None:
         self.loss = loss
         self._bar = tqdm(
             total=steps, initial=start, unit="step", disable=not active, dynamic_ncols=True
         )
-        self._file = None
+        self._journal = None
         if active:
-            path = run / FILE
-            forget_after(path, start)
-            self._file = path.open("a", encoding="utf-8")
+            forget_after(run / FILE, start)
+            self._journal = Journal(run / FILE)
 
     def __enter__(self) -> RunLog:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
-        if self._file is not None:
-            self._file.close()
 
-    def step(self, loss: float, clips_per_s: float) -> float:
-        """Advance the bar by one step; returns the smoothed loss."""
-        self.loss = loss if self.loss is None else SMOOTHING * self.loss + (1 - SMOOTHING) * loss
-        self._bar.set_postfix_str(f"loss {self.loss:.4f}, {clips_per_s:.1f} clips/s", refresh=False)
+    def step(self, loss: float, clips_per_s: float) -> float | None:
+        """Advance the bar by one step; returns the smoothed loss, None before the first finite one."""
+        if math.isfinite(loss):
+            old = self.loss
+            self.loss = loss if old is None else SMOOTHING * old + (1 - SMOOTHING) * loss
+        shown = "" if self.loss is None else f"loss {self.loss:.4f}, "
+        self._bar.set_postfix_str(f"{shown}{clips_per_s:.1f} clips/s", refresh=False)
         self._bar.update()
         return self.loss
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one line."""
-        if self._file is not None:
-            self._file.write(json.dumps(record) + "\n")
-            self._file.flush()
+        """Append one row; one that the full disk does not take follows later."""
+        if self._journal is not None:
+            self._journal.write(record)
+
+    def sync(self) -> None:
+        """Make sure that all rows are on the disk.
+
+        Raises:
+            OSError: it has no room for them yet.
+        """
+        if self._journal is not None:
+            self._journal.sync()
+
+    def leave_out(self, step: int, scale: float, clips: Sequence[str]) -> None:
+        """Say and write that a step was left out because its gradient was not finite."""
+        self.say(f"step {step}: the gradient is not finite; the step is left out")
+        row = {"step": step + 1, "event": "gradient not finite, step left out", "loss_scale": scale}
+        self.write({**row, "clips": list(clips)})
+
+    def attempt(self, what: str, action: Callable[[], object]) -> None:
+        """Do what a run can do without: a failure is said, no more."""
+        try:
+            action()
+        except (LoopAnimateError, OSError) as error:
+            self.say(f"no {what}: {error}")
 
     def say(self, message: str) -> None:
         """Print a line above the bar."""
-        if self._file is not None:
-            self._bar.write(message)
+        if self._journal is not None:
+            self._bar.write(message, file=sys.stderr)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -68,11 +97,9 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def forget_after(path: Path, step: int) -> None:
-    """Drop the lines of steps that a resumed run will take again."""
-    records = read_log(path)
-    kept = [record for record in records if record["step"] <= step]
-    if path.is_file():
+    """Drop the rows of steps that a resumed run will take again, and a row cut off by a crash."""
+    content = path.read_bytes() if path.is_file() else b""
+    kept = [json.dumps(record) + "\n" for record in read_log(path) if record["step"] <= step]
+    if len(kept) < len(content.splitlines()):
         with atomic_write(path) as partial:
-            partial.write_text(
-                "".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8"
-            )
+            partial.write_text("".join(kept), encoding="utf-8")

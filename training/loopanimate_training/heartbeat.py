@@ -1,0 +1,89 @@
+"""A small file that says whether a run is alive and what it is doing, for people and watchdogs."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from types import TracebackType
+
+from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.files import atomic_write
+
+FILE = "heartbeat.json"
+EVERY_S = 5.0  # while the state stays the same
+_SIZE_BYTES = (
+    512  # always the same, so that it can be overwritten where a full disk has no room for another
+)
+
+STARTING, TRAINING, SAVING, WAITING = "starting", "training", "saving", "waiting for the disk"
+FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
+
+
+class Heartbeat:
+    """Writes `heartbeat.json`: step, steps, state, time (Unix, in seconds), pid and host.
+
+    Inactive on all but the first process. Leaving the context with an exception writes `failed`.
+
+    Raises:
+        LoopAnimateError: the folder cannot be written to when the run starts. Later troubles are ignored:
+            a heartbeat that gets old is the alarm.
+    """
+
+    def __init__(self, run: Path, steps: int, active: bool) -> None:
+        self._path, self._steps, self._active = run / FILE, steps, active
+        self._step, self._state, self._time = 0, "", 0.0
+        if active:
+            run.mkdir(parents=True, exist_ok=True)
+            self._replace(self._line(0, STARTING))
+
+    def __enter__(self) -> Heartbeat:
+        return self
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.beat(self._step, FAILED)
+
+    def beat(self, step: int, state: str = TRAINING) -> None:
+        """Say that the run is alive after `step` steps; rarely written while nothing else changes."""
+        self._step = step
+        now = time.monotonic()
+        if not self._active or (state == self._state and now - self._time < EVERY_S):
+            return
+        self._state, self._time = state, now
+        line = self._line(step, state)
+        try:
+            self._replace(line)
+        except LoopAnimateError:
+            self._overwrite(line)
+
+    def _line(self, step: int, state: str) -> str:
+        content = {
+            "step": step, "steps": self._steps, "state": state, "time": round(time.time(), 1), "pid": os.getpid(),
+            "host": socket.gethostname(),
+        }  # fmt: skip
+        return json.dumps(content).ljust(_SIZE_BYTES - 1) + "\n"
+
+    def _replace(self, line: str) -> None:
+        with atomic_write(self._path) as partial:
+            partial.write_text(line, encoding="utf-8")
+
+    def _overwrite(self, line: str) -> None:
+        """In place, within the block that the file has already."""
+        try:
+            with self._path.open("r+b", buffering=0) as file:
+                file.write(line.encode())
+        except OSError:
+            return
+
+
+def read_heartbeat(run: Path) -> dict[str, object] | None:
+    """The last heartbeat of a run's folder; None when there is none."""
+    try:
+        return json.loads((run / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

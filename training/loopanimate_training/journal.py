@@ -1,0 +1,65 @@
+"""Append-only files of JSON lines that outlive a full disk."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_log = logging.getLogger(__name__)
+
+
+class Journal:
+    """A file of JSON lines that is only appended to. Lines the disk does not take are kept and tried again.
+
+    Safe to call from several threads. Numbers that are not finite are written as null.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._pending = b""
+        self._lock = threading.Lock()
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append one line, after those that are still waiting."""
+        line = json.dumps({key: _finite(value) for key, value in record.items()}) + "\n"
+        with self._lock:
+            self._pending += line.encode()
+            try:
+                self._append()
+            except OSError as error:
+                _log.warning("%s waits for room on the disk: %s", self.path, error)
+
+    def sync(self) -> None:
+        """Make sure that every line is on the disk.
+
+        Raises:
+            OSError: it has no room for them yet.
+        """
+        with self._lock:
+            self._append()
+            if self.path.exists():
+                with self.path.open("rb") as file:
+                    os.fsync(file.fileno())
+
+    def _append(self) -> None:
+        if not self._pending:
+            return
+        with self.path.open("ab", buffering=0) as file:
+            end = file.tell()
+            try:
+                if file.write(self._pending) != len(self._pending):
+                    raise OSError("only a part was written")
+            except OSError:
+                file.truncate(end)
+                raise
+        self._pending = b""
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,100 @@
+"""Mixed precision: master weights in float32, the arithmetic in bfloat16 or float16.
+
+Autocast rounds the weights of linear and convolution layers on every use, so frozen ones can be kept
+rounded: half the memory, and not a bit of difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from loopanimate_core.errors import LoopAnimateError
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+FIRST_SCALE, LARGEST_SCALE, STEPS_BEFORE_LARGER = 2.0**16, 2.0**24, 2000
+BAD_STEPS_IN_A_ROW = 10
+
+
+def autocast(precision: str, device: torch.device) -> Any:
+    """Arithmetic in `precision` (`no`, `bf16`, `fp16`) on a device."""
+    if precision not in DTYPES:
+        return nullcontext()
+    return torch.autocast(device.type, DTYPES[precision])
+
+
+@contextmanager
+def sound_kernels(precision: str, device: torch.device) -> Iterator[None]:
+    """On CPUs, leave out oneDNN's half-precision convolutions, whose gradients are wrong for a few channels
+    (torch 2.13: now and then infinite)."""
+    if precision == "no" or device.type != "cpu":
+        yield
+        return
+    with torch.backends.mkldnn.flags(enabled=False):
+        yield
+
+
+def shrink_frozen(network: nn.Module, precision: str) -> None:
+    """Keep the frozen weights that autocast rounds on every use in the rounded form."""
+    if precision not in DTYPES:
+        return
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d) and not module.weight.requires_grad:
+            module.weight.data = module.weight.data.to(DTYPES[precision])
+
+
+class StepGuard:
+    """Decides whether a step's gradient may be used, and scales the loss of float16 runs.
+
+    Gradients of float16 vanish when they are small, so the loss is multiplied by `scale`, which halves
+    when a gradient overflows and doubles after STEPS_BEFORE_LARGER steps without (Micikevicius et al. 2018).
+    In other precisions the scale is 1. All processes see the same gradient norm, so they agree.
+    """
+
+    def __init__(self, precision: str) -> None:
+        self._scales = precision == "fp16"
+        self.scale = FIRST_SCALE if self._scales else 1.0
+        self._steps_since = 0
+        self._bad_steps = 0
+
+    def unscale(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Divide the gradients by the scale."""
+        if self._scales:
+            torch._foreach_div_([p.grad for p in parameters if p.grad is not None], self.scale)
+
+    def accepts(self, grad_norm: Tensor) -> bool:
+        """Whether the step may be taken, having seen its gradient norm.
+
+        Raises:
+            LoopAnimateError: too many in a row that may not, although the scale is down to 1.
+        """
+        if grad_norm.isfinite():
+            self._bad_steps = 0
+            self._steps_since += 1
+            if self._scales and self._steps_since >= STEPS_BEFORE_LARGER:
+                self._change_scale(min(2 * self.scale, LARGEST_SCALE))
+            return True
+        if self.scale > 1.0:
+            self._change_scale(self.scale / 2)
+            return False
+        self._bad_steps += 1
+        if self._bad_steps == BAD_STEPS_IN_A_ROW:
+            raise LoopAnimateError(
+                f"the gradient was not finite in {BAD_STEPS_IN_A_ROW} steps in a row"
+            )
+        return False
+
+    def state(self) -> tuple[float, int] | None:
+        """What a checkpoint keeps."""
+        return (self.scale, self._steps_since) if self._scales else None
+
+    def restore(self, state: tuple[float, int] | None) -> None:
+        if state is not None and self._scales:
+            self.scale, self._steps_since = state
+
+    def _change_scale(self, scale: float) -> None:
+        self.scale, self._steps_since = scale, 0
