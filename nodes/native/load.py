@@ -1,0 +1,94 @@
+"""Files to MODEL, CLIP, CLIP_VISION and VAE; neither diffusers nor transformers is asked to build anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from loopanimate_core import layouts
+from loopanimate_core.bundle import BundleConfig, read_parts
+from loopanimate_core.convert import assemble_unet
+from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.sources import image_encoder_sizes, text_encoder_sizes, vae_sizes
+from loopanimate_core.tensorfile import read_tensors
+from loopanimate_core.text import TOKENIZER_CLIP
+
+from .encoders import build_clip, build_clip_vision
+from .model import build_model
+from .vae import build_vae, latent_format_of
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """ComfyUI's objects."""
+
+    model: Any
+    clip: Any
+    clip_vision: Any
+    vae: Any
+
+
+def load_bundle(path: Path, dtype: str = "auto") -> Loaded:
+    """Load a bundle; `dtype` is that of the MODEL, as in `build_model`.
+
+    Raises:
+        LoopAnimateError: one sentence that says what is wrong with the file.
+    """
+    parts = read_parts(path)
+    return _build(parts.config, parts.states, dtype)
+
+
+def load_parts(
+    checkpoint: Path, image_unet: Path | None, motion_module: Path, clip_vision: Path, dtype: str
+) -> Loaded:
+    """Put a model together from files that artists have.
+
+    Args:
+        checkpoint: Stable Diffusion 1.x: text encoder, VAE, and the UNet where `image_unet` is None.
+        image_unet: a UNet that was trained on image embeddings, such as sd-image-variations'.
+        motion_module: AnimateDiff's or PIA's.
+        clip_vision: CLIP ViT-L/14's image encoder.
+
+    Raises:
+        LoopAnimateError: one sentence that names the file and what is wrong with it.
+    """
+    unet = assemble_unet(image_unet or checkpoint, motion_module)
+    tensors = read_tensors(checkpoint)
+    if (kind := layouts.kind_of(tensors, checkpoint)) != "checkpoint":
+        raise LoopAnimateError(
+            f"{checkpoint} is no whole Stable Diffusion 1.x checkpoint (it is: {kind})"
+        )
+    halves = layouts.split_checkpoint(tensors, checkpoint)
+    text_state = layouts.classic_text_encoder(halves["text_encoder"])
+    vision = read_tensors(clip_vision)
+    if (kind := layouts.kind_of(vision, clip_vision)) not in ("image_encoder", "clip"):
+        raise LoopAnimateError(f"{clip_vision} holds no CLIP image encoder (it is: {kind})")
+    vision_state = layouts.vision_encoder(vision)
+    config = BundleConfig(
+        unet=unet.config,
+        vae=vae_sizes(halves["vae"], "down", "block", checkpoint),
+        text_encoder=text_encoder_sizes(text_state, checkpoint),
+        image_encoder=image_encoder_sizes(vision_state, clip_vision),
+        tokenizer=TOKENIZER_CLIP,
+        schedule=unet.schedule,
+    )
+    states = {
+        "unet": unet.state,
+        "vae": halves["vae"],
+        "text_encoder": text_state,
+        "image_encoder": vision_state,
+    }
+    return _build(config, states, dtype)
+
+
+def _build(config: BundleConfig, states: dict[str, dict[str, Tensor]], dtype: str) -> Loaded:
+    vae = build_vae(config.vae, states["vae"])
+    return Loaded(
+        model=build_model(config, states["unet"], latent_format_of(vae, config.vae), dtype),
+        clip=build_clip(config.text_encoder, config.tokenizer, states["text_encoder"]),
+        clip_vision=build_clip_vision(config.image_encoder, states["image_encoder"]),
+        vae=vae,
+    )

@@ -1,0 +1,195 @@
+"""MODEL: a ModelPatcher over LoopUNet, which every sampler, LoRA loader and memory manager of ComfyUI knows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.supported_models_base
+import comfy.utils
+import torch
+from torch import Tensor
+
+from loopanimate_core.bundle import BundleConfig
+from loopanimate_core.components import require_same_tensors
+from loopanimate_core.conditions import semantic_mask, stack_static_dynamic
+from loopanimate_core.errors import LoopAnimateError
+
+from .closing import close_loops
+from .unet import ComfyLoopUNet
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+BETA_SCHEDULES = {"scaled_linear": "linear", "linear": "sqrt_linear"}  # ComfyUI's names are swapped
+LIVE_TENSORS = 32  # feature maps of the first level that are alive at the peak
+
+
+class CondPerClip(comfy.conds.CONDRegular):
+    """One row for a clip, whatever its number of frames."""
+
+    def process_cond(self, batch_size: int, **kwargs: Any) -> CondPerClip:
+        return self._copy_with(self.cond)
+
+
+class CondText(comfy.conds.CONDCrossAttn):
+    """Text `[1, T, D]`; prompts of different lengths are padded to a common one, as everywhere."""
+
+    def process_cond(self, batch_size: int, **kwargs: Any) -> CondText:
+        return self._copy_with(self.cond)
+
+
+class CondMap(CondPerClip):
+    """A map `[1, C, h, w]`, cropped where a prompt is only for an area."""
+
+    def process_cond(self, batch_size: int, area: Any = None, **kwargs: Any) -> CondMap:
+        cropped = self.cond
+        for axis in range(0 if area is None else len(area) // 2):
+            cropped = cropped.narrow(axis + 2, area[axis + len(area) // 2], area[axis])
+        return self._copy_with(cropped)
+
+
+class LoopLatentFormat(comfy.latent_formats.LatentFormat):
+    """Latents of a bundle's autoencoder: their scale, and the colours they roughly stand for."""
+
+    def __init__(
+        self, scale_factor: float, rgb_factors: Sequence[Sequence[float]], bias: Sequence[float]
+    ) -> None:
+        self.scale_factor = scale_factor
+        self.latent_rgb_factors = rgb_factors
+        self.latent_rgb_factors_bias = bias
+
+
+class LoopModelConfig(comfy.supported_models_base.BASE):
+    """What ComfyUI asks of a model's configuration."""
+
+    unet_extra_config: ClassVar[dict[str, Any]] = {}
+    memory_usage_factor = 1.0
+
+    def __init__(self, config: BundleConfig, latent_format: LoopLatentFormat) -> None:
+        self.latent_format = lambda: latent_format  # the base class calls it
+        super().__init__({"loop_config": config.unet, "schedule": config.schedule})
+        self.bundle_config = config
+        self.sampling_settings = {
+            "beta_schedule": BETA_SCHEDULES[config.schedule.beta_schedule],
+            "linear_start": config.schedule.beta_start,
+            "linear_end": config.schedule.beta_end,
+            "timesteps": config.schedule.num_train_timesteps,
+        }
+
+    def inpaint_model(self) -> bool:
+        return False
+
+    def get_model(self, state_dict: Any, prefix: str = "", device: Any = None) -> LoopModel:
+        return LoopModel(self, device)
+
+
+class LoopModel(comfy.model_base.BaseModel):
+    """LoopUNet with its schedule and its conditions.
+
+    Attributes:
+        bundle_config: everything the bundle says about the model.
+    """
+
+    def __init__(self, model_config: LoopModelConfig, device: Any = None) -> None:
+        config = model_config.bundle_config
+        kinds = comfy.model_base.ModelType
+        kind = (
+            kinds.V_PREDICTION if config.schedule.prediction_type == "v_prediction" else kinds.EPS
+        )
+        super().__init__(model_config, kind, device=device, unet_model=ComfyLoopUNet)
+        self.bundle_config = config
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        """The conditions of one prompt, from what Build Loop Conditions put into it."""
+        noise, device = kwargs["noise"], kwargs["device"]
+        if "loop_still" not in kwargs:
+            raise LoopAnimateError(
+                "a prompt has no picture to animate: both the positive and the negative prompt must go through "
+                "Build Loop Conditions"
+            )
+        frames, size = noise.shape[0], noise.shape[-2:]
+        still = self.process_latent_in(kwargs["loop_still"].to(device))
+        still = _resized(still, size, "bilinear")
+        mask = _resized(kwargs["loop_mask"].to(device), size, "nearest-exact")
+        z_sd, z_m = stack_static_dynamic(still, frames), semantic_mask(mask, frames)
+        per_frame = torch.cat([z_sd, z_m], dim=1)[0].transpose(0, 1)  # [F, 5, h, w]
+        return {
+            "c_crossattn": CondText(kwargs["cross_attn"].to(device)),
+            "image_embeds": CondPerClip(kwargs["loop_image_embeds"].to(device)),
+            "loop_still": CondMap(still),
+            "loop_concat": comfy.conds.CONDNoiseShape(per_frame),
+            "num_video_frames": comfy.conds.CONDConstant(frames),
+        }
+
+    def memory_required(
+        self, input_shape: Sequence[int], cond_shapes: Mapping[str, Any] | None = None
+    ) -> float:
+        """Bytes of a call: the network never sees more frames of a clip than it has positions for."""
+        branches = len((cond_shapes or {}).get("num_video_frames", ())) or 2
+        unet = self.bundle_config.unet
+        rows = min(input_shape[0], branches * unet.max_positions)
+        size_bytes = comfy.model_management.dtype_size(self.manual_cast_dtype or self.get_dtype())
+        pixels = math.prod(input_shape[2:])
+        return rows * pixels * unet.block_out_channels[0] * size_bytes * LIVE_TENSORS
+
+
+def build_model(
+    config: BundleConfig,
+    state: Mapping[str, Tensor],
+    latent_format: LoopLatentFormat,
+    dtype: str = "auto",
+) -> comfy.model_patcher.ModelPatcher:
+    """Build a MODEL.
+
+    Args:
+        state: LoopUNet's tensors.
+        dtype: "fp32", "fp16", "bf16", or "auto" for what ComfyUI thinks best for the device.
+
+    Raises:
+        LoopAnimateError: an unknown dtype, or tensors that are not LoopUNet's.
+    """
+    if dtype != "auto" and dtype not in DTYPES:
+        raise LoopAnimateError(f"dtype is {dtype!r}; choose auto, {', '.join(DTYPES)}")
+    management = comfy.model_management
+    load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
+    model_config = LoopModelConfig(config, latent_format)
+    supported = list(model_config.supported_inference_dtypes)
+    stored = DTYPES.get(dtype) or management.unet_dtype(
+        model_params=sum(tensor.numel() for tensor in state.values()),
+        supported_dtypes=supported,
+        weight_dtype=comfy.utils.weight_dtype(state),
+    )
+    cast = management.unet_manual_cast(stored, load_device, supported)
+    model_config.set_inference_dtype(stored, cast)
+    model = model_config.get_model(state, device=offload_device).eval()
+    own = {name: tuple(t.shape) for name, t in model.diffusion_model.state_dict().items()}
+    require_same_tensors("the network", own, {name: tuple(t.shape) for name, t in state.items()})
+    model.diffusion_model.load_state_dict(dict(state))
+    patcher = comfy.model_patcher.ModelPatcher(
+        model, load_device=load_device, offload_device=offload_device
+    )
+    return close_loops(patcher, "tie")
+
+
+def loop_model_of(model: comfy.model_patcher.ModelPatcher) -> LoopModel:
+    """The LoopModel of a MODEL.
+
+    Raises:
+        LoopAnimateError: it is of another kind.
+    """
+    if not isinstance(model.model, LoopModel):
+        raise LoopAnimateError(
+            "the model is not a LoopAnimate model; connect that of Load LoopAnimate"
+        )
+    return model.model
+
+
+def _resized(latents: Tensor, size: torch.Size, mode: str) -> Tensor:
+    if latents.shape[-2:] == size:
+        return latents
+    return torch.nn.functional.interpolate(latents, size=tuple(size), mode=mode)

@@ -1,0 +1,73 @@
+"""The loop as it comes into being, sent to the page that asked for it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import sys
+import time
+from typing import Any
+
+import torch
+from comfy_execution.utils import get_executing_context
+from PIL import Image
+from torch import Tensor
+
+from loopanimate_core.frame_sheet import draw_sheet, plan_sheet
+from loopanimate_core.images import to_uint8
+
+EVENT = "loopanimate.preview"
+SECONDS_BETWEEN = 0.5
+CELL_SIDE_PX = 128
+
+
+class LoopPreview:
+    """Sends all frames, in the colours their latents roughly stand for, at most twice a second."""
+
+    def __init__(self, latent_format: Any, fps: float) -> None:
+        self.latent_format = latent_format
+        self.fps = fps
+        self._last_s = 0.0
+
+    def show(self, x0: Tensor, step: int, steps: int) -> None:
+        """Send the frames `x0 [P, 4, h, w]` that play, as predicted after `step` (from 0) of `steps`."""
+        server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+        context, now = get_executing_context(), time.monotonic()
+        if server is None or server.client_id is None or context is None:
+            return
+        if now - self._last_s < SECONDS_BETWEEN and step + 1 < steps:
+            return
+        self._last_s = now
+        frames = latents_to_rgb(x0, self.latent_format)
+        layout = plan_sheet(*frames.shape[:3])
+        data = {
+            "node": context.node_id,
+            "prompt_id": context.prompt_id,
+            "sheet": jpeg_uri(draw_sheet(frames, layout)),
+            "columns": layout.columns,
+            "frames": layout.frames,
+            "width": layout.width_px,
+            "height": layout.height_px,
+            "fps": self.fps,
+            "step": step + 1,
+            "steps": steps,
+        }
+        server.send_sync(EVENT, data, server.client_id)
+
+
+def latents_to_rgb(x0: Tensor, latent_format: Any) -> Tensor:
+    """`[P, 4, h, w]` to `[P, H, W, 3]` in 0..1 on the CPU, the long side enlarged to CELL_SIDE_PX at most."""
+    factors = x0.new_tensor(latent_format.latent_rgb_factors, dtype=torch.float32)
+    bias = x0.new_tensor(latent_format.latent_rgb_factors_bias or [0.0] * 3, dtype=torch.float32)
+    rgb = (torch.einsum("pchw,cr->prhw", x0.float(), factors) + bias[:, None, None] + 1) / 2
+    scale = min(8.0, CELL_SIDE_PX / max(rgb.shape[2:]))
+    size = [max(1, round(side * scale)) for side in rgb.shape[2:]]
+    rgb = torch.nn.functional.interpolate(rgb, size=size, mode="bilinear", antialias=True)
+    return rgb.clamp(0, 1).cpu().movedim(1, -1)
+
+
+def jpeg_uri(picture: Tensor) -> str:
+    """A picture `[H, W, 3]` in 0..1 as a `data:` address."""
+    buffer = io.BytesIO()
+    Image.fromarray(to_uint8(picture).numpy()).save(buffer, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,0 +1,166 @@
+"""LoopUNet as ComfyUI calls a network: frames in the batch, guidance branches one after another."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import comfy.ldm.modules.attention
+import comfy.model_management
+import comfy.patcher_extension
+import torch
+from torch import Tensor
+
+from loopanimate_core.conditions import still_prior
+from loopanimate_core.models import LoopUNet, LoopUNetConfig
+from loopanimate_core.models.layers import SpatialTransformer
+from loopanimate_core.schedule import ScheduleConfig, alphas_cumprod
+
+log = logging.getLogger("loopanimate")
+
+
+class ComfyLoopUNet(LoopUNet):
+    """LoopUNet under ComfyUI's calling convention, with the same parameter names.
+
+    B branches of F frames arrive as `[B*F, 4, h, w]`. Branches that differ in nothing but their text share
+    the down path; this is decided from the data, so it holds for any number and order of branches.
+    """
+
+    def __init__(
+        self,
+        loop_config: LoopUNetConfig,
+        schedule: ScheduleConfig,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
+        operations: Any = None,
+    ) -> None:
+        super().__init__(loop_config, dtype=dtype, device=device, ops=operations)
+        self.dtype = dtype
+        self.schedule = schedule
+        self._chunks: dict[tuple[int, ...], tuple[int, int]] = {}
+        use_attention(self, comfys_attention(device))
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **conds: Any,
+    ) -> Tensor:
+        """Predict noise (or velocity) of `x [B*F, 4, h, w]` at `timesteps [B*F]`; `context` is `[B, T, D]`."""
+        options = transformer_options or {}
+        wrappers = comfy.patcher_extension.get_all_wrappers(
+            comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options
+        )
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(
+            self.predict, self, wrappers
+        )
+        return executor.execute(x, timesteps, context, control, options, **conds)
+
+    def predict(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        control: Any,
+        transformer_options: dict[str, Any],
+        *,
+        num_video_frames: int,
+        loop_still: Tensor,
+        loop_concat: Tensor,
+        image_embeds: Tensor,
+        **_others: Any,
+    ) -> Tensor:
+        """`loop_still [B, 4, h, w]`, `loop_concat [B*F, 5, h, w]`, `image_embeds [B, T_i, D]`."""
+        rows = (-1, num_video_frames)
+        z_t = x.unflatten(0, rows).transpose(1, 2)  # [B, 4, F, h, w]
+        z_c = torch.cat([z_t, loop_concat.unflatten(0, rows).transpose(1, 2)], dim=1)  # Eq. 11
+        timestep = timesteps.unflatten(0, rows)[:, 0]
+        seen = (z_c, timestep, image_embeds)
+        if all(torch.equal(part, part[:1].expand_as(part)) for part in seen):
+            seen = tuple(part[:1] for part in seen)
+        predicted = self._within_memory(*seen, context)
+        if self.schedule.still_prior:
+            alpha_bar = alphas_cumprod(self.schedule).to(x.device)[timestep.round().long()]
+            mean, std = still_prior(
+                z_t.float(), loop_still.float(), alpha_bar, self.schedule.still_prior
+            )
+            predicted = mean + std * predicted.float()
+        return predicted.transpose(1, 2).flatten(0, 1)
+
+    # -------------------------------------------------------------------------------- memory, interrupts
+    def _within_memory(self, z_c: Tensor, timestep: Tensor, image: Tensor, text: Tensor) -> Tensor:
+        """The network; where memory is short, the same in smaller and smaller pieces."""
+        frames, height, width = z_c.shape[2:]
+        key = (len(text), frames, height, width)
+        while True:
+            self.chunk_frames, self.chunk_pixels = self._chunks.get(key, (None, None))
+            try:
+                return super().forward(z_c, timestep, image, text)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Only now: the exception held on to every tensor of the failed call.
+            comfy.model_management.soft_empty_cache()
+            chunk_frames, chunk_pixels = self.chunk_frames, self.chunk_pixels
+            if chunk_frames == 1:
+                raise comfy.model_management.OOM_EXCEPTION(
+                    f"There is not enough memory for {frames} frames of {8 * width} x {8 * height} pixels, "
+                    "even one frame at a time; choose a smaller size or fewer frames."
+                )
+            halves = (
+                math.ceil((chunk_frames or frames) / 2),
+                math.ceil((chunk_pixels or len(text) * height * width) / 2),
+            )
+            log.warning(
+                "LoopAnimate: out of memory, trying again with %d frames at a time", halves[0]
+            )
+            self._chunks[key] = halves
+
+    def _run(self, layer: Callable[..., Tensor], *args: Any) -> Tensor:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        return super()._run(layer, *args)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch could not get memory; on a CPU and on Apple's GPUs only the message says so."""
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        phrase in str(error) for phrase in ("out of memory", "not enough memory", "alloc_cpu")
+    )
+
+
+def comfys_attention(
+    device: torch.device | None,
+) -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
+    """ComfyUI's attention where it is a better choice than torch's own, else None.
+
+    That is where ComfyUI found torch's attention unfit for the GPU, or the user asked for another one.
+    """
+    management = comfy.model_management
+    if management.pytorch_attention_enabled() or management.is_device_cpu(
+        management.get_torch_device()
+    ):
+        return None
+
+    def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        heads = query.shape[1]
+        out = comfy.ldm.modules.attention.optimized_attention(
+            query, key, value, heads, skip_reshape=True
+        )
+        return out.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+    return attention
+
+
+def use_attention(
+    unet: LoopUNet, function: Callable[[Tensor, Tensor, Tensor], Tensor] | None
+) -> None:
+    """Give the spatial attentions another implementation; over the few frames torch's is always good."""
+    for module in unet.modules():
+        if function is not None and isinstance(module, SpatialTransformer):
+            for block in module.transformer_blocks:
+                block.attn1.scaled_dot_product = block.attn2.scaled_dot_product = function
