@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 MAX_ATTENTION_ROWS = (
     65_535  # CUDA kernels put the batch of an attention call on a grid axis of this limit
@@ -257,13 +258,17 @@ class MotionModule(nn.Module):
         )
         self.proj_out = ops.Linear(channels, channels, **factory)
 
-    def forward(self, x: Tensor, frames: int, chunk_pixels: int | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, frames: int, chunk_pixels: int | None = None, recompute: bool = False
+    ) -> Tensor:
+        """`recompute`: backward makes the chunks' activations anew, one chunk at a time."""
         height, width = x.shape[2:]
         h = self._norm(x, frames)
         h = split_frames(h, frames).flatten(3).permute(0, 3, 1, 2).flatten(0, 1)  # [N*H*W, F, C]
         rows = min(chunk_pixels or MAX_ATTENTION_ROWS, MAX_ATTENTION_ROWS)
+        over_time = self._recomputed_over_time if recompute else self._over_time
         h = (
-            torch.cat([self._over_time(part) for part in h.split(rows)])
+            torch.cat([over_time(part) for part in h.split(rows)])
             if len(h) > rows
             else self._over_time(h)
         )
@@ -274,6 +279,9 @@ class MotionModule(nn.Module):
         if self.norm_scope == "per_frame":
             return self.norm(x)
         return self.norm(split_frames(x, frames).transpose(1, 2)).transpose(1, 2).flatten(0, 1)
+
+    def _recomputed_over_time(self, h: Tensor) -> Tensor:
+        return checkpoint(self._over_time, h, use_reentrant=False, preserve_rng_state=False)  # type: ignore[return-value]
 
     def _over_time(self, h: Tensor) -> Tensor:
         positions = sinusoid(torch.arange(h.shape[1], device=h.device), h.shape[2]).to(h.dtype)

@@ -138,7 +138,8 @@ class LoopUNet(nn.Module):
 
     Attributes:
         speedups: which exact shortcuts are taken.
-        gradient_checkpointing: recompute every resnet, spatial transformer and motion module in backward.
+        gradient_checkpointing: recompute every resnet, spatial transformer and motion module in backward,
+            within the motion modules chunk by chunk.
         chunk_frames: run spatial layers on this many frames at a time; None = all.
         chunk_pixels: run temporal layers on this many pixels at a time; None = all.
     """
@@ -319,7 +320,8 @@ class LoopUNet(nn.Module):
         return torch.cat(out, dim=1).flatten(0, 1)
 
     def _temporal(self, layer: nn.Module, x: Tensor, frames: int) -> Tensor:
-        return self._run(layer, x, frames, self.chunk_pixels)
+        recompute = self.gradient_checkpointing and torch.is_grad_enabled()
+        return self._run(layer, x, frames, self.chunk_pixels, recompute)
 
     def _run(self, layer: Callable[..., Tensor], *args: Any) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():

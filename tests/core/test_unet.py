@@ -206,6 +206,16 @@ def test_checkpointing_gives_bit_equal_gradients(unet: LoopUNet) -> None:
             assert b.grad is not None and torch.equal(a.grad, b.grad), name
 
 
+def test_checkpointed_chunks_give_the_same_gradients(unet: LoopUNet) -> None:
+    twin = copy.deepcopy(unet)
+    twin.gradient_checkpointing, twin.chunk_frames, twin.chunk_pixels = True, 2, 7
+    for model in (unet, twin):
+        model(*inputs()).square().mean().backward()
+    for (name, a), b in zip(unet.named_parameters(), twin.parameters(), strict=True):
+        if a.grad is not None:
+            assert b.grad is not None and relative_error(b.grad, a.grad) < 1e-4, name
+
+
 def test_frames_are_independent_but_for_the_motion_modules(unet: LoopUNet) -> None:
     unet.zero_motion()
     sample, timestep, image, text = inputs()
