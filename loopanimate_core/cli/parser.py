@@ -46,6 +46,17 @@ examples:
 """
 
 
+BATCH_EPILOG = """\
+examples:
+  loopanimate batch pictures/ --workflow workflows/api/loopanimate_basic_api.json --out loops/
+  loopanimate batch pictures/ --workflow mine_api.json --server gpu1:8188 --server gpu2:8188
+
+The workflow is what ComfyUI saves with Workflow > Export (API). It needs Load Picture From Folder (or
+Load Image) and Save Loop. What is done is kept in a file beside the folder: after Ctrl-C or a crash
+the same command goes on. The exit code is 1 when pictures failed; they are listed with the reason.
+"""
+
+
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Keeps the line breaks of examples and adds each default that says something."""
 
@@ -70,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_mask(commands)
     _add_check(commands)
+    _add_batch(commands)
     _add_info(commands)
     _add_convert(commands)
     return parser
@@ -262,6 +274,66 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--json", action="store_true", help="everything that was measured, for programs"
     )
     parser.add_argument("--force", action="store_true", help="replace files that exist")
+
+
+def _add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "batch",
+        "make a loop of every picture of a folder, on running ComfyUI servers",
+        "batch:batch",
+        usage="%(prog)s FOLDER --workflow FILE [--server URL ...] [options]",
+        epilog=BATCH_EPILOG,
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="the pictures; folders in it are left out")
+    parser.add_argument(
+        "--workflow", metavar="FILE", required=True, help="a workflow in ComfyUI's API format"
+    )
+    parser.add_argument(
+        "--server",
+        metavar="URL",
+        action="append",
+        help="a running ComfyUI; several share the work (default: http://127.0.0.1:8188)",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="fetch the loops into this folder (default: they stay on the server)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="of every picture (default: each has its own, the same in every run)",
+    )
+    parser.add_argument(
+        "--picture-node", metavar="ID", help="which node's picture changes, where several load one"
+    )
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="try again what failed in an earlier run"
+    )
+    parser.add_argument(
+        "--state",
+        metavar="FILE",
+        help="where progress is kept (default: FOLDER.loopanimate.sqlite beside the folder)",
+    )
+    parser.add_argument(
+        "--in-flight",
+        type=int,
+        default=2,
+        metavar="N",
+        help="pictures on each server at a time, the waiting one counted",
+    )
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=120.0,
+        metavar="S",
+        help="seconds to wait for a server that died; its pictures go to the others meanwhile",
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="no progress bar and no line for each loop"
+    )
 
 
 def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -1,0 +1,117 @@
+"""The pictures of a folder, and the bytes of each that every ComfyUI reads the same way."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import LoopAnimateError
+from ..filenames import safe_stem
+from ..picture_folder import list_pictures as files_of
+
+if TYPE_CHECKING:
+    from ..images import Picture
+
+# What ComfyUI's Load Image turns into the same pixels as `loopanimate_core.images`.
+_PLAIN_FORMATS = {"PNG", "JPEG", "WEBP", "BMP"}
+_PLAIN_MODES = {"RGB", "RGBA", "L"}
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """One picture of a batch.
+
+    Attributes:
+        path: where it lies; its file name identifies it in the folder.
+        name: what its loop is called: the stem, with the suffix added where two pictures share it;
+            unique on any file system.
+        size_bytes, mtime_ns: a changed file is a new picture.
+    """
+
+    path: Path
+    name: str
+    size_bytes: int
+    mtime_ns: int
+
+    @property
+    def key(self) -> str:
+        return self.path.name
+
+
+def list_pictures(folder: Path) -> list[PictureFile]:
+    """The picture files of a folder in order of name; whether they can be read is not tried.
+
+    Raises:
+        LoopAnimateError: there is no such folder, or no picture in it.
+    """
+    if not folder.is_dir():
+        raise LoopAnimateError(f"there is no folder {folder}")
+    paths = files_of(folder)
+    if not paths:
+        raise LoopAnimateError(f"the folder {folder} holds no picture files")
+    stems = Counter(safe_stem(path.stem).casefold() for path in paths)
+    taken: set[str] = set()
+    pictures = []
+    for path in paths:
+        name, stat = safe_stem(path.stem) or "picture", path.stat()
+        if stems[name.casefold()] > 1:
+            name = f"{name}_{path.suffix[1:]}"
+        while name.casefold() in taken:
+            name += "_"
+        taken.add(name.casefold())
+        pictures.append(PictureFile(path, name, stat.st_size, stat.st_mtime_ns))
+    return pictures
+
+
+def upload_of(picture: PictureFile, on_white: bool) -> tuple[str, bytes]:
+    """File name and contents to send to a server, after reading the whole picture.
+
+    A file that ComfyUI would read differently (an animation, a colour profile, deep or CMYK
+    colours, a format it may not know) is sent as the PNG of what it shows.
+
+    Args:
+        on_white: lay transparent parts over white, as Load Picture From Folder does; the
+            transparency itself is sent too.
+
+    Raises:
+        LoopAnimateError: it cannot be read as a picture.
+    """
+    from PIL import Image
+
+    from ..images import load_picture
+
+    loaded = load_picture(picture.path)
+    data = picture.path.read_bytes()
+    suffix = picture.path.suffix.lower()
+    with Image.open(io.BytesIO(data)) as header:
+        plain = (
+            header.format in _PLAIN_FORMATS
+            and header.mode in _PLAIN_MODES
+            and getattr(header, "n_frames", 1) == 1
+            and not header.info.get("icc_profile")
+        )
+    if not plain or (on_white and loaded.alpha is not None):
+        data, suffix = _as_png(loaded, on_white), ".png"
+    # The hash keeps pictures of one name apart; the plain letters keep out what ComfyUI reads as a
+    # command, such as "[output]" at the end.
+    letters = re.sub(r"[^\w-]+", "_", picture.name, flags=re.ASCII)
+    return f"{letters}-{hashlib.sha256(data).hexdigest()[:8]}{suffix}", data
+
+
+def _as_png(picture: Picture, on_white: bool) -> bytes:
+    import torch
+    from PIL import Image
+
+    from ..images import to_uint8
+
+    pixels = picture.over() if on_white else picture.rgb
+    if picture.alpha is not None:
+        pixels = torch.cat((pixels, picture.alpha[..., None]), -1)
+    file = io.BytesIO()
+    Image.fromarray(to_uint8(pixels).numpy()).save(file, "PNG", compress_level=1)
+    return file.getvalue()

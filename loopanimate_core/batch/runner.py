@@ -1,0 +1,376 @@
+"""Hands the pictures of a batch out to servers and brings the loops in.
+
+One thread for a server, each with one or two prompts in flight. Every step is written to the state
+before it is taken, so that a crash at any moment leaves a batch that goes on where it was:
+
+    waiting → posted → done | failed
+       ↑________|  the server died, or was restarted
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..errors import LoopAnimateError
+from ..files import atomic_write
+from .client import ComfyClient, PromptRefusedError, ServerFile, ServerGoneError
+from .pictures import PictureFile, upload_of
+from .state import BatchState, Record
+from .workflow import BatchWorkflow
+
+UPLOAD_FOLDER = "loopanimate_batch"
+MAX_ATTEMPTS = 3
+"""A picture that was running when its server died, this many times, is not tried again."""
+HAND_OVER_S = 10.0
+"""How long a silent server keeps its pictures while another one could take them."""
+MAX_PROBES = 1000
+SAME_FAILURES = 5
+"""After so many pictures failed for one reason, and none went well, the workflow is to blame."""
+
+
+@dataclass(frozen=True)
+class BatchEvent:
+    """What a listener may show: a picture that ended, or a server that went or came back."""
+
+    kind: Literal["done", "failed", "gone", "back", "dropped"]
+    subject: str
+    text: str = ""
+
+
+@dataclass
+class _Flight:
+    """A picture on a server."""
+
+    picture: PictureFile
+    prompt_id: str
+
+
+class Batch:
+    """One run over a folder; `run` blocks until every picture is done or has failed."""
+
+    def __init__(
+        self,
+        workflow: BatchWorkflow,
+        pictures: Sequence[PictureFile],
+        clients: Sequence[ComfyClient],
+        state: BatchState,
+        *,
+        seed: int | None = None,
+        out: Path | None = None,
+        retry_failed: bool = False,
+        in_flight: int = 2,
+        wait_s: float = 120.0,
+        poll_s: float = 0.5,
+        listen: Callable[[BatchEvent], None] = lambda event: None,
+    ) -> None:
+        """
+        Args:
+            seed: of every picture; None derives one from the workflow's for each.
+            out: the folder loops are fetched into; None leaves them on the servers.
+            retry_failed: try again what failed in an earlier run.
+            in_flight: prompts on one server at a time; 2 spare it the wait between pictures.
+            wait_s: how long a server that does not answer is waited for.
+            poll_s: time between two questions to a server.
+            listen: called from several threads, one at a time.
+        """
+        self._workflow, self._clients, self._state = workflow, clients, state
+        self._seed, self._out = seed, out
+        self._in_flight, self._wait_s, self._poll_s = in_flight, wait_s, poll_s
+        self._listener = listen
+        self._lock = threading.RLock()
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self._reasons: list[str] | None = []  # of the failures so far; None after a success
+        self._dropped: list[str] = []
+        self._taken: set[Path] = set()
+        self._pictures = {picture.key: picture for picture in pictures}
+        self.records = state.records(pictures)
+        self._waiting: deque[PictureFile] = deque()
+        self._flights: dict[str, list[_Flight]] = {client.url: [] for client in clients}
+        self._sort_in(retry_failed)
+
+    def _sort_in(self, retry_failed: bool) -> None:
+        """What an earlier run left: the posted go to their servers' lists, the rest waits."""
+        for key, record in self.records.items():
+            if record.status == "posted" and record.server in self._flights:
+                flight = _Flight(self._pictures[key], record.prompt_id)
+                self._flights[record.server].append(flight)
+            elif record.status in ("waiting", "posted") or (
+                record.status == "failed" and retry_failed
+            ):
+                if record.status == "failed":
+                    self.records[key] = self._state.save(record, status="waiting", attempts=0)
+                self._waiting.append(self._pictures[key])
+            elif record.status == "done":
+                self._reasons = None
+
+    @property
+    def remaining(self) -> int:
+        """Pictures neither done nor failed."""
+        with self._lock:
+            return len(self._waiting) + sum(map(len, self._flights.values()))
+
+    def run(self) -> None:
+        """Work until nothing remains; what became of every picture is in `records`.
+
+        Raises:
+            LoopAnimateError: no server is left that takes the workflow, or nothing can be written.
+            KeyboardInterrupt: after taking back what no server has begun; run again to go on.
+        """
+        threads = [
+            threading.Thread(target=self._work, args=(client,), name=client.url, daemon=True)
+            for client in self._clients
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            while any(thread.is_alive() for thread in threads):
+                threads[0].join(0.1)
+                time.sleep(0.02)
+        except KeyboardInterrupt:
+            self._stop.set()
+            for thread in threads:
+                thread.join()
+            raise
+        if self._error is not None:
+            raise self._error
+        if self.remaining:
+            raise LoopAnimateError(
+                f"no server is left for {self.remaining} pictures: {'; '.join(self._dropped)}"
+            )
+
+    # ------------------------------------------------------------------------- one server's thread
+    def _work(self, client: ComfyClient) -> None:
+        flights = self._flights[client.url]
+        try:
+            while not self._stop.is_set() and self.remaining:
+                try:
+                    self._turn(client, flights)
+                except ServerGoneError as error:
+                    if not self._wait_for(client, flights, str(error)):
+                        return
+                self._stop.wait(self._poll_s)
+            if self._stop.is_set():
+                self._take_back(client, flights)
+        except PromptRefusedError as error:
+            self._drop(client, flights, str(error))
+        except BaseException as error:
+            self._error = error
+            self._stop.set()
+
+    def _turn(self, client: ComfyClient, flights: list[_Flight]) -> None:
+        """Bring in what has ended, send out what fits."""
+        lost = False
+        for flight in list(flights):
+            status = client.status(flight.prompt_id)
+            if status.state == "done":
+                self._bring_in(client, flight, status.files)
+            elif status.state == "failed":
+                self._fail(flight.picture, status.reason, by_server=True)
+            elif status.state == "unknown":
+                self._lose(flight, to_blame=not lost)  # the oldest was running, the rest waited
+                lost = True
+            else:
+                continue
+            flights.remove(flight)
+        while len(flights) < self._in_flight and not self._stop.is_set():
+            picture = self._next()
+            if picture is None:
+                return
+            self._send(client, flights, picture)
+
+    def _next(self) -> PictureFile | None:
+        with self._lock:
+            return self._waiting.popleft() if self._waiting else None
+
+    def _send(self, client: ComfyClient, flights: list[_Flight], picture: PictureFile) -> None:
+        """Post one picture, unless it is broken or its loop turns out to be there already."""
+        flight = _Flight(picture, str(uuid.uuid4()))
+        flights.append(flight)  # from here on it is this server's, whatever happens
+        record = self.records[picture.key]
+        if found := self._finished_unseen(client, record):
+            self._bring_in(client, flight, (found,))
+            flights.remove(flight)
+            return
+        try:
+            name, data = upload_of(picture, self._workflow.on_white)
+            uploaded = client.upload(name, data, UPLOAD_FOLDER)
+        except LoopAnimateError as error:
+            self._fail(picture, str(error))
+            flights.remove(flight)
+            return
+        graph = self._workflow.fit(uploaded, picture.name, picture.key, self._seed)
+        expected = self._next_file(client, picture)
+        self._save(
+            picture,
+            status="posted",
+            server=client.url,
+            prompt_id=flight.prompt_id,
+            expected=expected,
+        )
+        flight.prompt_id = client.post(graph, flight.prompt_id)
+        self._save(picture, prompt_id=flight.prompt_id)
+
+    def _bring_in(
+        self, client: ComfyClient, flight: _Flight, files: tuple[ServerFile, ...]
+    ) -> None:
+        """Fetch a loop, if wanted, and mark its picture done."""
+        picture = flight.picture
+        if not files:
+            self._fail(picture, "the workflow ran but saved no file", by_server=True)
+            return
+        if self._out is None:
+            results = [f"{client.url}/{file.subfolder}/{file.filename}" for file in files]
+        else:
+            try:
+                contents = [client.fetch(file) for file in files]
+            except LoopAnimateError as error:
+                self._fail(picture, str(error), by_server=True)
+                return
+            results = self._local_names(picture, files)
+            # Noted first: after a crash the same names are used, and no second copy appears.
+            self._save(picture, results=tuple(results))
+            for name, content in zip(results, contents, strict=True):
+                _write(Path(name), content)
+        self._reasons = None
+        self._save(picture, status="done", reason="", results=tuple(results))
+        self._say("done", picture.key, results[0])
+
+    def _fail(self, picture: PictureFile, reason: str, by_server: bool = False) -> None:
+        self._save(picture, status="failed", reason=reason, expected=None)
+        self._say("failed", picture.key, reason)
+        if not by_server or self._reasons is None:
+            return
+        self._reasons.append(reason)
+        if len(self._reasons) >= SAME_FAILURES and len(set(self._reasons)) == 1:
+            raise LoopAnimateError(
+                f"the first {len(self._reasons)} pictures all failed with: {reason}; mend the workflow"
+                " or the server, then run again with --retry-failed"
+            )
+
+    def _lose(self, flight: _Flight, to_blame: bool) -> None:
+        """A prompt is gone with its server: the picture waits again, at the front."""
+        record = self.records[flight.picture.key]
+        attempts = record.attempts + to_blame
+        if attempts >= MAX_ATTEMPTS:
+            self._save(flight.picture, attempts=attempts)
+            self._fail(flight.picture, f"the server stopped {attempts} times while it ran")
+            return
+        self._save(flight.picture, status="waiting", attempts=attempts)
+        with self._lock:
+            self._waiting.appendleft(flight.picture)
+
+    # --------------------------------------------------------------------------- servers in trouble
+    def _wait_for(self, client: ComfyClient, flights: list[_Flight], reason: str) -> bool:
+        """Wait for a silent server; False when it is given up or nothing is left to do.
+
+        Its pictures stay with it for a while: a short silence of the network is no reason to make
+        them twice.
+        """
+        self._say("gone", client.url, reason)
+        silent_since, abandoned = time.monotonic(), []
+        while not self._stop.wait(self._poll_s):
+            if self._is_back(client, abandoned):
+                self._say("back", client.url)
+                return True
+            silent_s = time.monotonic() - silent_since
+            if silent_s > self._wait_s:
+                self._drop(client, flights, f"{client.url} does not answer ({reason})")
+                return False
+            if silent_s > HAND_OVER_S and len(self._clients) - len(self._dropped) > 1:
+                abandoned += self._hand_over(flights)
+            if not self.remaining:
+                return False
+        return False
+
+    @staticmethod
+    def _is_back(client: ComfyClient, abandoned: list[_Flight]) -> bool:
+        """Whether it answers again; what others make by now is then taken out of its queue."""
+        try:
+            client.ping()
+            for flight in abandoned:
+                client.cancel(flight.prompt_id)
+        except ServerGoneError:
+            return False
+        return True
+
+    def _hand_over(self, flights: list[_Flight]) -> list[_Flight]:
+        given = list(flights)
+        for flight in reversed(given):  # each goes to the front of the queue
+            self._lose(flight, to_blame=flight is given[0])
+        flights.clear()
+        return given
+
+    def _drop(self, client: ComfyClient, flights: list[_Flight], reason: str) -> None:
+        """Give a server up; its pictures go to the others."""
+        self._dropped.append(reason)
+        self._say("dropped", client.url, reason)
+        for flight in reversed(flights):
+            self._lose(flight, to_blame=False)
+        flights.clear()
+
+    def _take_back(self, client: ComfyClient, flights: list[_Flight]) -> None:
+        """Stopped: withdraw what the server has not begun; what it has is found by the next run."""
+        try:
+            for flight in flights:
+                client.withdraw(flight.prompt_id)
+                if client.status(flight.prompt_id).state == "unknown":
+                    self._save(flight.picture, status="waiting")
+        except (ServerGoneError, LoopAnimateError):
+            return  # the next run asks it again
+
+    # ---------------------------------------------------------------------------------- file names
+    def _next_file(self, client: ComfyClient, picture: PictureFile) -> ServerFile | None:
+        """What the next run for this picture will save, if that can be told."""
+        for number in range(1, MAX_PROBES):
+            file = self._workflow.saved_file(picture.name, number)
+            if file is None or not client.has_file(file):
+                return file
+        return None
+
+    def _finished_unseen(self, client: ComfyClient, record: Record) -> ServerFile | None:
+        """The loop that a lost prompt had saved before its server died."""
+        file = record.expected
+        if file and record.server == client.url and record.prompt_id and client.has_file(file):
+            return file
+        return None
+
+    def _local_names(self, picture: PictureFile, files: tuple[ServerFile, ...]) -> list[str]:
+        """Where the loops go: `name.mp4`, or a folder `name` for several files, never onto others."""
+        assert self._out is not None
+        if planned := self.records[picture.key].results:
+            return list(planned)
+        suffix = Path(files[0].filename).suffix if len(files) == 1 else ""
+        with self._lock:
+            place, number = self._out / f"{picture.name}{suffix}", 1
+            while place in self._taken or place.exists():
+                number += 1
+                place = self._out / f"{picture.name}_{number}{suffix}"
+            self._taken.add(place)
+        if len(files) == 1:
+            return [str(place)]
+        return [str(place / Path(file.filename).name) for file in files]
+
+    # -------------------------------------------------------------------------------- bookkeeping
+    def _save(self, picture: PictureFile, **changes: object) -> None:
+        self.records[picture.key] = self._state.save(self.records[picture.key], **changes)
+
+    def _say(self, kind: Literal["done", "failed", "gone", "back", "dropped"], *text: str) -> None:
+        with self._lock:
+            self._listener(BatchEvent(kind, *text))
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LoopAnimateError(f"cannot write {path}: {error.strerror or error}") from error
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
