@@ -7,7 +7,6 @@ from pathlib import Path
 
 import folder_paths
 
-from loopanimate_core.bundle import mini_bundle_path
 from loopanimate_core.errors import LoopAnimateError
 
 NONE = "none"
@@ -16,6 +15,7 @@ PARTS = "parts"
 
 FOLDERS = {
     "loopanimate": {".safetensors"},
+    "loopanimate_saliency": {".onnx"},
     "animatediff_models": {".safetensors", ".ckpt", ".pt", ".pth", ".bin"},
 }
 
@@ -47,7 +47,11 @@ def bundle_choices() -> list[str]:
 
 def bundle_path(choice: str) -> Path:
     """The file behind one of `bundle_choices`."""
-    return mini_bundle_path() if choice == MINI else model_path("loopanimate", choice)
+    if choice != MINI:
+        return model_path("loopanimate", choice)
+    from loopanimate_core.bundle import mini_bundle_path  # not while ComfyUI starts
+
+    return mini_bundle_path()
 
 
 def model_path(folder: str, name: str) -> Path:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-import folder_paths
 import torch
 from comfy_api.latest import io
 
@@ -13,10 +10,10 @@ from loopanimate_core.images import fit_pixels
 from loopanimate_core.saliency import mask_preview, salient_mask
 
 from .common import rgb
+from .folders import NONE, files_of, model_path
 from .schema import schema
 
 METHODS = ("auto", "grabcut", "onnx")
-NO_MODEL = "none"
 MODELS = "loopanimate_saliency"
 
 
@@ -65,8 +62,8 @@ class SalientMask(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "onnx_model",
-                    options=[NO_MODEL, *_models()],
-                    default=NO_MODEL,
+                    options=[NONE, *files_of(MODELS)],
+                    default=NONE,
                     tooltip=(
                         "A salient-object network (U²-Net, IS-Net, BiRefNet …) from the folder"
                         " models/loopanimate_saliency."
@@ -103,7 +100,7 @@ class SalientMask(io.ComfyNode):
                     picture,
                     alpha=None if opaqueness is None else opaqueness[index % len(opaqueness)],
                     method=method,
-                    model_path=_model_path(onnx_model),
+                    model_path=None if onnx_model == NONE else model_path(MODELS, onnx_model),
                     threshold=threshold,
                     grow_px=grow_px,
                 )
@@ -111,23 +108,6 @@ class SalientMask(io.ComfyNode):
             ]
         )
         return io.NodeOutput(masks, mask_preview(pictures, masks))
-
-
-def _models() -> list[str]:
-    """The ONNX files of a folder that `extra_model_paths.yaml` may have added to."""
-    own = os.path.join(folder_paths.models_dir, MODELS)
-    folder_paths.add_model_folder_path(MODELS, own)
-    folders, _ = folder_paths.folder_names_and_paths[MODELS]
-    folder_paths.folder_names_and_paths[MODELS] = (folders, {".onnx"})
-    return folder_paths.get_filename_list(MODELS)
-
-
-def _model_path(name: str) -> str | None:
-    if name == NO_MODEL:
-        return None
-    if name not in _models():
-        raise LoopAnimateError(f"there is no network {name!r} in models/{MODELS}")
-    return folder_paths.get_full_path_or_raise(MODELS, name)
 
 
 def _opaqueness(image: torch.Tensor, alpha: torch.Tensor | None) -> torch.Tensor | None:

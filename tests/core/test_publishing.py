@@ -92,7 +92,7 @@ def test_a_sticker_is_small_and_keeps_its_transparency() -> None:
     assert cut.shape == (2, 512, 512, 4)
     visible = cut[..., 3] > 0.05
     assert float((cut[..., :3][visible] - torch.tensor([1.0, 0.5, 0.0])).abs().max()) < 0.05
-    assert float(cut[0, 0, 0, 3]) == 0 and float(cut[0, 256, 256, 3]) == 1
+    assert float(cut[0, 0, 0, 3]) == 0 and float(cut[0, 256, 256, 3]) > 0.99
 
 
 def test_as_it_is_touches_nothing_and_bad_presets_are_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.util
 import math
 import sys
@@ -53,6 +54,7 @@ def folder_paths(pack: ModuleType, tmp_path: Path) -> ModuleType:
 @pytest.fixture
 def nodes(folder_paths: ModuleType, node_list: list[Any]) -> Nodes:
     """The node classes by name, `LoopCheck` for `LoopAnimate_LoopCheck`, with their folders."""
+    importlib.import_module(f"{PACK}.nodes.folders").register_folders()
     return {node.GET_SCHEMA().node_id.removeprefix("LoopAnimate_"): node for node in node_list}
 
 

@@ -1,0 +1,143 @@
+"""Save Loop: files in every format, their names, and the workflow inside."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.formats import FORMATS
+from loopanimate_core.video import read_metadata, read_video
+
+DEFAULTS: dict[str, Any] = {
+    "filename_prefix": "loopanimate/loop",
+    "format": "webp",
+    "fps": 8.0,
+    "quality": -1,
+    "preset": "as it is",
+    "repeats": 0,
+}
+WORKFLOW = {"nodes": [{"type": "LoopAnimate_SaveLoop", "widgets_values": ["ein {Gruß} 你好"]}]}
+
+
+def save(nodes: Any, images: torch.Tensor, hidden: Any = None, **changes: Any) -> Any:
+    node = nodes["SaveLoop"].PREPARE_CLASS_CLONE(hidden)
+    return node.execute(images, **DEFAULTS | changes)
+
+
+def page(node: Any) -> dict[Any, Any]:
+    """What ComfyUI passes along for a prompt that its page sent."""
+    hidden = sys.modules[node.__mro__[1].__module__].Hidden
+    return {hidden.prompt: {"1": {"class_type": "x"}}, hidden.extra_pnginfo: {"workflow": WORKFLOW}}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_holds_the_loop_and_its_workflow(
+    nodes: Any, loop: torch.Tensor, tmp_path: Path, format: str
+) -> None:
+    output = save(nodes, loop, page(nodes["SaveLoop"]), format=format, fps=10.0, repeats=1)
+    images, path = output.result
+    assert images is loop and Path(path).parent == tmp_path / "output/loopanimate"
+    frames, fps = read_video(path)
+    assert frames.shape == loop.shape and fps == 10
+    assert float((frames - loop).abs().mean()) < 0.02
+    tags = read_metadata(path)
+    assert json.loads(tags["workflow"]) == WORKFLOW
+    assert json.loads(tags["prompt"]) == {"1": {"class_type": "x"}}
+    (saved,) = output.ui["loopanimate_saved"]
+    assert tmp_path / saved["type"] / saved["subfolder"] / saved["filename"] == Path(path)
+    assert (saved["format"], saved["frames"], saved["fps"]) == (format, 16, 10.0)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_page_is_given_something_it_can_play(
+    nodes: Any, loop: torch.Tensor, tmp_path: Path, format: str
+) -> None:
+    ui = save(nodes, loop, format=format).ui
+    (shown,) = ui["images"]
+    path = tmp_path / shown["type"] / shown["subfolder"] / shown["filename"]
+    assert path.suffix in (".mp4", ".webm", ".webp", ".png") and path.is_file()
+    assert ui["animated"] == [True]
+
+
+def test_disable_metadata_is_honoured(
+    nodes: Any, loop: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from comfy import cli_args
+
+    monkeypatch.setattr(cli_args.args, "disable_metadata", True)
+    path = save(nodes, loop, page(nodes["SaveLoop"])).result[1]
+    assert set(read_metadata(path)) == {"loop_frames", "loop_fps"}
+
+
+def test_names_count_up_and_hold_picture_and_date(nodes: Any, loop: torch.Tensor) -> None:
+    options = {"filename_prefix": "%date:yyyy%/loop", "picture_name": "my: cat"}
+    paths = [Path(save(nodes, loop, **options).result[1]) for _ in range(2)]
+    assert [path.name for path in paths] == ["loop_my_ cat_00001_.webp", "loop_my_ cat_00002_.webp"]
+    assert paths[0].parent.name == str(datetime.now().year)
+    assert paths[0].is_file() and paths[1].is_file()
+
+
+def test_presets_and_repeats_reach_the_file(nodes: Any, loop: torch.Tensor) -> None:
+    path = save(nodes, loop, preset="phone 9:16", format="mp4", repeats=2).result[1]
+    frames, _ = read_video(path)
+    assert frames.shape == (32, 48, 26, 3)
+    assert read_metadata(path)["loop_frames"] == "16"
+
+
+def test_a_sticker_keeps_its_transparency(nodes: Any, loop: torch.Tensor) -> None:
+    images = torch.cat([loop, (loop[..., :1] > 0.5).float()], -1)
+    frames, _ = read_video(save(nodes, images, preset="sticker").result[1], alpha=True)
+    assert frames.shape == (16, 48, 48, 4)
+    assert float(frames[..., 3].min()) == 0 and float(frames[..., 3].max()) == 1
+
+
+def test_a_speed_that_gif_cannot_hold_is_said(
+    nodes: Any, loop: torch.Tensor, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "loopanimate"):
+        save(nodes, loop, format="gif", fps=24.0)
+    assert "hundredths of a second" in caplog.text
+
+
+@pytest.mark.parametrize("prefix", ["../loop", "a/../../loop", "/tmp/loop", "", ".", ".."])
+def test_nothing_is_written_outside_the_output_folder(
+    nodes: Any, loop: torch.Tensor, tmp_path: Path, prefix: str
+) -> None:
+    with pytest.raises(LoopAnimateError, match="within ComfyUI's output folder"):
+        save(nodes, loop, filename_prefix=prefix)
+    assert not list((tmp_path / "output").rglob("*.webp"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"format": "mpeg"}, "format 'mpeg' must be one of mp4"),
+        ({"preset": "round"}, "preset 'round'"),
+        ({"quality": 0}, "quality must be a whole number from 1 to 100"),
+        ({"fps": 500.0}, "fps must be from 1 to 120"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_leave_no_file(
+    nodes: Any, loop: torch.Tensor, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(LoopAnimateError, match=words):
+        save(nodes, loop, **changes)
+    assert [path for path in (tmp_path / "output").rglob("*") if path.is_file()] == []
+
+
+def test_an_encoder_that_is_missing_is_named(
+    nodes: Any, loop: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from loopanimate_core import ffmpeg
+
+    monkeypatch.setattr(ffmpeg, "encoders", lambda: frozenset({"libx264"}))
+    with pytest.raises(LoopAnimateError, match="no encoder libsvtav1, so webm-av1 cannot be"):
+        save(nodes, loop, format="webm-av1")
