@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import importlib
-import importlib.util
 import math
 import sys
 from collections.abc import Mapping
@@ -15,9 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-FAKES = ROOT / "tests/fakes"
-PACK = "loopanimate_extension_under_test"
+# Test modules have no package to import siblings from (--import-mode=importlib).
+sys.path.insert(0, str(Path(__file__).parent))
+
+import extension
 
 Nodes = Mapping[str, Any]
 
@@ -25,36 +23,24 @@ Nodes = Mapping[str, Any]
 @pytest.fixture(scope="session")
 def pack() -> ModuleType:
     """The package at the repository's root."""
-    if str(FAKES) not in sys.path:
-        sys.path.insert(0, str(FAKES))
-    if PACK in sys.modules:
-        return sys.modules[PACK]
-    spec = importlib.util.spec_from_file_location(PACK, ROOT / "__init__.py")
-    assert spec and spec.loader
-    module = sys.modules[PACK] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return extension.load_pack()
 
 
 @pytest.fixture(scope="session")
-def node_list(pack: ModuleType) -> list[Any]:
-    """The node classes in menu order, through the door ComfyUI uses."""
-    return asyncio.run(asyncio.run(pack.comfy_entrypoint()).get_node_list())
+def node_list() -> list[Any]:
+    """The node classes in menu order."""
+    return extension.load_nodes()
 
 
 @pytest.fixture
-def folder_paths(pack: ModuleType, tmp_path: Path) -> ModuleType:
+def folder_paths(tmp_path: Path) -> ModuleType:
     """ComfyUI's folders, new and empty, under `tmp_path`."""
-    import folder_paths
-
-    folder_paths.use(tmp_path)
-    return folder_paths
+    return extension.use_folders(tmp_path)
 
 
 @pytest.fixture
 def nodes(folder_paths: ModuleType, node_list: list[Any]) -> Nodes:
     """The node classes by name, `LoopCheck` for `LoopAnimate_LoopCheck`, with their folders."""
-    importlib.import_module(f"{PACK}.nodes.folders").register_folders()
     return {node.GET_SCHEMA().node_id.removeprefix("LoopAnimate_"): node for node in node_list}
 
 

@@ -1,0 +1,108 @@
+"""Every node's schema: what saved workflows rely on, and what people are told."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from schema_golden import broken_promises, describe, read_golden
+
+COMMAND = "python tests/nodes/schema_golden.py"
+NODES = (
+    "LoadLoopAnimate",
+    "LoadPictureFromFolder",
+    "SalientMask",
+    "BuildLoopConditions",
+    "LoopSampler",
+    "LoopCheck",
+    "SaveLoop",
+    "ChainLoops",
+    "LoopForInterpolation",
+    "LoopAfterInterpolation",
+)
+
+
+def test_all_nodes_are_there(nodes: dict[str, Any]) -> None:
+    assert tuple(nodes) == NODES
+
+
+def test_saved_workflows_keep_their_meaning(nodes: dict[str, Any]) -> None:
+    assert broken_promises(read_golden(), describe(list(nodes.values()))) == []
+
+
+def test_the_golden_file_is_up_to_date(nodes: dict[str, Any]) -> None:
+    assert describe(list(nodes.values())) == read_golden(), f"if this was meant, run: {COMMAND}"
+
+
+def toy() -> dict[str, Any]:
+    """One node with two inputs and two outputs."""
+    steps = {"id": "steps", "type": "INT", "optional": False, "min": 1, "max": 9}
+    mode = {"id": "mode", "type": "COMBO", "optional": True, "options": ["a", "b"]}
+    outputs = [{"id": "x", "type": "IMAGE"}, {"id": "y", "type": "MASK"}]
+    return {"Toy": {"is_output_node": True, "inputs": [steps, mode], "outputs": outputs}}
+
+
+BREAKING: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "node removed": lambda new: new.clear(),
+    "input removed": lambda new: new["Toy"]["inputs"].pop(),
+    "inputs swapped": lambda new: new["Toy"]["inputs"].reverse(),
+    "input inserted": lambda new: new["Toy"]["inputs"].insert(
+        0, {"id": "new", "type": "INT", "optional": True}
+    ),
+    "needed input added": lambda new: new["Toy"]["inputs"].append(
+        {"id": "new", "type": "INT", "optional": False}
+    ),
+    "input renamed": lambda new: new["Toy"]["inputs"][0].update(id="number"),
+    "type changed": lambda new: new["Toy"]["inputs"][0].update(type="FLOAT"),
+    "input needed": lambda new: new["Toy"]["inputs"][1].update(optional=False),
+    "option removed": lambda new: new["Toy"]["inputs"][1].update(options=["a"]),
+    "range narrowed": lambda new: new["Toy"]["inputs"][0].update(max=8),
+    "widget added": lambda new: new["Toy"]["inputs"][0].update(control_after_generate=True),
+    "output removed": lambda new: new["Toy"]["outputs"].pop(),
+    "outputs swapped": lambda new: new["Toy"]["outputs"].reverse(),
+    "no output node": lambda new: new["Toy"].update(is_output_node=False),
+}
+HARMLESS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "nothing": lambda new: None,
+    "node added": lambda new: new.update(Other=new["Toy"]),
+    "optional input appended": lambda new: new["Toy"]["inputs"].append(
+        {"id": "new", "type": "INT", "optional": True}
+    ),
+    "output appended": lambda new: new["Toy"]["outputs"].append({"id": "z", "type": "INT"}),
+    "option added": lambda new: new["Toy"]["inputs"][1].update(options=["c", "a", "b"]),
+    "tooltip": lambda new: new["Toy"]["inputs"][0].update(tooltip="Better said."),
+}
+
+
+@pytest.mark.parametrize("change", BREAKING)
+def test_a_breaking_change_is_noticed(change: str) -> None:
+    new = copy.deepcopy(toy())
+    BREAKING[change](new)
+    assert broken_promises(toy(), new)
+
+
+@pytest.mark.parametrize("change", HARMLESS)
+def test_a_harmless_change_is_let_through(change: str) -> None:
+    new = copy.deepcopy(toy())
+    HARMLESS[change](new)
+    assert broken_promises(toy(), new) == []
+
+
+def test_everything_says_what_it_does(nodes: dict[str, Any]) -> None:
+    for name, node in describe(list(nodes.values())).items():
+        assert node["category"] == "LoopAnimate" and node["description"].endswith(".")
+        for entry in [*node["inputs"], *node["outputs"]]:
+            assert len(entry.get("tooltip") or "") > 15, f"{name}.{entry['id']}"
+            assert entry["tooltip"].endswith("."), f"{name}.{entry['id']}"
+
+
+def test_defaults_are_legal_and_combos_never_empty(nodes: dict[str, Any]) -> None:
+    for name, node in describe(list(nodes.values())).items():
+        for entry in node["inputs"]:
+            where, default = f"{name}.{entry['id']}", entry.get("default")
+            if entry["type"] == "COMBO":
+                assert default in entry["options"], where
+            if entry["type"] in ("INT", "FLOAT"):
+                assert entry["min"] <= default <= entry["max"], where
