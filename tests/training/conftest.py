@@ -53,8 +53,16 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def index_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where toy runs keep their index, so that the videos are examined once."""
+    return tmp_path_factory.mktemp("index")
+
+
 @pytest.fixture
-def make_run(toy_bundle_path: Path, videos: Path, tmp_path: Path) -> Callable[..., RunConfig]:
+def make_run(
+    toy_bundle_path: Path, videos: Path, index_folder: Path, tmp_path: Path
+) -> Callable[..., RunConfig]:
     """`make_run(stage, out=…, **{"section.name": value})`: a toy run of a stage over the videos."""
 
     def make(stage: int | str = 1, **settings: Any) -> RunConfig:
@@ -71,6 +79,7 @@ def make_run(toy_bundle_path: Path, videos: Path, tmp_path: Path) -> Callable[..
             "data.source": "videos",
             "data.path": videos,
             "data.cache": tmp_path / "cache",
+            "data.index": index_folder,
             "batch.size": 2,
         }
         return resolve(

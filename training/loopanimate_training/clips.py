@@ -115,7 +115,8 @@ class ClipEncoder:
             [fit_picture(torch.from_numpy(frame).float() / 255, height, width) for frame in frames]
         )
         on_device = pixels.to(self.device)
-        latents = encode_frames(self.vae, on_device)[0].transpose(0, 1).cpu()
+        # One by one: a frame's latents must not depend on which others are encoded along with it.
+        latents = encode_frames(self.vae, on_device, chunk=1)[0].transpose(0, 1).cpu()
         embeds = encode_image(self.image_encoder, on_device[:1].permute(0, 3, 1, 2))[0].cpu()
         latent_masks = torch.ones(2, 1, *latents.shape[-2:])
         if self.config.mask == "object":

@@ -37,7 +37,7 @@ Precision = Annotated[
 # additions, gradients.
 FREE_SETTINGS = (
     "steps", "save.", "sheets.", "log_every_steps", "out", "title", "license", "device", "data.threads",
-    "data.prefetch", "data.cache", "data.max_bad_share", "model.gradient_checkpointing", "model.chunk_",
+    "data.prefetch", "data.cache", "data.index", "data.max_bad_share", "model.gradient_checkpointing", "model.chunk_",
     "model.compile",
 )  # fmt: skip
 
@@ -83,7 +83,10 @@ class ModelConfig(Section):
 
 
 class ClipConfig(Section):
-    """How source frames become a training clip (Eq. 3, 4, 10). `mask`: `ones` as in stage 1, or `object`."""
+    """How source frames become a training clip (Eq. 3, 4, 10). `mask`: `ones` as in stage 1, or `object`.
+
+    `fps` resamples videos by the nearest frame in time; None takes every frame, whatever the rate.
+    """
 
     f: Annotated[int, Field(ge=2)]
     stride: PositiveInt = alss.STRIDE
@@ -93,6 +96,7 @@ class ClipConfig(Section):
     height_px: PositiveInt = 512
     width_px: PositiveInt = 512
     starts_per_clip: PositiveInt = 8
+    fps: PositiveFloat | None = None
 
     @property
     def frames(self) -> int:
@@ -118,16 +122,22 @@ class ClipConfig(Section):
 class DataConfig(Section):
     """Where clips come from.
 
-    `videos`: a folder of videos, each with its caption in a .txt of the same name, or a .csv or .jsonl
-    with the columns `path` and `caption` (and `mask_path`: a folder of mask pictures, one per frame).
-    `frames`: a folder of folders of pictures, captions in .txt beside them. `mini`: procedural stickers,
-    `path` being the sticker cache.
+    `videos`: a folder of videos with captions in .txt or .json beside them, a table (.csv, .tsv, .jsonl,
+    .parquet) with WebVid's, Panda-70M's, OpenVid-1M's or its own columns, or webdataset tars. `frames`: a
+    folder of folders of pictures. `mini`: procedural stickers, `path` being the sticker cache.
     """
 
     source: Literal["videos", "frames", "mini"]
     path: Path
+    root: Path | None = None  # folder that a table's paths count from; None: the table's own
+    outside: Literal["refuse", "allow"] = "refuse"  # paths in a table that leave that folder
+    columns: dict[str, str] = {}  # names of a table's columns by meaning: path, caption, …
+    masks: Path | None = None  # folder with masks of each clip, by its id
+    uncaptioned: Literal["leave_out", "keep"] = "leave_out"
+    held_out_share: ShareBelowOne = 0.0  # of the videos, for the sheets; never trained on
     clips: PositiveInt | None = None  # only the first so many; needed for the endless `mini`
     cache: Path | None = None  # folder of latents; filled on first touch
+    index: Path | None = None  # folder of the index; None: that of the cache, or the user's
     threads: PositiveInt = 1
     prefetch: PositiveInt = 4  # batches
     max_bad_share: ShareBelowOne = 0.05
@@ -217,13 +227,21 @@ class RunConfig(Section):
     sheets: SheetConfig = SheetConfig()
 
 
-def resolve(stage: int | str, file: Path | None = None, overrides: Iterable[str] = ()) -> RunConfig:
+def resolve(
+    stage: int | str,
+    file: Path | None = None,
+    overrides: Iterable[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+) -> RunConfig:
     """The stage's row (`"3-qk"`: with its variant's), overlaid by the YAML `file`, then by `key.key=value` strings.
+
+    Args:
+        defaults: what lies under the row, for settings that no row has.
 
     Raises:
         LoopAnimateError: unknown stage or setting, an illegal value, an unreadable file.
     """
-    values = stage_defaults(*parse_run_name(stage))
+    values = merge(defaults or {}, stage_defaults(*parse_run_name(stage)))
     if file is not None:
         values = merge(values, _read_yaml(file))
     for override in overrides:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Protocol
 
@@ -11,11 +13,19 @@ from PIL import Image
 
 from loopanimate_core.errors import LoopAnimateError
 
+from .badclip import BadClip
 from .config import ClipConfig, DataConfig
 
+__all__ = [
+    "BadClip",
+    "ClipSource",
+    "FileSource",
+    "MiniSource",
+    "open_source",
+    "open_validation_source",
+]
 
-class BadClip(LoopAnimateError):
-    """One clip cannot be read; the run goes on without it."""
+_log = logging.getLogger(__name__)
 
 
 class ClipSource(Protocol):
@@ -52,46 +62,76 @@ def open_source(data: DataConfig, clip: ClipConfig) -> ClipSource:
 
 
 def open_validation_source(data: DataConfig, clip: ClipConfig, training: ClipSource) -> ClipSource:
-    """Clips for sample sheets: the mini's held-out stickers, elsewhere the training clips themselves."""
-    return MiniSource(data, clip, "held_out") if data.source == "mini" else training
+    """Clips for sample sheets, never trained on: the held-out share of files, the mini's held-out stickers.
+
+    Without a held-out share (or with too few clips for one) the training clips themselves.
+    """
+    if isinstance(training, FileSource):
+        held_out = training.held_out()
+        return held_out if len(held_out) else training
+    return MiniSource(data, clip, "held_out")
 
 
 class FileSource:
     """Videos, or folders of pictures, listed by an index."""
 
     def __init__(self, data: DataConfig, clip: ClipConfig) -> None:
-        from .index import build_index, list_frame_folders, list_videos
+        from .index import open_index, usable_rows
 
-        entries = (list_videos if data.source == "videos" else list_frame_folders)(data.path)
-        self._clips = build_index(entries[: data.clips], clip.span_frames, data.cache, data.threads)
+        self._table = open_index(data)
+        self._rows, self._held_out, self._frames = usable_rows(self._table, data, clip)
+        self._fps, self._with_masks = clip.fps, clip.mask == "object"
+        if data.held_out_share and not len(self._held_out):
+            _log.warning(
+                "no clip falls into data.held_out_share = %g: sheets show training clips",
+                data.held_out_share,
+            )
+
+    def held_out(self) -> FileSource:
+        """The clips that are kept for validation."""
+        other = copy(self)
+        other._rows, other._held_out = self._held_out, self._rows[:0]
+        return other
 
     def __len__(self) -> int:
-        return len(self._clips)
+        return len(self._rows)
 
     def key(self, clip_id: int) -> str:
-        clip = self._clips[clip_id]
-        masks = "" if clip.entry.mask_path is None else str(clip.entry.mask_path)
-        return f"{clip.signature} {masks}"
+        rate = "" if self._fps is None else f" {self._fps:g} fps"
+        return self._table.content(self._rows[clip_id]) + rate
 
     def frame_count(self, clip_id: int) -> int:
-        return self._clips[clip_id].facts.frames
+        return int(self._frames[self._rows[clip_id]])
 
     def caption(self, clip_id: int) -> str:
-        return self._clips[clip_id].entry.caption
+        return self._table.text(self._rows[clip_id])[2]
 
     def read(self, clip_id: int, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
-        from .index import pictures_in
-        from .video import read_video
+        from .index import stat_of
+        from .readers.rows import pictures_in
+        from .video import read_numbered, read_video, source_frames
 
-        clip = self._clips[clip_id]
-        path, mask_path = clip.entry.path, clip.entry.mask_path
-        if path.is_dir():
-            frames = read_pictures(pictures_in(path), indices, "RGB")
-        else:
-            frames = read_video(path, indices, clip.facts)
-        if mask_path is None:
-            return frames, None
-        return frames, read_pictures(pictures_in(mask_path), indices, "L") > 127
+        number = int(self._rows[clip_id])
+        row, facts = self._table.row(number), self._table.facts(number)
+        try:
+            if stat_of(row.media) != self._table.stat(number):
+                raise BadClip(f"{row.media.path} has changed since it was indexed")
+            numbers = source_frames(facts, indices, self._fps).tolist()
+            if row.media.path.is_dir():
+                frames = read_pictures(pictures_in(row.media.path), numbers, "RGB")
+            else:
+                frames = read_video(row.media, numbers, facts)
+            if row.masks is None or not self._with_masks:
+                return frames, None
+            if row.masks.path.is_dir():
+                masks = read_pictures(pictures_in(row.masks.path), numbers, "L")
+            else:
+                masks = read_numbered(row.masks, numbers, "gray")
+        except OSError as error:
+            raise BadClip(f"{row.media.path} cannot be read ({error})") from error
+        if masks.shape[1:] != frames.shape[1:3]:
+            raise BadClip(f"the masks of {row.media.path} have another size than its frames")
+        return frames, masks > 127
 
 
 def read_pictures(paths: Sequence[Path], indices: Sequence[int], mode: str) -> np.ndarray:
@@ -119,6 +159,10 @@ class MiniSource:
         from .mini.clips import MiniClips
         from .mini.emoji import EmojiCache
 
+        if clip.fps is not None:
+            raise LoopAnimateError(
+                f"clip.fps is {clip.fps:g}, but the stickers of the mini have no frame rate; leave it out"
+            )
         if data.clips is None:
             raise LoopAnimateError(
                 "the source `mini` is endless; say how many clips with data.clips"

@@ -2,87 +2,292 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 from av.error import FFmpegError
 
-from .sources import BadClip
+from .badclip import BadClip
+from .readers.rows import Blob
 
 SEEK_FROM_FRAME = 48  # nearer to the start, decoding from the start is as quick
+# PyAV raises bare ones of these too, for files that are none.
+_DECODER_ERRORS = (FFmpegError, OSError, ValueError, IndexError, KeyError, EOFError)
 
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """What decoding a whole file showed; headers are not trusted.
+    """What decoding a clip showed; headers are not trusted.
 
     Attributes:
-        frames: frames that decode.
-        even: whether they are evenly spaced in time.
-        first_pts, ticks_per_frame: presentation time of the first frame and between frames.
+        frames: frames that decode, up to the first damage.
+        width_px, height_px: as shown, after the rotation that the file asks for.
+        rotation: quarter turns counter-clockwise that the file asks for.
+        tick_s: seconds per unit of presentation time.
+        first_pts, ticks_per_frame: presentation time of the first frame, and from frame to frame on
+            the average.
+        times: presentation time of every frame; empty when they are evenly spaced.
+        damaged: whether decoding broke off before the end.
     """
 
     frames: int
-    even: bool
-    first_pts: int
-    ticks_per_frame: float
+    width_px: int = 0
+    height_px: int = 0
+    rotation: int = 0
+    tick_s: float = 1.0
+    first_pts: int = 0
+    ticks_per_frame: float = 1.0
+    times: tuple[int, ...] = ()
+    damaged: bool = False
+
+    @property
+    def fps(self) -> float:
+        """Frames per second on the average; 0 where time means nothing (folders of pictures)."""
+        return frames_per_second(self.ticks_per_frame, self.tick_s)
 
 
-def examine_video(path: Path) -> VideoFacts:
-    """Decode a whole file once.
+def frames_per_second(ticks_per_frame: float, tick_s: float) -> float:
+    """Average rate of a clip, 0 without times."""
+    return 1 / (ticks_per_frame * tick_s) if ticks_per_frame * tick_s > 0 else 0.0
+
+
+def resampled_count(frames: int, clip_fps: float, fps: float | None) -> int:
+    """Frames that a clip of `frames` has at `fps` (None, or a clip without times: its own)."""
+    if fps is None or clip_fps <= 0 or frames < 1:
+        return frames
+    return math.floor((frames - 1) * fps / clip_fps + 1e-6) + 1
+
+
+def source_frames(facts: VideoFacts, indices: Sequence[int], fps: float | None) -> np.ndarray:
+    """Numbers of the decoded frames nearest in time to frames `indices` at `fps`, [n] int64.
+
+    Without `fps` the clip's own average rate is taken, so an even clip's frames are themselves.
+    """
+    wanted = np.asarray(indices, np.float64)
+    if fps is not None and facts.fps > 0:
+        wanted = wanted * (facts.fps / fps)
+    if facts.times:
+        positions = (np.asarray(facts.times) - facts.first_pts) / (facts.ticks_per_frame or 1.0)
+        right = np.searchsorted(positions, wanted).clip(1, max(len(positions) - 1, 1))
+        if len(positions) == 1:
+            return np.zeros(len(wanted), np.int64)
+        left_nearer = wanted - positions[right - 1] <= positions[right] - wanted
+        return np.where(left_nearer, right - 1, right)
+    return np.floor(wanted + 0.5 - 1e-6).astype(np.int64).clip(0, max(facts.frames - 1, 0))
+
+
+def examine_video(
+    media: Blob, start_s: float | None = None, end_s: float | None = None
+) -> VideoFacts:
+    """Decode a whole file, or the part from `start_s` to before `end_s`, once.
+
+    A file damaged further on keeps its good beginning.
 
     Raises:
-        BadClip: it cannot be decoded, or holds no picture.
+        BadClip: it cannot be decoded, or holds no picture there.
     """
     times: list[int] = []
+    shown: tuple[int, int, int] | None = None
+    tick_s, damaged = 1.0, False
     try:
-        with av.open(str(path)) as container:
-            for frame in container.decode(_stream(container)):
-                if frame.pts is not None:
-                    times.append(frame.pts)
-    except (FFmpegError, OSError, ValueError, IndexError) as error:
-        raise BadClip(f"{path} cannot be decoded ({error})") from error
-    if not times:
-        raise BadClip(f"{path} holds no picture")
+        with _opened(media) as (container, stream):
+            tick_s = float(stream.time_base)
+            first = _origin(stream) + math.ceil(start_s / tick_s) if start_s else -math.inf
+            end = math.inf if end_s is None else _origin(stream) + end_s / tick_s
+            if start_s:
+                container.seek(first, stream=stream, backward=True)
+            for frame in _frames(container, stream):
+                if frame is None or frame.is_corrupt:
+                    damaged = bool(times)  # before the first frame, the decoder recovers
+                    if damaged:
+                        break
+                    continue
+                if frame.pts < first:
+                    continue
+                if frame.pts >= end:
+                    break
+                size = (frame.width, frame.height, frame.rotation)
+                shown = shown or size
+                if size != shown:  # a stream that changes its picture's size half-way
+                    damaged = True
+                    break
+                times.append(frame.pts)
+    except _DECODER_ERRORS as error:
+        if not times:
+            raise BadClip(f"{media.path} cannot be decoded ({error})") from error
+        damaged = True
+    if not times or shown is None:
+        raise BadClip(f"{media.path} holds no picture")
+    width, height, degrees = shown
+    rotation = round(degrees / 90) % 4
+    if rotation % 2:
+        width, height = height, width
     step = (times[-1] - times[0]) / max(len(times) - 1, 1)
     ideal = times[0] + step * np.arange(len(times))
     even = bool(np.abs(np.array(times) - ideal).max() <= max(0.25 * step, 1.0))
-    return VideoFacts(len(times), even, times[0], step)
+    return VideoFacts(
+        len(times), width, height, rotation, tick_s, times[0], step, () if even else tuple(times),
+        damaged,
+    )  # fmt: skip
 
 
-def read_video(path: Path, indices: Sequence[int], facts: VideoFacts) -> np.ndarray:
-    """Frames [n, H, W, 3] uint8 at ascending, distinct `indices`, found by their times.
+def read_video(
+    media: Blob, indices: Sequence[int], facts: VideoFacts, pixel_format: str = "rgb24"
+) -> np.ndarray:
+    """Decoded frames number `indices` (ascending, repeats allowed), found by their times.
+
+    Returns:
+        [n, H, W, 3] uint8, or [n, H, W] with the pixel format `gray`; turned upright.
 
     Raises:
         BadClip: the file cannot be decoded now, or lacks one of the frames.
     """
+    wanted = sorted(set(indices))
+    times = facts.times or None
+    pts = [times[i] if times else _pts(facts, i) for i in wanted]
+    tolerance = 0.5 if times else max(0.5 * facts.ticks_per_frame, 0.5)
+    found: dict[int, np.ndarray] = {}
+    try:
+        with _opened(media) as (container, stream):
+            if wanted[0] >= SEEK_FROM_FRAME or facts.first_pts > _origin(stream):
+                container.seek(round(pts[0]), stream=stream, backward=True)
+            place = 0
+            for frame in _frames(container, stream):
+                if frame is None:
+                    continue
+                while place < len(wanted) and frame.pts > pts[place] + tolerance:
+                    place += 1  # it is missing, as is said below
+                if place < len(wanted) and abs(frame.pts - pts[place]) <= tolerance:
+                    picture = frame.to_ndarray(format=pixel_format)
+                    found[wanted[place]] = np.rot90(picture, facts.rotation)
+                    place += 1
+                if place == len(wanted):
+                    break
+    except _DECODER_ERRORS as error:
+        raise BadClip(f"{media.path} cannot be decoded ({error})") from error
+    if missing := [index for index in wanted if index not in found]:
+        raise BadClip(f"{media.path} lacks frame {missing[0]}")
+    if len({picture.shape for picture in found.values()}) > 1:
+        raise BadClip(f"{media.path} changes its size")
+    return np.stack([found[i] for i in indices])
+
+
+def read_numbered(media: Blob, indices: Sequence[int], pixel_format: str) -> np.ndarray:
+    """As `read_video`, for a short video of which nothing is known: frames are counted from its start.
+
+    Raises:
+        BadClip: the file cannot be decoded, or lacks one of the frames.
+    """
     wanted, found = set(indices), {}
     try:
-        with av.open(str(path)) as container:
-            stream = _stream(container)
-            if indices[0] >= SEEK_FROM_FRAME:
-                pts = facts.first_pts + round(indices[0] * facts.ticks_per_frame)
-                container.seek(pts, stream=stream, backward=True)
-            for frame in container.decode(stream):
-                if frame.pts is None:
-                    continue
-                number = round((frame.pts - facts.first_pts) / (facts.ticks_per_frame or 1.0))
+        with _opened(media) as (container, stream):
+            good = (frame for frame in _frames(container, stream) if frame is not None)
+            for number, frame in enumerate(good):
                 if number in wanted:
-                    found[number] = frame.to_ndarray(format="rgb24")
+                    found[number] = np.rot90(
+                        frame.to_ndarray(format=pixel_format), round(frame.rotation / 90)
+                    )
                 if number >= indices[-1]:
                     break
-    except (FFmpegError, OSError, ValueError, IndexError) as error:
-        raise BadClip(f"{path} cannot be decoded ({error})") from error
+    except _DECODER_ERRORS as error:
+        raise BadClip(f"{media.path} cannot be decoded ({error})") from error
     if missing := sorted(wanted - set(found)):
-        raise BadClip(f"{path} lacks frame {missing[0]}")
+        raise BadClip(f"{media.path} lacks frame {missing[0]}")
     return np.stack([found[i] for i in indices])
+
+
+class ByteRange(io.RawIOBase):
+    """A member of a tar as a file of its own."""
+
+    def __init__(self, blob: Blob) -> None:
+        super().__init__()
+        self._file = blob.path.open("rb")
+        self._start, self._size, self._place = blob.offset, blob.size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise OSError("seek before the start")
+        self._place = base + offset
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        count = max(min(len(view), self._size - self._place), 0)
+        self._file.seek(self._start + self._place)
+        read = self._file.readinto(view[:count])
+        self._place += read
+        return read
+
+    def read(self, size: int = -1) -> bytes:
+        # RawIOBase would ask for one system call's worth; FFmpeg takes a short read for the end.
+        room = max(self._size - self._place, 0)
+        self._file.seek(self._start + self._place)
+        data = self._file.read(room if size is None or size < 0 else min(size, room))
+        self._place += len(data)
+        return data
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+@contextmanager
+def _opened(media: Blob) -> Iterator[tuple[Any, Any]]:
+    """The container and its video stream."""
+    if media.size < 0:
+        source: Any = str(media.path)
+        with av.open(source) as container:
+            yield container, _stream(container)
+        return
+    with ByteRange(media) as file, av.open(file) as container:
+        yield container, _stream(container)
 
 
 def _stream(container: Any) -> Any:
     stream = container.streams.video[0]
     stream.thread_type = "NONE"  # clips are read in parallel; one thread per file
     return stream
+
+
+def _frames(container: Any, stream: Any) -> Iterator[Any]:
+    """Frames in the order of their times, and None for a packet that does not decode.
+
+    A frame without a time, or not later than the one before it, cannot be found again: it is left out.
+    """
+    last = None
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except _DECODER_ERRORS:
+            yield None
+            continue
+        for frame in frames:
+            if frame.pts is None or (last is not None and frame.pts <= last):
+                continue
+            last = frame.pts
+            yield frame
+
+
+def _origin(stream: Any) -> int:
+    """The time in ticks from which the seconds of a part count."""
+    return stream.start_time or 0
+
+
+def _pts(facts: VideoFacts, index: int) -> float:
+    return facts.first_pts + index * facts.ticks_per_frame

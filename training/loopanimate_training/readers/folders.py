@@ -1,0 +1,122 @@
+"""Folders: videos with captions beside them, and folders of pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .rows import (
+    BAD_ROW,
+    NOT_UTF8,
+    VIDEO_SUFFIXES,
+    Blob,
+    Row,
+    RowProblem,
+    checked_text,
+    file_state,
+)
+
+MASK_FOLDER = ".masks"  # a.masks/ holds the masks of a.mp4 or a/
+MASK_VIDEO = ".mask"  # a.mask.mp4 is the same as a video
+
+
+@dataclass(frozen=True)
+class VideoFolder:
+    """Every video below a folder; `a.txt` or the `caption` in `a.json` belongs to `a.mp4`."""
+
+    folder: Path
+    name: str = "folder of videos"
+
+    def state(self) -> Iterator[str]:
+        return (file_state(path) for path in self._walk())
+
+    def rows(self) -> Iterator[Row]:
+        for path in self._walk():
+            if path.suffix.lower() in VIDEO_SUFFIXES and not path.stem.endswith(MASK_VIDEO):
+                name = path.relative_to(self.folder).with_suffix("").as_posix()
+                yield _captioned(name, path, path.with_suffix(""))
+
+    def _walk(self) -> Iterator[Path]:
+        """Files, and folders of masks without what is in them."""
+        for place, folders, files in os.walk(self.folder):
+            masks = [name for name in folders if name.endswith(MASK_FOLDER)]
+            folders[:] = sorted(set(folders) - set(masks))
+            yield from (Path(place, name) for name in sorted(files + masks))
+
+
+@dataclass(frozen=True)
+class FrameFolders:
+    """A folder of folders of pictures; `name.txt` or `name.json` has the caption of `name/`."""
+
+    folder: Path
+    name: str = "folder of frame folders"
+
+    def state(self) -> Iterator[str]:
+        for path in sorted(self.folder.iterdir()):
+            yield file_state(path)
+            if path.is_dir():
+                yield from (file_state(picture) for picture in sorted(path.iterdir()))
+
+    def rows(self) -> Iterator[Row]:
+        for path in sorted(self.folder.iterdir()):
+            if path.is_dir() and path.suffix != MASK_FOLDER:
+                yield _captioned(path.name, path, path)
+
+
+def find_masks(stem: Path) -> Blob | None:
+    """The masks of a clip: `stem` is its path without suffix."""
+    folder = stem.parent / (stem.name + MASK_FOLDER)
+    if folder.is_dir():
+        return Blob(folder)
+    videos = (stem.parent / (stem.name + MASK_VIDEO + suffix) for suffix in VIDEO_SUFFIXES)
+    return next((Blob(path) for path in videos if path.is_file()), None)
+
+
+def masks_in(folder: Path, name: str) -> Blob | None:
+    """The masks of the clip `name` in a folder that holds masks only: `name/` or a video `name.mp4`."""
+    if name.startswith("/") or ".." in Path(name).parts:
+        return None
+    stem = folder / name
+    if stem.is_dir():
+        return Blob(stem)
+    videos = (stem.parent / (stem.name + suffix) for suffix in VIDEO_SUFFIXES)
+    return next((Blob(path) for path in videos if path.is_file()), find_masks(stem))
+
+
+def caption_from(suffix: str, data: bytes) -> str:
+    """The caption in a .txt, or under `caption`, `text` or `prompt` in a .json.
+
+    Raises:
+        RowProblem: it is no UTF-8, or no such .json.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RowProblem(NOT_UTF8) from error
+    if suffix != ".json":
+        return checked_text(text)
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise RowProblem(BAD_ROW) from error
+    if not isinstance(values, dict):
+        raise RowProblem(BAD_ROW)
+    found = (values.get(key) for key in ("caption", "text", "prompt"))
+    return checked_text(next((value for value in found if isinstance(value, str)), ""))
+
+
+def _captioned(name: str, media: Path, stem: Path) -> Row:
+    masks = find_masks(stem)
+    try:
+        for suffix in (".txt", ".json"):
+            file = stem.parent / (stem.name + suffix)
+            if file.is_file():
+                return Row(name, Blob(media), caption_from(suffix, file.read_bytes()), masks)
+    except RowProblem as problem:
+        return Row(name, Blob(media), masks=masks, reason=str(problem))
+    except OSError:
+        return Row(name, Blob(media), masks=masks, reason=BAD_ROW)
+    return Row(name, Blob(media), masks=masks)

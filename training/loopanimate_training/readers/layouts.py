@@ -1,0 +1,183 @@
+"""What the columns of a table mean: WebVid, Panda-70M, OpenVid-1M, and tables of one's own.
+
+Columns are found by name, never by place: releases of one data set differ in their order.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loopanimate_core.errors import LoopAnimateError
+
+from .carriers import Values, columns_of, read_table
+from .rows import BAD_ROW, Blob, PathRule, Row, RowProblem, checked_text, file_state
+
+# Names that tables of one's own, and other trainers' tables, use.
+ALIASES: dict[str, tuple[str, ...]] = {
+    "path": ("path", "file_name", "video_path", "video", "file", "media_path"),
+    "caption": ("caption", "text", "prompt"),
+    "mask": ("mask_path", "mask"),
+    "start": ("start_s", "start"),
+    "end": ("end_s", "end"),
+    "id": ("id", "videoid", "key"),
+}
+Columns = Mapping[str, str]  # meaning to column name
+RowMaker = Callable[[Values, PathRule, Columns], Iterator[Row]]
+
+
+@dataclass(frozen=True)
+class TableReader:
+    """Tables of one data set, one after the other."""
+
+    tables: tuple[Path, ...]
+    rule: PathRule
+    columns: Columns
+    name: str
+    make: RowMaker
+
+    def state(self) -> Iterator[str]:
+        yield f"{self.rule} {sorted(self.columns.items())}"
+        yield from (file_state(table) for table in self.tables)
+
+    def rows(self) -> Iterator[Row]:
+        for table in self.tables:
+            for number, values in enumerate(read_table(table), start=1):
+                name = f"{table.name} row {number}"
+                if values is None:
+                    yield Row(name, Blob(table), reason=BAD_ROW)
+                    continue
+                try:
+                    yield from self.make(values, self.rule, self.columns)
+                except RowProblem as problem:
+                    yield Row(name, Blob(table), reason=str(problem))
+
+
+def open_tables(tables: Sequence[Path], rule: PathRule, columns: Columns) -> TableReader:
+    """A reader for tables with the columns of the first one; `columns` names some by meaning.
+
+    Raises:
+        LoopAnimateError: no column can be the path or the caption.
+    """
+    names = columns_of(tables[0])
+    if wrong := sorted(set(columns) - set(ALIASES)):
+        raise LoopAnimateError(
+            f"data.columns has {wrong[0]!r}; it may name {', '.join(ALIASES)}, each as a column"
+        )
+    if absent := sorted(set(columns.values()) - set(names)):
+        raise LoopAnimateError(
+            f"{tables[0]} has no column {absent[0]!r}; it has {', '.join(names)}"
+        )
+    if not columns:
+        for layout, needed, make in _LAYOUTS:
+            if needed <= set(names):
+                return TableReader(tuple(tables), rule, {}, layout, make)
+    found = {
+        meaning: next((alias for alias in aliases if alias in names), "")
+        for meaning, aliases in ALIASES.items()
+    }
+    found = {meaning: name for meaning, name in (found | dict(columns)).items() if name}
+    for meaning in ("path", "caption"):
+        if meaning not in found:
+            raise LoopAnimateError(
+                f"{tables[0]} has no column for the {meaning} among {', '.join(names)}; "
+                f"name it with data.columns.{meaning}"
+            )
+    return TableReader(tuple(tables), rule, found, f"{tables[0].suffix[1:]} table", _plain_rows)
+
+
+def _plain_rows(values: Values, rule: PathRule, columns: Columns) -> Iterator[Row]:
+    path = rule.resolve(_text(values, columns["path"]))
+    mask = _text(values, columns.get("mask", ""))
+    yield Row(
+        id=_text(values, columns.get("id", ""))
+        or os.path.splitext(_text(values, columns["path"]))[0],
+        media=Blob(path),
+        caption=checked_text(_text(values, columns["caption"])),
+        masks=Blob(rule.resolve(mask)) if mask else None,
+        start_s=_seconds(values.get(columns.get("start", ""))),
+        end_s=_seconds(values.get(columns.get("end", ""))),
+    )
+
+
+def _webvid_rows(values: Values, rule: PathRule, columns: Columns) -> Iterator[Row]:
+    """`duration` is not read: it is often wrong. Files lie as the downloaders leave them."""
+    video, page = _text(values, "videoid"), _text(values, "page_dir")
+    if not video:
+        raise RowProblem(BAD_ROW)
+    places = [f"{page}/{video}.mp4", f"videos/{page}/{video}.mp4"] if page else []
+    path = rule.first([*places, f"{video}.mp4", f"videos/{video}.mp4"])
+    yield Row(video, Blob(path), checked_text(_text(values, "name")))
+
+
+def _openvid_rows(values: Values, rule: PathRule, columns: Columns) -> Iterator[Row]:
+    video = _text(values, "video")
+    path = rule.first([f"video/{video}" if video else "", video])
+    yield Row(video, Blob(path), checked_text(_text(values, "caption")))
+
+
+def _panda_rows(values: Values, rule: PathRule, columns: Columns) -> Iterator[Row]:
+    """A row is a whole video; lists of equal length name its clips."""
+    video = _text(values, "videoID")
+    if not video:
+        raise RowProblem(BAD_ROW)
+    times, captions = _list(values["timestamp"]), _list(values["caption"])
+    if len(times) != len(captions):
+        raise RowProblem(BAD_ROW)
+    path = rule.first([f"{video}{suffix}" for suffix in (".mp4", ".webm", ".mkv")])
+    for number, (span, caption) in enumerate(zip(times, captions, strict=True)):
+        name = f"{video}_{number}"
+        try:
+            if not isinstance(span, list | tuple) or len(span) != 2:
+                raise RowProblem(BAD_ROW)
+            start, end = (_seconds(time) for time in span)
+            yield Row(name, Blob(path), checked_text(str(caption)), start_s=start, end_s=end)
+        except RowProblem as problem:
+            yield Row(name, Blob(path), reason=str(problem))
+
+
+_LAYOUTS: tuple[tuple[str, set[str], RowMaker], ...] = (
+    ("WebVid", {"videoid", "page_dir", "name"}, _webvid_rows),
+    ("WebVid", {"videoid", "contentUrl", "name"}, _webvid_rows),
+    ("Panda-70M", {"videoID", "timestamp", "caption"}, _panda_rows),
+    ("OpenVid-1M", {"video", "caption", "aesthetic score"}, _openvid_rows),
+)
+
+
+def _text(values: Values, column: str) -> str:
+    value = values.get(column)
+    if value is None:
+        return ""
+    if not isinstance(value, str | int | float):
+        raise RowProblem(BAD_ROW)
+    return str(value).strip()
+
+
+def _list(value: Any) -> list[Any]:
+    if isinstance(value, str):
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+            raise RowProblem(BAD_ROW) from error
+    if not isinstance(value, list | tuple):
+        raise RowProblem(BAD_ROW)
+    return list(value)
+
+
+def _seconds(value: Any) -> float | None:
+    """Seconds from a number, or from text such as `0:01:16.300`; None for nothing."""
+    if value is None or value == "":
+        return None
+    try:
+        seconds = 0.0
+        for part in str(value).split(":"):
+            seconds = 60 * seconds + float(part)
+    except ValueError as error:
+        raise RowProblem(BAD_ROW) from error
+    if not 0 <= seconds < 1e7:  # not a number is refused too
+        raise RowProblem(BAD_ROW)
+    return seconds

@@ -1,0 +1,121 @@
+"""What a reader yields, and the rules that all readers share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".gif")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+# Why a row is left out, as printed. `index.py` and `examine.py` add those that need the file.
+OUTSIDE = "outside the data folder (data.outside: allow)"
+NOT_UTF8 = "caption is not UTF-8"
+BAD_ROW = "row of the table cannot be read"
+BAD_TAR = "tar damaged from here on"
+NOT_A_TAR = "tar cannot be read"
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A file or a folder of pictures, or `size` bytes of a file from `offset` (a member of a tar)."""
+
+    path: Path
+    offset: int = 0
+    size: int = -1  # all of it
+
+
+@dataclass(frozen=True)
+class Row:
+    """A clip as the data set lists it.
+
+    Attributes:
+        id: the data set's own name of it.
+        masks: object masks: a folder of pictures or a video, one picture per frame of the clip.
+        start_s, end_s: the part of the video that is meant; None: from its start, to its end.
+        reason: why it cannot be used, empty if nothing speaks against it yet.
+    """
+
+    id: str
+    media: Blob
+    caption: str = ""
+    masks: Blob | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    reason: str = ""
+
+
+class Reader(Protocol):
+    """A data set on disk."""
+
+    name: str
+
+    def state(self) -> Iterator[str]:
+        """Strings that change when the listing may have changed."""
+        ...
+
+    def rows(self) -> Iterator[Row]:
+        """Every clip, always in the same order."""
+        ...
+
+
+class RowProblem(Exception):
+    """One row cannot be used; its text is the reason."""
+
+
+@dataclass(frozen=True)
+class PathRule:
+    """How the paths in a table become files: below `root`, and not elsewhere unless `allow_outside`.
+
+    A table from the web could otherwise name any file of the machine.
+    """
+
+    root: Path
+    allow_outside: bool = False
+
+    def resolve(self, text: str) -> Path:
+        """The file that a row names.
+
+        Raises:
+            RowProblem: it lies outside the root, or there is no name.
+        """
+        if not text or "\0" in text:
+            raise RowProblem(BAD_ROW)
+        path = Path(os.path.normpath(self.root / text))
+        # Symbolic links below the root are the owner's own doing, and are followed.
+        if not self.allow_outside and not path.is_relative_to(os.path.normpath(self.root)):
+            raise RowProblem(OUTSIDE)
+        return path
+
+    def first(self, candidates: Sequence[str]) -> Path:
+        """The first of several possible places that exists, or else the first."""
+        paths = [self.resolve(text) for text in candidates]
+        return next((path for path in paths if path.exists()), paths[0])
+
+
+def checked_text(text: str) -> str:
+    """A caption without space around it and runs of white space.
+
+    Raises:
+        RowProblem: its bytes were no UTF-8 (readers open files with `errors="surrogateescape"`).
+    """
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise RowProblem(NOT_UTF8)
+    return " ".join(text.split())
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a folder in the order of their names."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)
+
+
+def file_state(path: Path) -> str:
+    """Name, size and time of change of a file; says so when it is missing."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return f"{path} missing"
+    return f"{path} {stat.st_size} {stat.st_mtime_ns}"
