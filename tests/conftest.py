@@ -42,7 +42,7 @@ def toy_bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "hidden_size": width,
         "intermediate_size": width,
         "projection_dim": width,
-        "num_hidden_layers": 1,
+        "num_hidden_layers": 2,
         "num_attention_heads": 2,
     }
     symbols = byte_symbols()

@@ -33,6 +33,7 @@ def comfyui() -> Path:
 @pytest.fixture(scope="session")
 def comfy(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     """A running server, shared: change nothing in it that another test could notice."""
-    server = ComfyServer.start(comfyui, tmp_path_factory.mktemp("comfy"))
+    base_dir = tmp_path_factory.mktemp("comfy")
+    server = ComfyServer.start(comfyui, base_dir, extra_args=["--preview-method", "latent2rgb"])
     yield server
     server.stop()
