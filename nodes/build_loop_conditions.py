@@ -1,5 +1,7 @@
 """Build Loop Conditions: a picture and what moves in it, as conditioning and a latent to sample."""
 
+# pyright: reportMissingImports=false
+# (ComfyUI is there only at run time.)
 from __future__ import annotations
 
 from typing import Any

@@ -97,7 +97,7 @@ class LoadLoopAnimate(io.ComfyNode):
         return io.NodeOutput(loaded.model, loaded.clip, loaded.clip_vision, loaded.vae)
 
 
-def _file(name: str, folders: list[str], tooltip: str) -> io.Combo.Input:
+def _file(name: str, folders: list[str], tooltip: str) -> Any:
     names = [name for folder in folders for name in files_of(folder)]
     return io.Combo.Input(name, options=[NONE, *names], default=NONE, tooltip=tooltip)
 

@@ -1,5 +1,7 @@
 """Loop Sampler: a KSampler that knows the model's own best settings and every way to close a loop."""
 
+# pyright: reportMissingImports=false
+# (ComfyUI is there only at run time.)
 from __future__ import annotations
 
 from typing import Any

@@ -5,6 +5,8 @@ about windows on their ring (`loopanimate_core.closing`), and the answers are av
 stochastic samplers, CFG++ and whatever comes next close their loops too.
 """
 
+# pyright: reportMissingImports=false
+# (ComfyUI is there only at run time.)
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,5 +1,7 @@
 """CLIP and CLIP_VISION of a bundle, of any size and with any vocabulary, as ComfyUI's own objects."""
 
+# pyright: reportMissingImports=false
+# (ComfyUI is there only at run time.)
 from __future__ import annotations
 
 import json

@@ -1,5 +1,7 @@
 """MODEL: a ModelPatcher over LoopUNet, which every sampler, LoRA loader and memory manager of ComfyUI knows."""
 
+# pyright: reportMissingImports=false
+# (ComfyUI is there only at run time.)
 from __future__ import annotations
 
 import math
@@ -46,10 +48,11 @@ class CondText(comfy.conds.CONDCrossAttn):
 class CondMap(CondPerClip):
     """A map `[1, C, h, w]`, cropped where a prompt is only for an area."""
 
-    def process_cond(self, batch_size: int, area: Any = None, **kwargs: Any) -> CondMap:
+    def process_cond(self, batch_size: int, area: Sequence[int] = (), **kwargs: Any) -> CondMap:
         cropped = self.cond
-        for axis in range(0 if area is None else len(area) // 2):
-            cropped = cropped.narrow(axis + 2, area[axis + len(area) // 2], area[axis])
+        axes = len(area) // 2 if area else 0  # area: sizes, then offsets
+        for axis in range(axes):
+            cropped = cropped.narrow(axis + 2, area[axis + axes], area[axis])
         return self._copy_with(cropped)
 
 

@@ -1,5 +1,7 @@
 """LoopUNet as ComfyUI calls a network: frames in the batch, guidance branches one after another."""
 
+# pyright: reportMissingImports=false
+# (ComfyUI is there only at run time.)
 from __future__ import annotations
 
 import logging
@@ -40,7 +42,7 @@ class ComfyLoopUNet(LoopUNet):
         self.dtype = dtype
         self.schedule = schedule
         self._chunks: dict[tuple[int, ...], tuple[int, int]] = {}
-        use_attention(self, comfys_attention(device))
+        use_attention(self, comfys_attention())
 
     def forward(  # type: ignore[override]
         self,
@@ -80,10 +82,9 @@ class ComfyLoopUNet(LoopUNet):
         z_t = x.unflatten(0, rows).transpose(1, 2)  # [B, 4, F, h, w]
         z_c = torch.cat([z_t, loop_concat.unflatten(0, rows).transpose(1, 2)], dim=1)  # Eq. 11
         timestep = timesteps.unflatten(0, rows)[:, 0]
-        seen = (z_c, timestep, image_embeds)
-        if all(torch.equal(part, part[:1].expand_as(part)) for part in seen):
-            seen = tuple(part[:1] for part in seen)
-        predicted = self._within_memory(*seen, context)
+        if all(same_in_all_rows(part) for part in (z_c, timestep, image_embeds)):
+            z_c, timestep, image_embeds = z_c[:1], timestep[:1], image_embeds[:1]
+        predicted = self._within_memory(z_c, timestep, image_embeds, context)
         if self.schedule.still_prior:
             alpha_bar = alphas_cumprod(self.schedule).to(x.device)[timestep.round().long()]
             mean, std = still_prior(
@@ -126,6 +127,11 @@ class ComfyLoopUNet(LoopUNet):
         return super()._run(layer, *args)
 
 
+def same_in_all_rows(batch: Tensor) -> bool:
+    """Whether the rows of a batch are bit-equal."""
+    return torch.equal(batch, batch[:1].expand_as(batch))
+
+
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch could not get memory; on a CPU and on Apple's GPUs only the message says so."""
     return isinstance(error, torch.OutOfMemoryError) or any(
@@ -133,9 +139,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     )
 
 
-def comfys_attention(
-    device: torch.device | None,
-) -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
+def comfys_attention() -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
     """ComfyUI's attention where it is a better choice than torch's own, else None.
 
     That is where ComfyUI found torch's attention unfit for the GPU, or the user asked for another one.

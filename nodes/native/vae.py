@@ -1,5 +1,7 @@
 """VAE: both kinds of autoencoder a bundle may hold, as ComfyUI's own object."""
 
+# pyright: reportMissingImports=false
+# (ComfyUI is there only at run time.)
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -62,7 +64,9 @@ def latent_format_of(vae: comfy.sd.VAE, settings: Mapping[str, Any]) -> LoopLate
 
 def fit_colours(latents: Tensor, pictures: Tensor) -> tuple[list[list[float]], list[float]]:
     """The linear map from latents `[N, 4, h, w]` to colours of `[N, H, W, 3]`: 4 x 3 factors, 3 biases."""
-    small = nn.functional.adaptive_avg_pool2d(pictures.movedim(-1, 1).float(), latents.shape[-2:])
+    small = nn.functional.adaptive_avg_pool2d(
+        pictures.movedim(-1, 1).float(), (latents.shape[-2], latents.shape[-1])
+    )
     known = latents.float().movedim(1, -1).flatten(0, 2)
     known = torch.cat([known, torch.ones_like(known[:, :1])], dim=1)
     wanted = small.movedim(1, -1).flatten(0, 2) * 2 - 1
