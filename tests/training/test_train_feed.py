@@ -64,9 +64,9 @@ def test_cache_changes_nothing(make_run: MakeRun) -> None:
 
 def test_cache_command_encodes_everything_once(make_run: MakeRun) -> None:
     config = make_run()
-    windows, bad = fill_cache(config)
+    filled = fill_cache(config)
     files = sorted((config.data.cache or Path()).rglob("*.safetensors"))
-    assert (windows, bad) == (6, 0) and len(files) == 6
+    assert (filled.windows, filled.bad_clips) == (6, 0) and len(files) == 6
     times = [file.stat().st_mtime_ns for file in files]
     feed = open_feed(config)
     for step in range(4):

@@ -14,6 +14,8 @@ from .stages import RUNS
 EPILOG = """\
   loopanimate-train --stage 1 --config run.yaml            train, or go on with, a run
   loopanimate-train --stage 1 --config run.yaml --dry-run  print the resolved run and what it trains
+  loopanimate-train plan --stage 3                         memory it will take; nothing is downloaded
+  loopanimate-train inspect clips                          what a data set holds, and what is left out
   loopanimate-train cache --stage 1 --config run.yaml      encode all clips first
   loopanimate-train export RUN -o model.safetensors        averaged weights as a bundle
   accelerate launch -m loopanimate_training --stage 1 …    several processes or machines
@@ -45,11 +47,44 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="resume a run although its settings have changed",
     )
-    commands = parser.add_subparsers(title="other commands", metavar="{cache,export}")
+    commands = parser.add_subparsers(
+        title="other commands", metavar="{plan,inspect,index,cache,export}"
+    )
+
+    planner = commands.add_parser("plan", help="predict the memory that a run will take")
+    planner.set_defaults(run=_plan)
+    _add_run_options(planner, required=True)
+    planner.add_argument(
+        "--frames",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="F",
+        help="clip lengths (default: 71 141)",
+    )
+    planner.add_argument(
+        "--measure", action="store_true", help="take two steps on the GPU instead, and time them"
+    )
+
+    inspect = commands.add_parser(
+        "inspect", help="count the clips of a data set by what becomes of them"
+    )
+    inspect.set_defaults(run=_inspect)
+    _add_data_options(inspect)
+    inspect.add_argument(
+        "--list", type=Path, metavar="FILE", help="write the clips left out, a JSON line each"
+    )
+
+    index = commands.add_parser("index", help="examine a data set; training does it on first use")
+    index.set_defaults(run=_index)
+    _add_data_options(index)
 
     cache = commands.add_parser("cache", help="encode all clips of a run into its cache")
     cache.set_defaults(run=_cache)
     _add_run_options(cache, required=True)
+    cache.add_argument(
+        "--shard", default="1/1", metavar="I/N", help="only the I-th of N shares of the clips"
+    )
 
     export = commands.add_parser("export", help="write a checkpoint's averaged weights as a bundle")
     export.set_defaults(run=_export)
@@ -59,6 +94,20 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("-o", "--output", type=Path, required=True, help="the bundle to write")
     export.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="float16")
     return parser
+
+
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "target", type=Path, help="settings of a run (.yaml), a folder, a table or a tar"
+    )
+    parser.add_argument("--stage", metavar="N", help="one stage (default: all)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.NAME=VALUE",
+        help="one setting; repeatable",
+    )
 
 
 def _add_run_options(parser: argparse.ArgumentParser, required: bool) -> None:
@@ -98,12 +147,41 @@ def _train(options: argparse.Namespace) -> int:
     return outcome.exit_code
 
 
+def _plan(options: argparse.Namespace) -> int:
+    from .config import resolve
+    from .plan import PLACEHOLDERS, measure, plan
+
+    config = resolve(options.stage, options.config, options.set, PLACEHOLDERS)
+    print((measure if options.measure else plan)(config, options.frames))
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from .survey import survey
+
+    print(survey(options.target, options.stage, options.set, options.list))
+    return 0
+
+
+def _index(options: argparse.Namespace) -> int:
+    from .index import open_index
+    from .survey import resolve_target
+
+    table = open_index(resolve_target(options.target, options.stage or "1", options.set).data)
+    print(f"{table.path}: {len(table):,} clips")
+    return 0
+
+
 def _cache(options: argparse.Namespace) -> int:
     from .config import resolve
-    from .fill import fill_cache
+    from .fill import Shard, fill_cache
 
-    done, bad = fill_cache(resolve(options.stage, options.config, options.set))
-    print(f"{done} windows are in the cache, {bad} could not be read")
+    config = resolve(options.stage, options.config, options.set)
+    filled = fill_cache(config, Shard.parse(options.shard), say=print)
+    print(f"{filled.windows} windows are in the cache, {filled.bad_clips} clips could not be read")
+    if filled.signal_number:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 128 + filled.signal_number
     return 0
 
 

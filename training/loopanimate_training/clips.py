@@ -149,6 +149,11 @@ class ClipStore:
             range(0, config.span_frames, math.gcd(config.stride, *config.reverse_steps))
         )
 
+    @property
+    def grid_size(self) -> int:
+        """Frames of a window in the cache."""
+        return len(self._grid)
+
     def start_of(self, clip_id: int, window: int) -> int:
         """Start of one of the clip's `starts_per_clip` windows: its first frame, or one drawn from its key."""
         room = self.source.frame_count(clip_id) - self.encoder.config.span_frames

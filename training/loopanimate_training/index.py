@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -34,7 +34,8 @@ _VERSION = 1
 _NO_SIGNATURE = bytes(16)
 
 _log = logging.getLogger(__name__)
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def is_held_out(origins: np.ndarray, share: float) -> np.ndarray:
 
 def ordered_map(
     function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """`map` in threads, in order, with no more than `ahead` items under way: items may be millions."""
     with ThreadPoolExecutor(threads) as pool:
         under_way: deque[Future[R]] = deque()

@@ -51,7 +51,10 @@ class Row:
 class Reader(Protocol):
     """A data set on disk."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What kind of data set it is, for people."""
+        ...
 
     def state(self) -> Iterator[str]:
         """Strings that change when the listing may have changed."""
