@@ -2,7 +2,7 @@
 
     python tests/nodes/schema_golden.py
 
-writes schemas.json anew. It refuses a change after which a saved workflow would mean something else:
+writes schemas.json anew, and with it locales/en. It refuses a change after which a saved workflow would mean something else:
 a page stores widget values by position and links by number. Only new nodes, and new optional inputs and
 new outputs at the end of old ones, leave saved workflows as they were.
 """
@@ -18,6 +18,7 @@ from typing import Any
 import extension
 
 GOLDEN = Path(__file__).parent / "schemas.json"
+LOCALES = extension.ROOT / "locales"
 
 Description = dict[str, Any]
 
@@ -87,6 +88,22 @@ def _broken(node: str, side: str, old: list[Description], new: list[Description]
     return found
 
 
+def labels(description: Description) -> Description:
+    """A description as `nodeDefs.json`, where ComfyUI's page looks for a language's words."""
+    return {
+        name: {
+            "display_name": node["display_name"],
+            "description": node["description"],
+            "inputs": {e["id"]: {"name": e["id"], "tooltip": e["tooltip"]} for e in node["inputs"]},
+            "outputs": {
+                str(index): {"name": e["display_name"], "tooltip": e["tooltip"]}
+                for index, e in enumerate(node["outputs"])
+            },
+        }
+        for name, node in description.items()
+    }
+
+
 def read_golden() -> Description:
     return json.loads(GOLDEN.read_text(encoding="utf-8"))
 
@@ -102,9 +119,13 @@ def main() -> int:
             sep="\n",
         )
         return 1
-    text = json.dumps(new, indent=1, ensure_ascii=False)
-    GOLDEN.write_text(text + "\n", encoding="utf-8")
+    _write(GOLDEN, new)
+    _write(LOCALES / "en/nodeDefs.json", labels(new))
     return 0
+
+
+def _write(path: Path, content: Description) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
