@@ -13,11 +13,3 @@ export function findNode(root, id) {
   }
   return (last && graph?.getNodeById?.(last)) || null
 }
-
-/** Every node of a graph and of the subgraphs in it. */
-export function* allNodes(graph) {
-  for (const node of graph?.nodes ?? []) {
-    yield node
-    if (node.subgraph) yield* allNodes(node.subgraph)
-  }
-}

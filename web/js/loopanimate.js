@@ -9,6 +9,7 @@ import { PreviewPanel } from "./preview_panel.js"
 
 const CHECK = "LoopAnimate_LoopCheck"
 const SAMPLER = "LoopAnimate_LoopSampler"
+const FOLDER = "LoopAnimate_LoadPictureFromFolder"
 const CHECK_HEIGHT_PX = 380
 const CHECK_WIDTH_PX = 320
 const PREVIEW_HEIGHT_PX = 240
@@ -33,11 +34,13 @@ app.registerExtension({
     for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
       api.addEventListener(end, ({ detail }) => clearPreviews(detail?.prompt_id))
     }
+    api.addEventListener("reconnected", () => clearPreviews()) // what ended meanwhile was not heard
   },
 
   nodeCreated(node) {
     if (node.comfyClass === CHECK) addCheck(node)
     if (node.comfyClass === SAMPLER) addPreview(node)
+    if (node.comfyClass === FOLDER) goThroughInOrder(node)
   },
 
   // Undo, another tab's workflow and a run picked from the queue put results back this way.
@@ -74,9 +77,16 @@ function addPreview(node) {
   })
 }
 
+/** The page's own default is a random picture per run; a saved workflow's choice is set after this. */
+function goThroughInOrder(node) {
+  const control = node.widgets?.find((widget) => widget.name === "control_after_generate")
+  if (control) control.value = "increment"
+}
+
 function addPanel(node, name, element, options) {
   // Both are needed: the option keeps it out of the prompt, the property out of the saved workflow.
-  const widget = node.addDOMWidget(name, "loopanimate", element, { serialize: false, ...options })
+  const settings = { serialize: false, hideOnZoom: false, ...options }
+  const widget = node.addDOMWidget(name, "loopanimate", element, settings)
   widget.serialize = false
 }
 
@@ -107,6 +117,7 @@ function clearPreview(node) {
   const { before, grown } = previews.get(node)
   previews.delete(node)
   panels.get(node).clear()
+  if (!node.graph) return // removed meanwhile
   if (node.size[1] === grown) node.setSize([node.size[0], before]) // else resized by hand
   node.setDirtyCanvas?.(true, true)
 }

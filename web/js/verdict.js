@@ -36,8 +36,8 @@ export function facts(report) {
   const said = []
   if (report.frames) said.push(`${report.frames} frames`)
   if (report.duration_s) said.push(`${report.duration_s.toFixed(1)} s`)
-  if (typeof report.seam_ratio === "number") {
-    said.push(`the seam moves ${report.seam_ratio.toFixed(2)}× the usual step`)
+  if (typeof report.seam_jump === "number") {
+    said.push(`the seam moves ${report.seam_jump.toFixed(2)}× as much as the steps beside it`)
   }
   return said.join(" · ")
 }

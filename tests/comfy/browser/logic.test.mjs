@@ -1,0 +1,92 @@
+// The page's arithmetic, without a page: node --test logic.test.mjs
+
+import assert from "node:assert/strict"
+import { test } from "node:test"
+
+import { findNode } from "../../../web/js/graph.js"
+import { chartBars } from "../../../web/js/seam_chart.js"
+import { advance, cellOf, readSheet, wrap } from "../../../web/js/sheet.js"
+import { facts, verdictWords } from "../../../web/js/verdict.js"
+
+test("cells lie row by row", () => {
+  const sheet = { columns: 3, width: 10, height: 20 }
+  assert.deepEqual(cellOf(sheet, 0), { x: 0, y: 0, width: 10, height: 20 })
+  assert.deepEqual(cellOf(sheet, 5), { x: 20, y: 20, width: 10, height: 20 })
+})
+
+test("time goes round, and a page that slept does not skip ahead", () => {
+  assert.equal(wrap(-1, 20), 19)
+  assert.equal(wrap(20, 20), 0)
+  assert.equal(advance(19.5, 125, 8, 20), 0.5)
+  assert.equal(advance(3, 60_000, 8, 20), 5)
+  assert.equal(advance(3, -40, 8, 20), 3)
+  let position = 0
+  for (let i = 0; i < 240; i++) position = advance(position, 1000 / 60, 8, 20)
+  assert.ok(Math.abs(position - 12) < 1e-6, "4 s at 8 fps are 32 frames")
+})
+
+test("a sheet that cannot be played is refused", () => {
+  const good = { columns: 2, frames: 4, width: 64, height: 48, fps: 12 }
+  assert.deepEqual(readSheet(good), good)
+  assert.equal(readSheet({ ...good, fps: null }).fps, 8)
+  for (const broken of [undefined, {}, { ...good, frames: 0 }, { ...good, width: "x" }]) {
+    assert.equal(readSheet(broken), null)
+  }
+})
+
+for (const count of [1, 2, 4, 5, 34, 121, 500]) {
+  test(`the seam stands in the middle of ${count} steps`, () => {
+    const steps = Array.from({ length: count }, (_, i) => i + 1)
+    const { bars, scale } = chartBars(steps)
+    assert.equal(bars.length, Math.min(count, 121))
+    const seam = bars.findIndex((bar) => bar.seam)
+    assert.ok(Math.abs(seam - (bars.length - 1) / 2) <= 0.5)
+    assert.equal(bars[seam].frame, count - 1)
+    if (bars[seam + 1]) assert.equal(bars[seam + 1].frame, 0)
+    if (bars[seam - 1]) assert.equal(bars[seam - 1].frame, count - 2)
+    assert.equal(new Set(bars.map((bar) => bar.frame)).size, bars.length)
+    for (const { left, width, height } of bars) {
+      assert.ok(left >= 0 && left + width <= 100 && height >= 0 && height <= 100)
+    }
+    assert.ok(scale > Math.max(...bars.map((bar) => bar.step)))
+  })
+}
+
+test("a chart of nothing has no bars", () => {
+  assert.deepEqual(chartBars([]).bars, [])
+  assert.equal(chartBars([0, 0, 0, 0]).bars.length, 4)
+})
+
+test("nodes are found by all three kinds of id", () => {
+  const graph = (...nodes) => ({
+    nodes,
+    getNodeById: (id) => nodes.find((node) => String(node.id) === String(id)) ?? null,
+  })
+  const inner = { id: 5 }
+  const outer = { id: 12, subgraph: graph(inner) }
+  const root = graph(outer, { id: 3 })
+  root.subgraphs = new Map([["ab-cd", outer.subgraph]])
+  assert.equal(findNode(root, "12"), outer)
+  assert.equal(findNode(root, 3).id, 3)
+  assert.equal(findNode(root, "12:5"), inner)
+  assert.equal(findNode(root, "ab-cd:5"), inner)
+  for (const stranger of ["4", "12:6", "3:5", "9:9", "xy:5", "", null, undefined, ":", "12:"]) {
+    assert.equal(findNode(root, stranger), null)
+  }
+  assert.equal(findNode(undefined, "12"), null)
+})
+
+test("the verdict's words", () => {
+  const report = { frames: 34, duration_s: 4.25, seam_jump: 1.054 }
+  assert.match(facts(report), /^34 frames · 4.3 s · the seam moves 1.05× /)
+  assert.equal(facts({ frames: 4, duration_s: null, seam_jump: null }), "4 frames")
+  assert.equal(verdictWords({ passed: true, report }).headline, "Seamless")
+  const failed = verdictWords({
+    passed: false,
+    reasons: ["jump", "a reason of tomorrow"],
+    summary: "Not seamless, 34 frames: the picture jumps at the seam; something new.",
+  })
+  assert.equal(failed.headline, "Not seamless")
+  assert.equal(failed.found, "The picture jumps at the seam; something new.")
+  assert.match(failed.advice, /^Set closing to “tie”.*\.$/)
+})

@@ -1,0 +1,187 @@
+// One run through the page. Reads its options as JSON from the command line, and prints what it saw
+// as one line of JSON; tests/comfy/test_page.py judges it.
+
+import { readFile } from "node:fs/promises"
+import path from "node:path"
+
+import {
+  load,
+  openSession,
+  outline,
+  pixels,
+  queue,
+  readPanel,
+  waitForPreview,
+  waitForVerdict,
+} from "./session.mjs"
+
+const CHECK = "LoopAnimate_LoopCheck"
+const SAMPLER = "LoopAnimate_LoopSampler"
+const options = JSON.parse(process.argv[2])
+const { browser, page, complaints } = await openSession(options)
+const seen = { complaints }
+
+/** Set widgets of the sampler. */
+function setValues(values) {
+  return page.evaluate(
+    ([type, wanted]) => {
+      const node = app.graph.nodes.find((candidate) => candidate.type === type)
+      for (const [name, value] of Object.entries(wanted)) {
+        node.widgets.find((widget) => widget.name === name).value = value
+      }
+    },
+    [SAMPLER, values],
+  )
+}
+
+async function watchRun() {
+  await load(page, JSON.parse(await readFile(options.workflow, "utf8")), options)
+  await setValues({ seed: Date.now() % 1_000_000, ...options.values }) // else it is cached
+  seen.loaded = await outline(page)
+  seen.before = await readPanel(page)
+  const heightOf = (type) =>
+    page.evaluate((name) => app.graph.nodes.find((node) => node.type === name).size[1], type)
+  const height = await heightOf(SAMPLER)
+  await queue(page)
+  await waitForPreview(page)
+  const first = await pixels(page, ".la-preview canvas")
+  await page.waitForTimeout(700)
+  seen.preview = {
+    words: await page.textContent(".la-preview .la-caption"),
+    moves: first !== (await pixels(page, ".la-preview canvas")),
+    grew: (await heightOf(SAMPLER)) > height,
+    other: await page.evaluate(
+      (name) => app.graph.nodes.find((node) => node.type === name).imgs?.length ?? 0,
+      SAMPLER,
+    ),
+  }
+  await waitForVerdict(page)
+  seen.afterPreview = {
+    shows: await page.locator(".la-preview:not([hidden])").count(),
+    sameHeight: (await heightOf(SAMPLER)) === height,
+  }
+}
+
+async function tryPlayer() {
+  const player = page.locator(".la-check .la-player").first()
+  const state = () => readPanel(page)
+  const press = async (key) => {
+    await page.keyboard.press(key)
+    return state()
+  }
+  seen.verdict = await state()
+  await page.waitForTimeout(700)
+  seen.playing = (await state()).counter !== seen.verdict.counter
+  await player.focus()
+  seen.paused = await press(" ")
+  seen.end = await press("End")
+  seen.wrapped = await press("ArrowRight")
+  const alone = await pixels(page, ".la-check canvas")
+  seen.seam = await press("o")
+  seen.blends = alone !== (await pixels(page, ".la-check canvas"))
+  seen.again = await press(" ")
+  await page.locator(".la-check .la-bar").first().evaluate((bar) => bar.parentNode.dispatchEvent(new Event("click")))
+  seen.picked = await state()
+}
+
+async function saveAndDrop() {
+  seen.saved = await page.evaluate(
+    async ([check, sampler]) => {
+      const { output, workflow } = await app.graphToPrompt()
+      const inputs = (type) => Object.values(output).find((node) => node.class_type === type).inputs
+      const values = (type) => workflow.nodes.find((node) => node.type === type).widgets_values
+      return {
+        checkInputs: Object.keys(inputs(check)),
+        checkValues: values(check),
+        samplerInputs: Object.keys(inputs(sampler)),
+        samplerValues: values(sampler),
+      }
+    },
+    [CHECK, SAMPLER],
+  )
+  const file = await page.evaluate(async () => {
+    const history = Object.values(await (await fetch("/api/history?max_items=20")).json())
+    const saved = history.flatMap((run) => Object.values(run.outputs)).filter((o) => o.loopanimate_saved)
+    return saved.at(-1)?.loopanimate_saved[0] ?? null
+  })
+  if (!file) return
+  await page.evaluate(async (entry) => {
+    app.graph.clear()
+    const answer = await fetch(`/api/view?${new URLSearchParams(entry)}`)
+    const name = entry.filename
+    const type = answer.headers.get("content-type") ?? "video/mp4"
+    await app.handleFile(new File([await answer.blob()], name, { type }))
+  }, file)
+  await page.waitForTimeout(800)
+  seen.dropped = { file: file.filename, ...(await outline(page)) }
+}
+
+async function mistreat() {
+  const panels = () => page.locator(".la-check").count()
+  const evaluate = (action) => page.evaluate(action, CHECK)
+  // A result survives undo, which builds every node anew.
+  seen.undone = await page.evaluate(async (type) => {
+    const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker
+    const find = () => app.graph.nodes.find((node) => node.type === type)
+    tracker.checkState()
+    find().pos = [find().pos[0] + 40, find().pos[1]]
+    tracker.checkState()
+    await tracker.undo()
+    await new Promise((done) => setTimeout(done, 800))
+    return document.querySelector(".la-verdict:not([hidden]) strong")?.textContent ?? null
+  }, CHECK)
+  await evaluate((type) => {
+    app.canvas.selectNode(app.graph.nodes.find((node) => node.type === type))
+    app.canvas.copyToClipboard()
+    app.canvas.pasteFromClipboard()
+  })
+  await page.waitForTimeout(500)
+  seen.pasted = await panels()
+  await evaluate((type) => {
+    const copies = app.graph.nodes.filter((node) => node.type === type)
+    copies.at(-1).collapse(true)
+    copies.at(-1).collapse(true)
+    app.graph.remove(copies.at(-1))
+  })
+  await page.waitForTimeout(500)
+  seen.removed = await panels()
+  // Events for nodes that are not there, in all forms of their ids.
+  seen.strangers = await page.evaluate(() => {
+    const data = { prompt_id: "none", sheet: "data:,", columns: 1, frames: 1, width: 1, height: 1 }
+    const api = app.api ?? window.comfyAPI.api.api
+    for (const node of ["99999", "99999:5", "c0ffee00-0000-0000-0000-000000000000:5", null, 7, ""]) {
+      api.dispatchCustomEvent("loopanimate.preview", { ...data, node })
+    }
+    api.dispatchCustomEvent("loopanimate.preview", {})
+    return document.querySelectorAll(".la-preview:not([hidden])").length
+  })
+}
+
+async function interrupt() {
+  await setValues({ seed: Date.now() % 1_000_000, steps: 200 })
+  await queue(page)
+  await waitForPreview(page)
+  await page.evaluate(() => fetch("/api/interrupt", { method: "POST" }))
+  await page.waitForSelector(".la-preview:not([hidden])", { state: "detached", timeout: 60_000 })
+  seen.interrupted = true
+}
+
+const shot = async (name) => {
+  if (options.pictures) await page.screenshot({ path: path.join(options.pictures, `${name}.png`) })
+}
+try {
+  await watchRun()
+  await shot("run")
+  await tryPlayer()
+  await shot("player")
+  await mistreat()
+  await saveAndDrop()
+  await interrupt()
+  await shot("end")
+} catch (error) {
+  seen.failure = error.stack
+  await shot("failure")
+} finally {
+  await browser.close()
+}
+console.log(JSON.stringify(seen))

@@ -1,0 +1,177 @@
+"""The extension in a real page: a browser loads a workflow, runs it and takes it apart.
+
+`browser/page.mjs` acts and writes down what it saw; the tests here judge. One session of a browser
+serves them all. $COMFYUI_FRONTEND, the `static` folder of another comfyui-frontend-package, adds
+a session with that front-end and its Vue nodes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from server import PACK, ComfyServer
+
+BROWSER = Path(__file__).parent / "browser"
+TIMEOUT_S = 600
+STEPS = 6  # of sampling: enough for several previews
+
+Seen = dict[str, Any]
+
+
+def _node() -> str:
+    """The `node` command, of a version that takes plain `.js` files for ES modules."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no Node.js found; the page is driven by a script that needs it")
+    said = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
+    version = tuple(int(part) for part in said.strip().lstrip("v").split(".")[:2])
+    if version < (20, 19):
+        pytest.skip(f"Node.js {said.strip()} is too old to import .js modules, 20.19 is needed")
+    return node
+
+
+def _playwright(node: str) -> str:
+    """A node_modules folder that holds playwright-core, or nothing if Node finds it by itself."""
+    places = [os.environ.get("PLAYWRIGHT_CORE"), "~/comfy/browser/node_modules"]
+    for place in filter(None, places):
+        if (folder := Path(place).expanduser()).joinpath("playwright-core").is_dir():
+            return str(folder)
+    code = "require.resolve('playwright-core')"
+    if subprocess.run([node, "-e", code], cwd=BROWSER, capture_output=True).returncode:
+        pytest.skip(
+            "no playwright-core found; set PLAYWRIGHT_CORE to the node_modules that holds it"
+        )
+    return ""
+
+
+def _chromium() -> str:
+    for name in (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome"):
+        if name and (found := shutil.which(name)):
+            return found
+    pytest.skip("no Chromium found; set CHROMIUM to its path")
+
+
+def _visit(url: str, *, vue: bool) -> Seen:
+    node = _node()
+    workflow = PACK / "workflows" / "loopanimate_basic.json"
+    own = not workflow.is_file()
+    options = {
+        "url": url,
+        "vue": vue,
+        "browser": _chromium(),
+        "playwright": _playwright(node),
+        "workflow": str(BROWSER / "graph.json" if own else workflow),
+        "api": own,
+        "values": {"steps": STEPS},
+        "pictures": os.environ.get("LOOPANIMATE_PICTURES"),
+    }
+    command = [node, str(BROWSER / "page.mjs"), json.dumps(options)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module", params=["classic nodes", "classic, other front-end", "Vue nodes"])
+def seen(
+    request: pytest.FixtureRequest, comfy: ComfyServer, comfyui: Path, tmp_path_factory: Any
+) -> Iterator[Seen]:
+    """What a visit to the page showed."""
+    if request.param == "classic nodes":
+        yield _visit(comfy.url, vue=False)
+        return
+    static = os.environ.get("COMFYUI_FRONTEND")
+    if not static:
+        pytest.skip("COMFYUI_FRONTEND names no other front-end (1.27 has no Vue nodes for panels)")
+    arguments = ["--front-end-root", str(Path(static).expanduser())]
+    server = ComfyServer.start(comfyui, tmp_path_factory.mktemp("page"), extra_args=arguments)
+    try:
+        yield _visit(server.url, vue=request.param == "Vue nodes")
+    finally:
+        server.stop()
+
+
+def test_a_visit_goes_through_without_a_complaint(seen: Seen) -> None:
+    assert not seen.get("failure"), seen["failure"]
+    assert seen["complaints"] == []
+
+
+def test_before_the_first_run_the_node_says_what_to_do(seen: Seen) -> None:
+    assert "Run" in seen["before"]["notice"]
+    assert seen["before"]["state"] is None
+
+
+def test_the_preview_plays_in_the_sampler_and_leaves_no_trace(seen: Seen) -> None:
+    assert seen["preview"]["words"].startswith("Step ")
+    assert f"of {STEPS}" in seen["preview"]["words"]
+    assert seen["preview"]["moves"] and seen["preview"]["grew"]
+    assert seen["preview"]["other"] == 0, "ComfyUI's own preview shows beside it"
+    assert seen["afterPreview"] == {"shows": 0, "sameHeight": True}
+
+
+def test_the_verdict_is_in_words_and_has_an_icon(seen: Seen) -> None:
+    verdict = seen["verdict"]
+    words = {"la-passed": "Seamless", "la-failed": "Not seamless"}
+    assert verdict["headline"] == words[verdict["state"]]
+    assert verdict["icons"] == 1
+    assert verdict["bars"] == int(verdict["counter"].split("/")[1])
+
+
+def test_the_loop_plays_and_obeys_the_keyboard(seen: Seen) -> None:
+    frames = seen["verdict"]["bars"]
+    assert seen["playing"] and seen["verdict"]["button"] == "Pause"
+    assert seen["paused"]["button"] == "Play"
+    assert seen["end"]["counter"] == f"{frames}/{frames}"
+    assert seen["wrapped"]["counter"] == f"1/{frames}"
+    assert seen["again"]["button"] == "Pause"
+
+
+def test_the_seam_lays_the_first_frame_over_the_last(seen: Seen) -> None:
+    assert seen["seam"]["comparing"] == "true"
+    assert seen["seam"]["badge"]
+    assert seen["blends"]
+    assert seen["again"]["comparing"] == "false"
+
+
+def test_a_bar_of_the_chart_leads_to_its_frame(seen: Seen) -> None:
+    frames = seen["verdict"]["bars"]
+    first = frames - 1 - (frames - 1) // 2  # the frame of the leftmost bar
+    assert seen["picked"]["counter"] == f"{first + 1}/{frames}"
+
+
+def test_nothing_of_ours_is_saved(seen: Seen) -> None:
+    saved = seen["saved"]
+    assert not {"loop", "preview"} & {*saved["checkInputs"], *saved["samplerInputs"]}
+    assert len(saved["checkValues"]) == 4  # fps, jump_ratio, frozen_change, on_fail
+    assert len(saved["samplerValues"]) == 7  # with control_after_generate
+    assert None not in saved["checkValues"] + saved["samplerValues"]
+
+
+def test_a_dropped_file_brings_its_graph_back(seen: Seen) -> None:
+    assert seen["dropped"]["nodes"] == seen["loaded"]["nodes"]
+    assert seen["dropped"]["links"] == seen["loaded"]["links"]
+
+
+def test_results_survive_undo_and_panels_follow_their_nodes(seen: Seen) -> None:
+    assert seen["undone"] == seen["verdict"]["headline"]
+    assert (seen["pasted"], seen["removed"]) == (2, 1)
+
+
+def test_events_for_unknown_nodes_do_nothing(seen: Seen) -> None:
+    assert seen["strangers"] == 0
+
+
+def test_an_interrupted_run_takes_its_preview_away(seen: Seen) -> None:
+    assert seen["interrupted"]
+
+
+def test_the_arithmetic_of_the_page() -> None:
+    command = [_node(), "--test", str(BROWSER / "logic.test.mjs")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert result.returncode == 0, result.stdout[-4000:]
