@@ -71,7 +71,7 @@ class LoadPictureFromFolder(io.ComfyNode):
     def fingerprint_inputs(cls, folder: str | None = None, index: int | None = None) -> list[str]:
         """Which files, of what size and age: a picture changed on disk is loaded anew."""
         pictures = _pictures(folder or OURS)
-        chosen = pictures if index is None else [pick_picture(pictures, index, folder or OURS)]
+        chosen = pictures if index is None else pictures[index : index + 1]  # none past the end
         marks = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in chosen]
         return [str(len(pictures)), *marks]
 
