@@ -57,12 +57,22 @@ class CondMap(CondPerClip):
 
 
 class LoopLatentFormat(comfy.latent_formats.LatentFormat):
-    """Latents of a bundle's autoencoder: their scale, and the colours they roughly stand for."""
+    """Latents of a bundle's autoencoder: their scale, and the colours they roughly stand for.
+
+    Attributes:
+        tiny_decoder: a decoder that is fast enough for previews, where the bundle has one; latents
+            `[N, 4, h, w]` without the scale to pictures `[N, 3, H, W]` in -1..1.
+    """
 
     def __init__(
-        self, scale_factor: float, rgb_factors: Sequence[Sequence[float]], bias: Sequence[float]
+        self,
+        scale_factor: float,
+        rgb_factors: Sequence[Sequence[float]],
+        bias: Sequence[float],
+        tiny_decoder: torch.nn.Module | None = None,
     ) -> None:
         self.scale_factor = scale_factor
+        self.tiny_decoder = tiny_decoder
         self.latent_rgb_factors = rgb_factors
         self.latent_rgb_factors_bias = bias
 

@@ -37,8 +37,19 @@ class Layers(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+
+class Encoder(Layers):
+    """Pictures in -1..1 to latents."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.layers((pictures + 1) / 2)
+
+
+class Decoder(Layers):
+    """Latents to pictures in -1..1."""
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.layers(torch.tanh(latents / 3) * 3) * 2 - 1
 
 
 class TinyVAE(nn.Module):
@@ -56,14 +67,14 @@ class TinyVAE(nn.Module):
                 f"a tiny VAE with upsample_fn {settings['upsample_fn']!r} and act_fn {settings['act_fn']!r} "
                 f"cannot be used; known are nearest, and {', '.join(ACTIVATIONS)}"
             )
-        self.encoder = Layers(_encoder(settings, ops))
-        self.decoder = Layers(_decoder(settings, ops))
+        self.encoder = Encoder(_encoder(settings, ops))
+        self.decoder = Decoder(_decoder(settings, ops))
 
     def encode(self, pictures: Tensor) -> Tensor:
-        return self.encoder((pictures + 1) / 2)
+        return self.encoder(pictures)
 
     def decode(self, latents: Tensor) -> Tensor:
-        return self.decoder(torch.tanh(latents / 3) * 3) * 2 - 1
+        return self.decoder(latents)
 
 
 def _encoder(settings: Mapping[str, Any], ops: Any) -> list[nn.Module]:

@@ -4,6 +4,7 @@
 # (ComfyUI is there only at run time.)
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -45,10 +46,10 @@ def build_vae(settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> comfy
 
 
 def latent_format_of(vae: comfy.sd.VAE, settings: Mapping[str, Any]) -> LoopLatentFormat:
-    """How MODEL and VAE translate to each other, and the colours of a preview.
+    """How MODEL and VAE translate to each other, and what a preview shows.
 
-    Stable Diffusion's latents have known colours; those of another autoencoder are fitted to the pictures
-    that come with the extension.
+    Stable Diffusion's latents have known colours. Those of a tiny VAE are fitted to the pictures that come
+    with the extension, for ComfyUI's own preview; ours has a copy of its decoder.
     """
     scale = float(settings["scaling_factor"])
     if settings["_class_name"] == "AutoencoderKL":
@@ -59,7 +60,8 @@ def latent_format_of(vae: comfy.sd.VAE, settings: Mapping[str, Any]) -> LoopLate
     pictures = torch.stack(
         [fit_picture(load_picture(path), side, side) for path in sorted(folder.glob("*.png"))]
     )
-    return LoopLatentFormat(scale, *fit_colours(vae.encode(pictures) * scale, pictures))
+    factors, bias = fit_colours(vae.encode(pictures) * scale, pictures)
+    return LoopLatentFormat(scale, factors, bias, copy.deepcopy(vae.first_stage_model.decoder))
 
 
 def fit_colours(latents: Tensor, pictures: Tensor) -> tuple[list[list[float]], list[float]]:

@@ -1,0 +1,186 @@
+"""Runs `native_checks.py` once in ComfyUI's own Python, against what the core computes here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from server import python_of
+
+from loopanimate_core.bundle import (
+    Bundle,
+    BundleConfig,
+    mini_bundle_path,
+    read_bundle,
+    write_bundle,
+)
+from loopanimate_core.closing import Closing
+from loopanimate_core.components import (
+    image_encoder_settings,
+    text_encoder_settings,
+    vae_settings,
+)
+from loopanimate_core.conditions import LoopConditions
+from loopanimate_core.convert import extract
+from loopanimate_core.images import fit_picture, load_picture
+from loopanimate_core.latents import decode_latents, encode_frames
+from loopanimate_core.models import LoopUNet, LoopUNetConfig
+from loopanimate_core.sampling import guided_denoiser, sample_loop
+from loopanimate_core.schedule import ScheduleConfig, make_scheduler
+from loopanimate_core.text import build_tokenizer, encode_image, encode_prompts
+
+CHECKS = Path(__file__).parent / "native_checks.py"
+NAMES = re.findall(r"^def (check_\w+)", CHECKS.read_text(), re.M)
+MAX_FRAMES, SIDE, STEPS = 45, 8, 4
+
+
+def core_results(toy_path: Path) -> dict[str, torch.Tensor]:
+    """Embeddings, latents and Euler's loops as the core computes them."""
+    found: dict[str, torch.Tensor] = {}
+    picture = fit_picture(load_picture(mini_bundle_path().parent / "pictures/ghost.png"), 64, 64)
+    found["picture"] = picture
+    toy = read_bundle(toy_path)
+    for name, bundle in {"toy": toy, "mini": read_bundle(mini_bundle_path())}.items():
+        prompt = ["a ghost, bobbing up and down!"]
+        found[f"{name}_text"] = encode_prompts(bundle.tokenizer, bundle.text_encoder, prompt)
+        found[f"{name}_image"] = encode_image(bundle.image_encoder, picture.movedim(-1, 0)[None])
+        found |= coded(name, bundle.vae, picture)
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    found |= {
+        "still": draw(1, 4, SIDE, SIDE),
+        "mask": (draw(1, 1, SIDE, SIDE) > 0).float(),
+        "image_embeds": draw(1, 1, 16),
+        "text": draw(1, 77, 16),
+        "negative": draw(1, 77, 16),
+        "noise": draw(MAX_FRAMES, 4, SIDE, SIDE),
+        "sigmas": make_scheduler_with_steps(toy.config.schedule).sigmas,
+    }
+    for prior in (0.0, 0.5):
+        for closing, frames in (("tie", 5), ("shift", 5), ("off", 5), ("windows", 45)):
+            found[f"euler_{closing}_{prior}"] = euler(toy, found, closing, frames, prior)
+    return {name: tensor.detach().contiguous() for name, tensor in found.items()}
+
+
+def make_scheduler_with_steps(schedule: ScheduleConfig) -> Any:
+    scheduler = make_scheduler("euler", schedule)
+    scheduler.set_timesteps(STEPS)
+    return scheduler
+
+
+def euler(
+    toy: Bundle, given: dict[str, torch.Tensor], closing_name: str, frames: int, prior: float
+) -> torch.Tensor:
+    """A loop of the core's Euler, `[P, 4, h, w]`, not scaled."""
+    schedule = dataclasses.replace(toy.config.schedule, still_prior=prior)
+    conditions = LoopConditions(
+        given["still"],
+        given["mask"],
+        given["image_embeds"],
+        given["text"],
+        given["negative"],
+        frames,
+    )
+    closing = Closing(closing_name, frames, toy.config.window_frames(frames))
+    scheduler = make_scheduler_with_steps(schedule)
+    noise = given["noise"][: closing.sampled_frames].transpose(0, 1)[None]
+    x = given["still"][:, :, None] + noise * scheduler.sigmas[0]
+    with torch.inference_mode():
+        denoise = guided_denoiser(toy.unet, conditions, 2.0, schedule=schedule)
+        loop = sample_loop(denoise, x, scheduler, scheduler.timesteps, conditions.concat(), closing)
+    return loop[0].transpose(0, 1) / toy.config.vae_scaling_factor
+
+
+def coded(name: str, vae: Any, picture: torch.Tensor) -> dict[str, torch.Tensor]:
+    """A picture's latents, not scaled, and what they decode to."""
+    latents = encode_frames(vae, picture[None])
+    unscaled = latents[:, :, 0] / vae.config.scaling_factor
+    return {f"{name}_latents": unscaled, f"{name}_decoded": decode_latents(vae, latents)}
+
+
+def make_kl() -> Any:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {
+        "block_out_channels": (32, 32, 64, 64),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "layers_per_block": 2,
+    }
+    return AutoencoderKL(**sizes).eval()
+
+
+def make_parts(folder: Path) -> None:
+    """A small Stable Diffusion 1.x as artists have it: three files, and the bundle they came from."""
+    from transformers import (
+        CLIPTextConfig,
+        CLIPTextModel,
+        CLIPVisionConfig,
+        CLIPVisionModelWithProjection,
+    )
+
+    torch.manual_seed(0)
+    width = 64
+    clip: dict[str, Any] = {
+        "hidden_size": width, "intermediate_size": width, "projection_dim": width,
+        "num_hidden_layers": 2, "num_attention_heads": 1,
+    }  # fmt: skip
+    text, image = CLIPTextConfig(**clip), CLIPVisionConfig(**clip, image_size=28, patch_size=14)
+    unet = LoopUNetConfig(block_out_channels=(32, 64, 64, 64), cross_attention_dim=width)
+    vae = make_kl()
+    config = BundleConfig(
+        unet=unet, vae=vae_settings(vae.config), text_encoder=text_encoder_settings(text),
+        image_encoder=image_encoder_settings(image), schedule=ScheduleConfig("linear"),
+    )  # fmt: skip
+    bundle = Bundle(
+        config, LoopUNet(unet), vae, CLIPTextModel(text), CLIPVisionModelWithProjection(image),
+        build_tokenizer("clip"),
+    )  # fmt: skip
+    extract(bundle, folder, "checkpoint")
+    extract(bundle, folder, "pia")
+    write_bundle(folder / "whole.safetensors", bundle, torch.float32)
+
+
+@pytest.fixture(scope="module")
+def results(
+    comfyui: Path, toy_bundle_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str | None]:
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("checks")
+    shutil.copy(toy_bundle_path, folder / "toy.safetensors")
+    shutil.copy(mini_bundle_path(), folder / "mini.safetensors")
+    tensors = core_results(toy_bundle_path)
+    kl = make_kl()
+    with torch.inference_mode():
+        tensors |= coded("kl", kl, tensors["picture"])
+    save_file(
+        {name: t.contiguous() for name, t in tensors.items()}, str(folder / "core.safetensors")
+    )
+    save_file(kl.state_dict(), str(folder / "kl.safetensors"))
+    (folder / "kl.json").write_text(json.dumps(vae_settings(kl.config)))
+    make_parts(folder / "parts")
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
+        "OMP_NUM_THREADS": "1"
+    }
+    run = subprocess.run(
+        [python_of(comfyui), str(CHECKS), str(comfyui), str(folder)],
+        capture_output=True, text=True, cwd=folder, env=environment, timeout=600,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-6000:]
+    print(run.stderr[-6000:])
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_check(results: dict[str, str | None], name: str) -> None:
+    assert results[name] is None, results[name]
