@@ -122,7 +122,9 @@ def _ffv1(_setting: int, _size_px: int) -> Options:
 
 def _webp(quality: int, _size_px: int) -> Options:
     # Pillow's default is a key frame every 3 to 5 frames, each a pop; kmax=0 has one for the whole file.
-    return {"quality": quality, "method": 4, "kmax": 0, "loop": 0}
+    # On flat colours what moves leaves a faint trail, colour at half size that bled over its edge:
+    # the encoder only repaints what changed in the source. Lossless frames, smaller there, do not.
+    return {"quality": quality, "method": 4, "kmax": 0, "allow_mixed": 1, "loop": 0}
 
 
 def _avif(quality: int, _size_px: int) -> Options:

@@ -144,6 +144,19 @@ def test_seam_stays_closed_at_the_default(tmp_path: Path, name: str) -> None:
     assert 0.6 < seam_ratio(found) < 1.5
 
 
+def test_what_moves_over_flat_colours_leaves_no_trail_in_webp(tmp_path: Path) -> None:
+    y, x = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
+    angles = [2 * math.pi * index / 16 for index in range(16)]
+    discs = [
+        (18 - (x - 48 - 24 * math.cos(a)).hypot(y - 48 - 24 * math.sin(a))).clamp(0, 1)
+        for a in angles
+    ]
+    frames = 0.3 + torch.stack(discs)[..., None] * torch.tensor([0.6, 0.3, -0.1])
+    decoded, _ = read_video(write_video(frames, tmp_path / "a.webp", fps=8))
+    at_rest = (frames - frames.roll(1, 0)).abs().amax(-1) < 1e-4
+    assert float((decoded - frames).abs().amax(-1)[at_rest].max()) < 4 / 255
+
+
 def test_mp4_repeats_to_ten_seconds_and_others_do_not(tmp_path: Path) -> None:
     frames = make_frames(17)
     assert len(read_video(write_video(frames, tmp_path / "a.mp4", fps=8))[0]) == 17 * 5  # 10.6 s
