@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,53 @@ def write_video(path: Path, frames: np.ndarray, fps: int = 24) -> Path:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     return path
+
+
+class Films:
+    """Videos whose frames show their number in binary, so that a test can tell which ones it got."""
+
+    BITS = 8
+
+    @classmethod
+    def frames(cls, numbers: Iterable[int], height: int = 16) -> np.ndarray:
+        """[n, H, 64, 3] uint8: a bar of 8 pixels per bit, and a bright edge at the top."""
+        bits = (np.array(list(numbers))[:, None] >> np.arange(cls.BITS)) & 1
+        bars = np.repeat(bits * 200 + 20, 8, axis=1)
+        pictures = np.repeat(bars[:, None, :, None], height, axis=1).repeat(3, axis=3)
+        pictures[:, :4] = 235
+        return pictures.astype(np.uint8)
+
+    @classmethod
+    def numbers(cls, frames: np.ndarray) -> list[int]:
+        """The numbers that [n, H, 64, 3] frames show."""
+        height = frames.shape[1]
+        bars = frames[:, height // 2, :, 0].reshape(len(frames), cls.BITS, 8).mean(2) > 120
+        return (bars << np.arange(cls.BITS)).sum(1).tolist()
+
+    @classmethod
+    def write(cls, path: Path, count: int, *, fps: int = 24, first: int = 0) -> Path:
+        """A film with the numbers `first` … at an even rate."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return write_video(path, cls.frames(range(first, first + count)), fps)
+
+    @classmethod
+    def write_uneven(cls, path: Path, times_ms: Sequence[int]) -> Path:
+        """A film with the numbers 0 … at given times."""
+        with av.open(str(path), "w") as container:
+            stream: Any = container.add_stream("libx264", rate=1000, options={"g": "12"})
+            stream.height, stream.width, stream.pix_fmt = 16, 64, "yuv420p"
+            stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+            for time_ms, picture in zip(times_ms, cls.frames(range(len(times_ms))), strict=True):
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts, frame.time_base = time_ms, Fraction(1, 1000)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        return path
+
+
+@pytest.fixture(scope="session")
+def films() -> type[Films]:
+    return Films
 
 
 @pytest.fixture(scope="session")
@@ -156,3 +205,11 @@ def sticker_cache(
 ) -> EmojiCache:
     """The mini's data, drawn instead of downloaded."""
     return prepare(sticker_archives, tmp_path_factory.mktemp("stickers"), sprite_px=48)
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]

@@ -20,8 +20,8 @@ EPILOG = """\
   loopanimate-train export RUN -o model.safetensors        averaged weights as a bundle
   accelerate launch -m loopanimate_training --stage 1 …    several processes or machines
 
-A run stopped by SIGTERM or Ctrl-C saves a checkpoint and exits with 143 or 130; the same command
-resumes it."""
+SIGTERM, Ctrl-C or a file `save_quit` in the run's folder end the step, save and exit with 143, 130 or 75
+(74: the disk was full, not saved); a file `save` saves. The same command resumes the run."""
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -47,6 +47,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="resume a run although its settings have changed",
     )
+    parser.add_argument(
+        "--launcher",
+        choices=("ray",),
+        help="run on the workers of a Ray cluster, or of this machine",
+    )
+    parser.add_argument("--workers", type=int, default=1, help="how many Ray workers (default 1)")
     commands = parser.add_subparsers(
         title="other commands", metavar="{plan,inspect,index,cache,export}"
     )
@@ -135,6 +141,12 @@ def _train(options: argparse.Namespace) -> int:
 
         print(describe_run(config))
         return 0
+    if options.launcher == "ray":
+        from .launch import train_on_ray
+
+        return train_on_ray(
+            config, options.workers, config.device != "cpu", allow_change=options.allow_change
+        )
     from .loop import train
 
     outcome = train(config, allow_change=options.allow_change)

@@ -63,8 +63,9 @@ class StepGuard:
 
     def unscale(self, parameters: Iterable[nn.Parameter]) -> None:
         """Divide the gradients by the scale."""
-        if self._scales:
-            torch._foreach_div_([p.grad for p in parameters if p.grad is not None], self.scale)
+        for parameter in parameters if self._scales else ():
+            if parameter.grad is not None:
+                parameter.grad.div_(self.scale)
 
     def accepts(self, grad_norm: Tensor) -> bool:
         """Whether the step may be taken, having seen its gradient norm.
