@@ -73,8 +73,9 @@ def with_run(provenance: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str,
         if key not in ("out", "save", "sheets", "device")
     }
     run["model"] = {**config["model"], "start": Path(config["model"]["start"]).name}
-    run["data"] = {**config["data"], "path": Path(config["data"]["path"]).name}
-    del run["data"]["cache"]
+    folders = ("root", "masks", "cache", "index")
+    run["data"] = {key: value for key, value in config["data"].items() if key not in folders}
+    run["data"]["path"] = Path(config["data"]["path"]).name
     run["steps_taken"] = checkpoint.step
     return {**provenance, "training": [*provenance.get("training", []), run]}
 
@@ -86,22 +87,11 @@ def trained_parameters(bundle: Bundle, model: ModelConfig) -> dict[str, nn.Param
     gradient.
 
     Raises:
-        LoopAnimateError: an unknown part, one without any weight, or nothing to train at all.
+        LoopAnimateError: a part without any weight, or nothing to train at all.
     """
     for module in (bundle.unet, bundle.vae, bundle.text_encoder, bundle.image_encoder):
         module.requires_grad_(False).eval()
-    chosen: dict[str, nn.Parameter] = {}
-    for part in model.train:
-        found = {
-            f"unet.{name}": parameter
-            for name, parameter in bundle.unet.named_parameters()
-            if in_part(name, part) and not is_idle(name, bundle.unet.config)
-        }
-        if not found:
-            raise LoopAnimateError(f"the network has no weights in a part {part!r}")
-        chosen.update(found)
-    adapters = {f"unet.{n}": p for n, p in bundle.unet.named_parameters() if is_adapter(n)}
-    chosen.update(adapters)
+    chosen = {f"unet.{name}": p for name, p in chosen_parameters(bundle.unet, model).items()}
     if model.train_text_encoder:
         chosen.update({f"text_encoder.{n}": p for n, p in bundle.text_encoder.named_parameters()})
     if not chosen:
@@ -111,6 +101,25 @@ def trained_parameters(bundle: Bundle, model: ModelConfig) -> dict[str, nn.Param
     for parameter in chosen.values():
         parameter.requires_grad_(True)
     return chosen
+
+
+def chosen_parameters(unet: LoopUNet, model: ModelConfig) -> dict[str, nn.Parameter]:
+    """The UNet's parameters that `model` trains, adapters among them.
+
+    Raises:
+        LoopAnimateError: a part without any weight.
+    """
+    chosen: dict[str, nn.Parameter] = {}
+    for part in model.train:
+        found = {
+            name: parameter
+            for name, parameter in unet.named_parameters()
+            if in_part(name, part) and not is_idle(name, unet.config)
+        }
+        if not found:
+            raise LoopAnimateError(f"the network has no weights in a part {part!r}")
+        chosen.update(found)
+    return chosen | {name: p for name, p in unet.named_parameters() if is_adapter(name)}
 
 
 def in_part(name: str, part: str) -> bool:

@@ -1,0 +1,147 @@
+"""The memory plan against what a real step allocates, and the claims made with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+from torch.profiler import ProfilerActivity, profile
+
+from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.models import LoopUNetConfig
+from loopanimate_training.config import RunConfig, resolve
+from loopanimate_training.memory import build_network, network_inputs, run_memory, step_memory
+from loopanimate_training.plan import (
+    LADDER,
+    PLACEHOLDERS,
+    find_networks,
+    fit_line,
+    measure,
+    plan,
+    staying_networks,
+    with_settings,
+)
+from loopanimate_training.precision import DTYPES
+
+TOLERANCE = 0.03  # of the prediction, either way
+TOY = LoopUNetConfig(
+    block_out_channels=(16, 32),
+    layers_per_block=1,
+    cross_attention_dim=16,
+    num_attention_heads=2,
+    motion_num_attention_heads=2,
+    norm_num_groups=4,
+)
+CHUNKS = {"model.chunk_frames": 2, "model.chunk_pixels": 16}
+
+
+def make(stage: int | str, **settings: Any) -> RunConfig:
+    return resolve(stage, None, [f"{k}={v}" for k, v in settings.items()], PLACEHOLDERS)
+
+
+def toy(stage: int | str, **settings: Any) -> RunConfig:
+    return make(stage, **{"clip.height_px": 64, "clip.width_px": 64, **settings})
+
+
+def real_step(config: RunConfig, frames: int) -> tuple[int, int]:
+    """Bytes that autograd saved, and the allocator's peak, of a step on real tensors."""
+    network, inputs = build_network(config, TOY, frames), network_inputs(config, TOY, frames)
+    own = {t.untyped_storage().data_ptr() for t in [*network.parameters(), *inputs]}
+    saved: dict[int, int] = {}
+    kept = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            saved[storage.data_ptr()] = storage.nbytes()
+        kept.append(tensor)
+        return tensor
+
+    def forward() -> torch.Tensor:
+        dtype = DTYPES.get(config.precision)
+        with nullcontext() if dtype is None else torch.autocast("cpu", dtype):
+            return network(*inputs).float().square().mean()
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        forward()
+    kept.clear()
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        forward().backward()
+    now = peak = 0
+    assert record.profiler is not None and record.profiler.kineto_results is not None
+    events: Any = record.profiler.kineto_results.events()
+    for event in events:
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            peak = max(peak, now)
+    return sum(saved.values()), peak
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings"),
+    [
+        (3, {}),
+        (1, {"model.gradient_checkpointing": True}),
+        (3, {"model.gradient_checkpointing": True, **CHUNKS}),
+        ("2-lora", {"model.gradient_checkpointing": True, "precision": "bf16"}),
+    ],
+    ids=str,
+)
+def test_prediction_is_what_a_real_step_takes(stage: int | str, settings: dict[str, Any]) -> None:
+    config = toy(stage, **settings)
+    predicted = step_memory(config, TOY, 7)
+    saved, peak = real_step(config, 7)
+    assert predicted.saved == pytest.approx(saved, rel=TOLERANCE)
+    assert predicted.peak == pytest.approx(peak, rel=TOLERANCE)
+
+
+def test_memory_is_linear_in_the_frames() -> None:
+    config = toy(3, **{"model.gradient_checkpointing": True})
+    networks = dataclasses.replace(find_networks(config.model), unet=TOY)
+    line = fit_line(config, networks, (7, 21))
+    assert line.step_at(13).peak == pytest.approx(step_memory(config, TOY, 13).peak, rel=0.01)
+
+
+def total_gb(stage: int, rung: str, frames: int | None = None) -> float:
+    config = with_settings(make(stage), LADDER[rung])
+    networks = find_networks(config.model)
+    step = step_memory(config, networks.unet, frames or config.clip.frames)
+    others = staying_networks(config, networks)
+    return run_memory(config, networks.unet, others, step).total / 1e9
+
+
+@pytest.mark.parametrize(
+    ("stage", "rung", "frames", "card_gb"),
+    [
+        (1, "bf16, checkpointing", 15, 24),
+        (3, "bf16, checkpointing", 141, 80),
+        (3, "bf16, checkpointing in chunks", 35, 12),
+    ],
+)
+def test_claims_at_full_size(stage: int, rung: str, frames: int, card_gb: float) -> None:
+    """512 x 512 pixels, one clip on a card, 1.5 GB of reserve, nothing allocated."""
+    assert total_gb(stage, rung, frames) < card_gb
+
+
+def test_plan_prints_every_rung_and_card() -> None:
+    settings = {"model.unet": json.dumps(TOY.to_dict() | {"norm_eps": 1}), "clip.f": 3}
+    text = plan(toy("3-qk", **settings), [7])
+    assert "stage 3-qk" in text and "5 frames    7 frames" in text
+    assert all(text.count(f"\n{name}  ") >= 2 for name in LADDER)
+    assert " 80 GB: --set precision=no" in text
+
+
+def test_mistakes_are_one_sentence() -> None:
+    with pytest.raises(LoopAnimateError, match="--frames has 2; a clip has 3 frames or more"):
+        plan(make(3), [2])
+    if not torch.cuda.is_available():
+        with pytest.raises(LoopAnimateError, match="needs a CUDA device"):
+            measure(make(3))

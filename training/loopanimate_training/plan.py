@@ -1,0 +1,261 @@
+"""`loopanimate-train plan`: what a run will hold in memory, for several clip lengths and cards, before it starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from loopanimate_core.components import PARTS, build_on_meta, shapes_of
+from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.models import LoopUNetConfig
+from loopanimate_core.sources import standard_settings
+from loopanimate_core.tensorfile import count_parameters
+
+from .config import ModelConfig, RunConfig
+from .memory import RunMemory, StepMemory, run_memory, step_memory
+
+CARDS_GB = (12, 16, 24, 40, 48, 80)
+# What a plan may leave open: nothing of it changes the memory.
+PLACEHOLDERS: dict[str, Any] = {
+    "out": "run",
+    "model": {"start": "full-size"},
+    "data": {"source": "videos", "path": "clips", "cache": "cache"},
+}
+# From the fastest to the smallest; a quarter of the pixels of 64 x 64 latents at a time.
+LADDER: dict[str, dict[str, Any]] = {
+    "float32": {"precision": "no"},
+    "bf16": {"precision": "bf16"},
+    "bf16, checkpointing": {"precision": "bf16", "model.gradient_checkpointing": True},
+    "bf16, checkpointing in chunks": {
+        "precision": "bf16", "model.gradient_checkpointing": True, "model.chunk_frames": 12,
+        "model.chunk_pixels": 1024,
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The sizes a plan is made for: the UNet's, and how many parameters the other networks have."""
+
+    unet: LoopUNetConfig
+    others: dict[str, int]
+    source: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """Memory as a linear function of the frames, through two counted clip lengths.
+
+    Exact without chunks. With chunks the truth is convex: a little less in between.
+    """
+
+    frames: tuple[int, int]
+    steps: tuple[StepMemory, StepMemory]
+
+    def step_at(self, frames: int) -> StepMemory:
+        (a, b), (low, high) = self.frames, self.steps
+        share = (frames - a) / (b - a)
+        return StepMemory(
+            round(low.saved + share * (high.saved - low.saved)),
+            round(low.peak + share * (high.peak - low.peak)),
+        )
+
+
+def find_networks(model: ModelConfig) -> Networks:
+    """Sizes from the run's start if it is there (only its header is read), else the paper's."""
+    from loopanimate_core.bundle import bundle_info
+
+    from .checkpoint import STATE, checkpoints, is_checkpoint
+    from .config import parse
+
+    start = model.start
+    saved = [start] if is_checkpoint(start) else checkpoints(start) if start.is_dir() else []
+    if saved:
+        earlier = json.loads((saved[-1] / STATE).read_text(encoding="utf-8"))["config"]
+        found = find_networks(parse(earlier).model)
+    elif start.is_file():
+        info = bundle_info(start)
+        others = {part: size for part, size in info.parameters.items() if part != "unet"}
+        found = Networks(info.config.unet, others, str(start))
+    else:
+        others = {
+            part: count_parameters(shapes_of(part, build_on_meta(part, standard_settings(part))))
+            for part in PARTS
+            if part != "unet"
+        }
+        found = Networks(LoopUNetConfig(), others, "full size: Stable Diffusion 1.x")
+    if model.unet is not None:
+        found = dataclasses.replace(found, unet=LoopUNetConfig.from_dict(model.unet))
+    return found
+
+
+def with_settings(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
+    """The run with dotted settings replaced; memory settings that are not named are off."""
+    off: dict[str, Any] = {
+        "model.gradient_checkpointing": False, "model.chunk_frames": None, "model.chunk_pixels": None,
+    }  # fmt: skip
+    values: dict[str, Any] = {}
+    model: dict[str, Any] = {}
+    for name, value in (off | settings).items():
+        section, _, key = name.rpartition(".")
+        (model if section else values)[key] = value
+    return config.model_copy(update={**values, "model": config.model.model_copy(update=model)})
+
+
+def staying_networks(config: RunConfig, networks: Networks) -> list[int]:
+    """Parameters of the frozen networks that stay on the card: with a cache the encoders of pictures leave."""
+    names = ["text_encoder"]
+    if config.data.cache is None:
+        names += ["vae", "image_encoder"]
+    return [networks.others[name] for name in names]
+
+
+def fit_line(config: RunConfig, networks: Networks, frames: tuple[int, int]) -> Line:
+    """Count two clip lengths."""
+    low, high = (step_memory(config, networks.unet, count) for count in frames)
+    return Line(frames, (low, high))
+
+
+def most_frames(memory: RunMemory, line: Line, card_bytes: float) -> int:
+    """The longest clip F = 2f-1 of a run that fits in a card; 0 when not even three frames do."""
+    free = card_bytes - (memory.total - memory.step)
+    slope = line.step_at(1001).peak - line.step_at(1).peak
+    frames = math.floor(1 + (free - line.step_at(1).peak) / (slope / 1000))
+    frames -= 1 - frames % 2
+    return frames if frames >= 3 else 0
+
+
+def plan(config: RunConfig, frames: Sequence[int] = ()) -> str:
+    """The tables that `loopanimate-train plan` prints.
+
+    Raises:
+        LoopAnimateError: a clip length below 3.
+    """
+    if bad := [count for count in frames if count < 3]:
+        raise LoopAnimateError(f"--frames has {bad[0]}; a clip has 3 frames or more")
+    networks = find_networks(config.model)
+    own = config.clip.frames
+    shown = sorted({own, *(frames or (71, 141))})
+    counted = (own, max(*shown, own + 2))
+    clip = config.clip
+    lines = [
+        f"stage {config.stage}{'-' * bool(config.variant)}{config.variant}, {networks.source}, "
+        f"{clip.width_px} x {clip.height_px} px, {config.batch.size} clip{'s' * (config.batch.size > 1)} "
+        "at a time on a card, GB of 10^9 bytes",
+        "",
+        f"{'':<32}" + "".join(f"{f'{count} frames':>12}" for count in shown) + "   most frames in "
+        + "".join(f"{f'{card} GB':>7}" for card in CARDS_GB),
+    ]  # fmt: skip
+    chosen: list[tuple[str, RunMemory]] = []
+    for name, settings in LADDER.items():
+        rung = with_settings(config, settings)
+        line = fit_line(rung, networks, counted)
+        memory = run_memory(
+            rung, networks.unet, staying_networks(rung, networks), line.step_at(own)
+        )
+        totals = [memory.total - memory.step + line.step_at(count).peak for count in shown]
+        chosen.append((name, memory))
+        lines.append(
+            f"{name:<32}"
+            + "".join(f"{total / 1e9:>12.1f}" for total in totals)
+            + " " * 18
+            + "".join(f"{most_frames(memory, line, card * 1e9) or '-':>7}" for card in CARDS_GB)
+        )
+    lines += ["", *_parts_table(own, chosen), "", *_advice(chosen)]
+    return "\n".join(lines)
+
+
+def _parts_table(frames: int, rows: Sequence[tuple[str, RunMemory]]) -> list[str]:
+    fields = [field.name for field in dataclasses.fields(RunMemory)]
+    titles = {"average": "EMA", "step": "activations"}
+    head = "".join(f"{titles.get(field, field):>13}" for field in (*fields, "together"))
+    lines = [f"{f'of {frames} frames':<32}{head}"]
+    for name, memory in rows:
+        values = [*dataclasses.astuple(memory), memory.total]
+        lines.append(f"{name:<32}" + "".join(f"{value / 1e9:>13.2f}" for value in values))
+    saving = (8 - 2) * rows[0][1].gradients / 4
+    lines.append(f"optimizer.kind=adamw8bit takes {saving / 1e9:.2f} GB less")
+    return lines
+
+
+def _advice(rows: Sequence[tuple[str, RunMemory]]) -> list[str]:
+    """The fastest settings for every card."""
+    lines = []
+    for card in CARDS_GB:
+        fitting = [name for name, memory in rows if memory.total <= card * 1e9]
+        settings = LADDER[fitting[0]] if fitting else {}
+        how = " ".join(f"--set {key}={str(value).lower()}" for key, value in settings.items())
+        lines.append(
+            f"{card:>3} GB: " + (how if fitting else "does not fit; smaller pictures or model.lora")
+        )
+    return lines
+
+
+def measure(config: RunConfig, frames: Sequence[int] = ()) -> str:
+    """Take two optimiser steps of a random network on the GPU per clip length; print memory and time.
+
+    Raises:
+        LoopAnimateError: there is no CUDA device.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise LoopAnimateError("--measure needs a CUDA device, and there is none here")
+    networks = find_networks(config.model)
+    rows = [
+        f"{torch.cuda.get_device_name()}",
+        f"{'frames':>6}{'predicted GB':>14}{'measured GB':>13}{'reserved GB':>13}{'s/step':>8}",
+    ]
+    for count in sorted({config.clip.frames, *frames}):
+        step = step_memory(config, networks.unet, count)
+        predicted = run_memory(config, networks.unet, [], step)
+        try:
+            taken, reserved, seconds = _measure_step(config, networks.unet, count)
+        except torch.cuda.OutOfMemoryError:
+            rows.append(
+                f"{count:>6}{(predicted.total - predicted.reserve) / 1e9:>14.2f}   out of memory"
+            )
+            break
+        rows.append(
+            f"{count:>6}{(predicted.total - predicted.reserve) / 1e9:>14.2f}{taken / 1e9:>13.2f}"
+            f"{reserved / 1e9:>13.2f}{seconds:>8.2f}"
+        )
+    return "\n".join(rows)
+
+
+def _measure_step(config: RunConfig, unet: LoopUNetConfig, frames: int) -> tuple[int, int, float]:
+    """Bytes allocated and reserved at most, and seconds of the second step."""
+    import torch
+
+    from .memory import build_network, network_inputs
+    from .optim import Ema, make_optimizer
+    from .precision import autocast, shrink_frozen
+
+    device = torch.device("cuda")
+    torch.cuda.empty_cache()
+    plain = config.model_copy(update={"precision": "no"})  # norms are autocast by CUDA itself
+    network = build_network(plain, unet, frames)
+    shrink_frozen(network, config.precision)
+    network.to(device)
+    trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
+    optimizer, ema = make_optimizer(trained, config.optimizer), Ema(trained, 0.99)
+    inputs = [tensor.to(device) for tensor in network_inputs(config, unet, frames)]
+    torch.cuda.reset_peak_memory_stats()
+    began = time.perf_counter()
+    for _ in range(2):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        with autocast(config.precision, device):
+            loss = network(*inputs).float().square().mean()
+        loss.backward()
+        optimizer.step()
+        ema.update(0)
+        optimizer.zero_grad(set_to_none=True)
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - began
+    return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved(), seconds
