@@ -42,7 +42,7 @@ export class CheckPanel {
 
   clear() {
     this.latest = null
-    this.player.say(icon("loop"), html("span", {}, "Run the workflow to see the loop"))
+    this.say("Run the workflow to see the loop")
     this.chart.hidden = this.verdict.hidden = true
     this.element.classList.remove("la-passed", "la-failed", "la-stopped")
   }
@@ -53,22 +53,21 @@ export class CheckPanel {
     this.showVerdict(entry)
     this.showChart(entry.report)
     const sheet = readSheet(entry)
-    try {
-      if (!sheet) throw new Error("not a sheet")
-      const picture = await loadPicture(this.addressOf(entry.sheet))
-      if (this.latest === entry) this.player.show(sheet, picture)
-    } catch {
-      if (this.latest !== entry) return
-      const words = "The frames are no longer in ComfyUI’s temporary folder. Run again to see them."
-      this.player.say(icon("loop"), html("span", {}, words))
-    }
+    const picture = sheet && (await loadPicture(this.addressOf(entry.sheet)).catch(() => null))
+    if (this.latest !== entry) return // overtaken by the next run
+    if (picture) this.player.show(sheet, picture)
+    else this.say("The frames are no longer in ComfyUI’s temporary folder. Run again to see them.")
   }
 
   /** The node ended the run: nothing older may look like its verdict. */
   stop(message) {
     this.clear()
-    this.player.say()
-    this.showWords("stopped", "Stopped", message, "")
+    this.say("No loop to show: the run ended here")
+    this.showWords("stopped", "Stopped", String(message ?? "").trim(), "")
+  }
+
+  say(words) {
+    this.player.say(icon("loop"), html("span", {}, words))
   }
 
   showVerdict(entry) {

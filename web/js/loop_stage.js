@@ -93,7 +93,7 @@ export class LoopStage {
   }
 
   draw() {
-    if (this.frame === this.shown) return
+    if (!this.sheet || this.frame === this.shown) return
     this.shown = this.frame
     this.paint(this.frame, 1)
     this.onFrame(this.frame)

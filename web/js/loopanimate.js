@@ -5,11 +5,14 @@ import { app } from "../../../scripts/app.js"
 
 import { CheckPanel } from "./check_panel.js"
 import { findNode } from "./graph.js"
+import { wantsStill } from "./loop_stage.js"
 import { PreviewPanel } from "./preview_panel.js"
+import { playOnceShown, videoOf } from "./saved_loop.js"
 
 const CHECK = "LoopAnimate_LoopCheck"
 const SAMPLER = "LoopAnimate_LoopSampler"
 const FOLDER = "LoopAnimate_LoadPictureFromFolder"
+const SAVE = "LoopAnimate_SaveLoop"
 const CHECK_HEIGHT_PX = 380
 const CHECK_WIDTH_PX = 320
 const PREVIEW_HEIGHT_PX = 240
@@ -40,6 +43,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass === CHECK) addCheck(node)
     if (node.comfyClass === SAMPLER) addPreview(node)
+    if (node.comfyClass === SAVE) whenExecuted(node, startVideo)
     if (node.comfyClass === FOLDER) goThroughInOrder(node)
   },
 
@@ -61,11 +65,20 @@ function addCheck(node) {
   addPanel(node, "loop", panel.element, { getMinHeight: () => CHECK_HEIGHT_PX })
   panel.element.style.minHeight = `${CHECK_HEIGHT_PX - 20}px`
   node.setSize([Math.max(node.size[0], CHECK_WIDTH_PX), node.computeSize()[1]])
+  whenExecuted(node, showCheck)
+}
+
+function whenExecuted(node, action) {
   const { onExecuted } = node
   node.onExecuted = function (output) {
     onExecuted?.apply(this, arguments)
-    showCheck(this, output)
+    action(this, output)
   }
+}
+
+function startVideo(node, output) {
+  const file = output?.animated?.[0] && output.images?.[0]
+  if (file && !wantsStill()) playOnceShown(() => videoOf(node, file.filename))
 }
 
 function addPreview(node) {
@@ -88,6 +101,14 @@ function addPanel(node, name, element, options) {
   const settings = { serialize: false, hideOnZoom: false, ...options }
   const widget = node.addDOMWidget(name, "loopanimate", element, settings)
   widget.serialize = false
+  element.addEventListener("wheel", passOn, { passive: false })
+}
+
+/** Classic nodes: panels lie over the canvas, and the wheel has to zoom there too. */
+function passOn(event) {
+  if (!event.currentTarget.closest(".dom-widget")) return // Vue nodes do this themselves
+  event.preventDefault()
+  app.canvas.processMouseWheel?.(event)
 }
 
 function showCheck(node, output) {

@@ -35,7 +35,7 @@ function setValues(values) {
 }
 
 async function watchRun() {
-  await load(page, JSON.parse(await readFile(options.workflow, "utf8")), options)
+  await load(page, JSON.parse(await readFile(options.workflow, "utf8")))
   await setValues({ seed: Date.now() % 1_000_000, ...options.values }) // else it is cached
   seen.loaded = await outline(page)
   seen.before = await readPanel(page)
@@ -79,8 +79,16 @@ async function tryPlayer() {
   const alone = await pixels(page, ".la-check canvas")
   seen.seam = await press("o")
   seen.blends = alone !== (await pixels(page, ".la-check canvas"))
+  await page.evaluate((type) => {
+    const node = app.graph.nodes.find((candidate) => candidate.type === type)
+    node.onExecuted(app.nodeOutputs[node.id])
+  }, CHECK)
+  await page.waitForTimeout(500)
+  seen.rerun = await state()
+  await player.focus()
+  await press(" ")
   seen.again = await press(" ")
-  await page.locator(".la-check .la-bar").first().evaluate((bar) => bar.parentNode.dispatchEvent(new Event("click")))
+  await page.locator(".la-check .la-column").first().click()
   seen.picked = await state()
 }
 

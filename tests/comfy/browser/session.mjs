@@ -13,7 +13,7 @@ const FLAGS = [
   "--disable-component-update",
   "--disable-sync",
 ]
-const RUN_TIMEOUT_MS = 120_000
+const TIMEOUT_MS = 180_000 // of anything; alone on a machine all takes half a minute
 
 /** playwright-core from a folder that holds it, or wherever Node finds it. */
 export function findPlaywright(folder) {
@@ -51,12 +51,11 @@ export async function openSession(options) {
     reducedMotion: options.still ? "reduce" : "no-preference",
   })
   const page = await context.newPage()
+  page.setDefaultTimeout(TIMEOUT_MS)
   const complaints = listen(page)
-  await page.goto(options.url)
+  await page.goto(options.url, { waitUntil: "domcontentloaded" })
   await page.waitForFunction(
     () => window.app?.graph && window.LiteGraph?.registered_node_types.LoopAnimate_LoopCheck,
-    null,
-    { timeout: RUN_TIMEOUT_MS },
   )
   await page.waitForTimeout(500)
   return { browser, page, complaints }
@@ -77,15 +76,9 @@ function listen(page) {
   return complaints
 }
 
-/** Put a workflow on the canvas, in the page's format or, with `api`, as the server takes it. */
-export async function load(page, workflow, { api = false } = {}) {
-  await page.evaluate(
-    async ([graph, isApi]) => {
-      if (isApi) await app.loadApiJson(graph, "graph.json")
-      else await app.loadGraphData(graph)
-    },
-    [workflow, api],
-  )
+/** Put a saved workflow on the canvas. */
+export async function load(page, workflow) {
+  await page.evaluate((graph) => app.loadGraphData(graph), workflow)
   await page.waitForTimeout(300)
   await fit(page)
 }
@@ -112,11 +105,11 @@ export function queue(page) {
 }
 
 export function waitForVerdict(page) {
-  return page.waitForSelector(".la-verdict:not([hidden])", { timeout: RUN_TIMEOUT_MS })
+  return page.waitForSelector(".la-verdict:not([hidden])")
 }
 
 export function waitForPreview(page) {
-  return page.waitForSelector(".la-preview:not([hidden])", { timeout: RUN_TIMEOUT_MS })
+  return page.waitForSelector(".la-preview:not([hidden])")
 }
 
 /** What the player shows, in words. */
