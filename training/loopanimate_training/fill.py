@@ -210,9 +210,10 @@ class _Filler:
     def _set_aside(self, clip_id: int, error: BadClip) -> None:
         data, count = self._config.data, len(self._store.source)
         assert data.cache is not None
-        line = json.dumps({"clip": self._store.source.key(clip_id), "error": str(error)})
+        source = self._store.source
+        entry = {"clip": source.key(clip_id), "name": source.name(clip_id), "error": str(error)}
         with self._lock, (data.cache / BAD_CLIPS_FILE).open("a", encoding="utf-8") as log:
-            log.write(line + "\n")
+            log.write(json.dumps(entry) + "\n")
             self._bad += 1
         if self._bad > max(data.max_bad_share * count, 1):
             raise LoopAnimateError(

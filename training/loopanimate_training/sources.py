@@ -37,6 +37,10 @@ class ClipSource(Protocol):
         """Names the clip's content: another file, another version of it or another rendering differs."""
         ...
 
+    def name(self, clip_id: int) -> str:
+        """Tells people which clip it is."""
+        ...
+
     def frame_count(self, clip_id: int) -> int: ...
 
     def caption(self, clip_id: int) -> str: ...
@@ -99,6 +103,10 @@ class FileSource:
     def key(self, clip_id: int) -> str:
         rate = "" if self._fps is None else f" {self._fps:g} fps"
         return self._table.content(self._rows[clip_id]) + rate
+
+    def name(self, clip_id: int) -> str:
+        name, path, _, _ = self._table.text(int(self._rows[clip_id]))
+        return f"{name} ({path})"
 
     def frame_count(self, clip_id: int) -> int:
         return int(self._frames[self._rows[clip_id]])
@@ -179,6 +187,9 @@ class MiniSource:
 
     def key(self, clip_id: int) -> str:
         return f"mini {self._split} {self._size_px} px, seed {self._clips.seed}, {len(self._clips.cache.emoji)} stickers, {clip_id}"
+
+    def name(self, clip_id: int) -> str:
+        return f"sticker clip {clip_id} ({self._clips[clip_id].caption})"
 
     def frame_count(self, clip_id: int) -> int:
         return self._clips[clip_id].frame_count
