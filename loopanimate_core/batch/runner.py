@@ -167,7 +167,7 @@ class Batch:
 
     def _turn(self, client: ComfyClient, flights: list[_Flight]) -> None:
         """Bring in what has ended, send out what fits."""
-        lost = False
+        lost: list[_Flight] = []
         for flight in list(flights):
             status = client.status(flight.prompt_id)
             if status.state == "done":
@@ -175,11 +175,12 @@ class Batch:
             elif status.state == "failed":
                 self._fail(flight.picture, status.reason, by_server=True)
             elif status.state == "unknown":
-                self._lose(flight, to_blame=not lost)  # the oldest was running, the rest waited
-                lost = True
+                lost.append(flight)
+                continue
             else:
                 continue
             flights.remove(flight)
+        self._lose_all(lost, flights)
         while len(flights) < self._in_flight and not self._stop.is_set():
             picture = self._next()
             if picture is None:
@@ -285,7 +286,8 @@ class Batch:
                 self._drop(client, flights, f"{client.url} does not answer ({reason})")
                 return False
             if silent_s > HAND_OVER_S and len(self._clients) - len(self._dropped) > 1:
-                abandoned += self._hand_over(flights)
+                abandoned += flights
+                self._lose_all(list(flights), flights)
             if not self.remaining:
                 return False
         return False
@@ -301,20 +303,20 @@ class Batch:
             return False
         return True
 
-    def _hand_over(self, flights: list[_Flight]) -> list[_Flight]:
-        given = list(flights)
-        for flight in reversed(given):  # each goes to the front of the queue
-            self._lose(flight, to_blame=flight is given[0])
-        flights.clear()
-        return given
+    def _lose_all(self, lost: list[_Flight], flights: list[_Flight], blame: bool = True) -> None:
+        """Take these off a server; they wait again in their order, before all others.
+
+        The oldest was running when the server died, and may be why; the rest only waited.
+        """
+        for flight in reversed(lost):
+            self._lose(flight, to_blame=blame and flight is lost[0])
+            flights.remove(flight)
 
     def _drop(self, client: ComfyClient, flights: list[_Flight], reason: str) -> None:
         """Give a server up; its pictures go to the others."""
         self._dropped.append(reason)
         self._say("dropped", client.url, reason)
-        for flight in reversed(flights):
-            self._lose(flight, to_blame=False)
-        flights.clear()
+        self._lose_all(list(flights), flights, blame=False)
 
     def _take_back(self, client: ComfyClient, flights: list[_Flight]) -> None:
         """Stopped: withdraw what the server has not begun; what it has is found by the next run."""
