@@ -42,7 +42,8 @@ class ComfyLoopUNet(LoopUNet):
         self.dtype = dtype
         self.schedule = schedule
         self._chunks: dict[tuple[int, ...], tuple[int, int]] = {}
-        use_attention(self, comfys_attention())
+        if comfys_attention_is_better():
+            use_attention(self, comfys_attention)
 
     def forward(  # type: ignore[override]
         self,
@@ -139,32 +140,25 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     )
 
 
-def comfys_attention() -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
-    """ComfyUI's attention where it is a better choice than torch's own, else None.
-
-    That is where ComfyUI found torch's attention unfit for the GPU, or the user asked for another one.
-    """
+def comfys_attention_is_better() -> bool:
+    """Where ComfyUI found torch's attention unfit for the GPU, or the user asked for another one."""
     management = comfy.model_management
-    if management.pytorch_attention_enabled() or management.is_device_cpu(
-        management.get_torch_device()
-    ):
-        return None
-
-    def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        heads = query.shape[1]
-        out = comfy.ldm.modules.attention.optimized_attention(
-            query, key, value, heads, skip_reshape=True
-        )
-        return out.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-    return attention
+    on_cpu = management.is_device_cpu(management.get_torch_device())
+    return not (on_cpu or management.pytorch_attention_enabled())
 
 
-def use_attention(
-    unet: LoopUNet, function: Callable[[Tensor, Tensor, Tensor], Tensor] | None
-) -> None:
+def comfys_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """ComfyUI's choice of attention, `[B, heads, L, d]`."""
+    heads = query.shape[1]
+    out = comfy.ldm.modules.attention.optimized_attention(
+        query, key, value, heads, skip_reshape=True
+    )
+    return out.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def use_attention(unet: LoopUNet, function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
     """Give the spatial attentions another implementation; over the few frames torch's is always good."""
     for module in unet.modules():
-        if function is not None and isinstance(module, SpatialTransformer):
+        if isinstance(module, SpatialTransformer):
             for block in module.transformer_blocks:
                 block.attn1.scaled_dot_product = block.attn2.scaled_dot_product = function

@@ -59,6 +59,11 @@ from LoopAnimate.nodes.native.closing import close_loops
 from LoopAnimate.nodes.native.load import load_bundle
 from LoopAnimate.nodes.native.model import LoopModelConfig, build_model
 from LoopAnimate.nodes.native.preview import small_frames
+from LoopAnimate.nodes.native.unet import (
+    comfys_attention,
+    comfys_attention_is_better,
+    use_attention,
+)
 from LoopAnimate.nodes.native.vae import build_vae, fit_colours
 
 from loopanimate_core.bundle import read_parts
@@ -263,6 +268,14 @@ def check_branches_share_the_down_path() -> None:
         speedups.shared_down = True
 
 
+def check_comfyuis_attention() -> None:
+    """What a GPU that torch's attention does not suit gets: the same numbers."""
+    assert not comfys_attention_is_better()  # on a CPU
+    model = load_bundle(FOLDER / "toy.safetensors", "fp32").model
+    use_attention(model.model.diffusion_model, comfys_attention)
+    close_to(sample(model), sample(toy().model), 1e-4)
+
+
 class ShortOfMemory:
     """A layer that has memory for a few frames only."""
 
@@ -324,7 +337,7 @@ def check_partial_load() -> None:
             noise=x, device=device, cross_attn=positive[0][0], **positive[0][1]
         )
         inputs = {
-            name: cond.process_cond(batch_size=FRAMES, area=None).cond
+            name: cond.process_cond(batch_size=FRAMES, device=device, area=None).cond
             for name, cond in loop.items()
         }
         partly = model.model.apply_model(x, t, **inputs)
