@@ -1,5 +1,5 @@
 # One list of commands, used by people, by pre-commit and by .ci/run.
-.PHONY: fmt lint types test check
+.PHONY: fmt lint types test check soak
 
 fmt:
 	ruff check --fix .
@@ -16,3 +16,8 @@ test:
 	python -m pytest
 
 check: lint types test
+
+# Ten minutes of kills, signals and damaged files; SOAK_MINUTES=60 for more.
+SOAK_MINUTES ?= 10
+soak:
+	python -m loopanimate_training.soak --minutes $(SOAK_MINUTES)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from loopanimate_core.bundle import Bundle
 from loopanimate_core.errors import LoopAnimateError
@@ -214,7 +215,10 @@ def accumulate_gradients(
     device, total = accelerator.device, torch.zeros((), device=accelerator.device)
     for i, batch in enumerate(batches):
         last = i == len(batches) - 1
-        with nullcontext() if last else accelerator.no_sync(model):
+        copies = isinstance(
+            model, DistributedDataParallel
+        )  # shards are small only when they are added up
+        with model.no_sync() if copies and not last else nullcontext():
             with autocast(config.precision, device):
                 loss = model(batch.to(device)) / len(batches)
             (loss * state.guard.scale).backward()

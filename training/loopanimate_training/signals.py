@@ -6,11 +6,12 @@ A request is a signal (SIGTERM, Ctrl-C) that any process has caught, or a file n
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -53,7 +54,7 @@ class Requests:
 
     def poll(self) -> Request:
         """What has been asked for up to now; all processes must call it, and get the same answer."""
-        files = [self.is_main and (self._run / name).exists() for name in (SAVE_FILE, QUIT_FILE)]
+        files = [self.is_main and os.path.exists(self._run / n) for n in (SAVE_FILE, QUIT_FILE)]
         save, leave, number = self.agree([*files, self._caught[0] if self._caught else 0])
         return Request(bool(save), bool(leave), number)
 
@@ -61,7 +62,8 @@ class Requests:
         """Remove the files of a request that has been met."""
         for name, asked in ((SAVE_FILE, request.save), (QUIT_FILE, request.quit)):
             if asked and self.is_main:
-                (self._run / name).unlink(missing_ok=True)
+                with suppress(OSError):  # gone, or out of reach
+                    (self._run / name).unlink()
 
     def agree(self, values: Sequence[int]) -> list[int]:
         """The largest of each value over all processes."""

@@ -38,7 +38,8 @@ from .runlog import read_log
 from .signals import QUIT_FILE
 
 ENDLESS = 1_000_000  # steps
-WAIT_S = 120.0
+POLL_S = 0.02
+WAIT_S = 300.0  # for anything; a loaded machine is slow
 SMALL_UNET = {
     "block_out_channels": [8, 16, 16, 16], "layers_per_block": 1, "num_attention_heads": 2,
     "motion_num_attention_heads": 2, "norm_num_groups": 4,
@@ -102,7 +103,7 @@ class Life:
                 first = last if first is None else first
                 if last - first >= count:
                     return
-            time.sleep(0.005)
+            time.sleep(POLL_S)
 
     def wait_for_state(self, state: str) -> None:
         """Until its heartbeat shows a state, or it has ended."""
@@ -111,7 +112,7 @@ class Life:
             beat = read_heartbeat(self.run) or {}
             if (beat.get("pid"), beat.get("state")) == (self.process.pid, state):
                 return
-            time.sleep(0.005)
+            time.sleep(POLL_S)
 
     def send(self, number: int) -> None:
         if self.process.is_alive():
@@ -133,7 +134,9 @@ def _live(values: dict[str, Any], report: str, environment: dict[str, str]) -> N
 
     os.environ.update(environment)
     torch.set_num_threads(1)
-    tqdm.set_lock(threading.RLock())  # its own is shared by processes, and outlives one that is killed
+    tqdm.set_lock(
+        threading.RLock()
+    )  # its own is shared by processes, and outlives one that is killed
     with open(report, "a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

@@ -1,0 +1,144 @@
+"""What saves memory changes no number, or says by how little."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from loopanimate_core.bundle import Bundle, read_bundle
+from loopanimate_training.clips import ClipEncoder
+from loopanimate_training.config import LossConfig, ModelConfig, RunConfig
+from loopanimate_training.launch import use_memory_settings
+from loopanimate_training.loop import make_feed
+from loopanimate_training.losses import Batch, DiffusionLoss
+from loopanimate_training.precision import autocast, shrink_frozen, sound_kernels
+from loopanimate_training.soak import toy_run
+from loopanimate_training.start import trained_parameters
+
+CPU = torch.device("cpu")
+Gradients = dict[str, Tensor]
+
+
+@pytest.fixture
+def config(tmp_path: Path, toy_bundle_path: Path) -> RunConfig:
+    return toy_run(tmp_path, toy_bundle_path, **{"model.train": "[conv_in, temm]"})
+
+
+@pytest.fixture
+def batch(config: RunConfig) -> Batch:
+    feed = make_feed(config, read_bundle(config.model.start), Accelerator(cpu=True))
+    return feed.batch(0, 0)
+
+
+def gradients(
+    config: RunConfig, batch: Batch, prepare: Callable[[Bundle], None], precision: str = "no"
+) -> tuple[Tensor, Gradients]:
+    """Loss and gradients of a step of the toy, whose networks `prepare` has changed."""
+    bundle = read_bundle(config.model.start)
+    parameters = trained_parameters(bundle, config.model)
+    prepare(bundle)
+    model = DiffusionLoss(bundle.unet, bundle.text_encoder, bundle.config.schedule, LossConfig())
+    with sound_kernels(precision, CPU), autocast(precision, CPU):
+        loss = model(batch)
+        loss.backward()
+    return loss.detach(), {name: p.grad for name, p in parameters.items() if p.grad is not None}
+
+
+def with_memory_settings(config: RunConfig, **settings: Any) -> Callable[[Bundle], None]:
+    model = ModelConfig(start=config.model.start, train=config.model.train, **settings)
+    return lambda bundle: use_memory_settings(bundle.unet, model)
+
+
+def test_recomputing_gives_the_same_gradients_bit_for_bit(config: RunConfig, batch: Batch) -> None:
+    loss, plain = gradients(config, batch, with_memory_settings(config))
+    same, again = gradients(
+        config, batch, with_memory_settings(config, gradient_checkpointing=True)
+    )
+    assert torch.equal(loss, same) and plain.keys() == again.keys()
+    assert all(torch.equal(plain[name], again[name]) for name in plain)
+
+
+@pytest.mark.parametrize(
+    "chunks", [{"chunk_frames": 2}, {"chunk_pixels": 5}, {"chunk_frames": 1, "chunk_pixels": 1}]
+)
+def test_chunks_change_the_order_of_additions_alone(
+    config: RunConfig, batch: Batch, chunks: dict[str, int]
+) -> None:
+    loss, plain = gradients(config, batch, with_memory_settings(config))
+    settings = with_memory_settings(config, gradient_checkpointing=True, **chunks)
+    close, again = gradients(config, batch, settings)
+    torch.testing.assert_close(close, loss, rtol=1e-5, atol=1e-6)
+    largest = max(grad.abs().max() for grad in plain.values())
+    assert all((again[name] - plain[name]).abs().max() < 1e-5 * largest for name in plain)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_frozen_weights_kept_rounded_change_no_bit(
+    config: RunConfig, batch: Batch, precision: str
+) -> None:
+    def shrink(bundle: Bundle) -> None:
+        shrink_frozen(bundle.unet, precision)
+        shrink_frozen(bundle.text_encoder, precision)
+        sizes = {p.dtype for p in bundle.unet.parameters() if p.requires_grad}
+        small = sum(p.numel() for p in bundle.unet.parameters() if p.dtype != torch.float32)
+        frozen = sum(p.numel() for p in bundle.unet.parameters() if not p.requires_grad)
+        assert sizes == {torch.float32} and small > 0.9 * frozen
+
+    loss, plain = gradients(config, batch, lambda _: None, precision)
+    same, again = gradients(config, batch, shrink, precision)
+    assert torch.equal(loss, same) and all(torch.equal(plain[name], again[name]) for name in plain)
+
+
+def test_encoders_come_when_they_are_needed_and_leave_when_the_cache_is_complete(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves: list[str] = []
+    monkeypatch.setattr(ClipEncoder, "_move", lambda _, device: moves.append(device.type))
+    feed = make_feed(config, read_bundle(config.model.start), Accelerator(cpu=True))
+    feed.store.encoder.device = torch.device("cuda")  # where they would go
+    with monkeypatch.context() as patch:
+        patch.setattr(ClipEncoder, "_encode", encode_on_the_cpu(ClipEncoder._encode))
+        windows = {(clip, feed.store.start_of(clip, w)) for clip in range(3) for w in range(2)}
+        for clip, start in windows:
+            feed.store.get(clip, start)
+        assert moves == ["cuda"] * len(windows)
+        moves.clear()
+        for clip, start in [*windows, *windows]:
+            feed.store.get(clip, start)
+        assert moves == ["cpu"]  # once, after as many finds as there are clips
+        moves.clear()
+        feed.store.path_of(0, 0).unlink()
+        feed.store.get(0, 0)
+        assert moves == ["cuda"]
+
+
+def encode_on_the_cpu(encode: Callable[..., Any]) -> Callable[..., Any]:
+    """Encoding for a test machine that has no other device."""
+
+    def wrapped(self: ClipEncoder, *args: Any) -> Any:
+        device, self.device = self.device, CPU
+        try:
+            return encode(self, *args)
+        finally:
+            self.device = device
+
+    return wrapped
+
+
+def test_nobody_takes_the_encoders_away_while_they_are_used(config: RunConfig) -> None:
+    encoder = make_feed(
+        config, read_bundle(config.model.start), Accelerator(cpu=True)
+    ).store.encoder
+    moves: list[torch.device] = []
+    encoder._move = moves.append  # type: ignore[method-assign]
+    with encoder.on_device():
+        encoder.rest()
+    assert moves == [CPU] and encoder._users == 0
+    encoder.rest()
+    assert len(moves) == 2
