@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from loopanimate_core.errors import LoopAnimateError
 
 from .carriers import TABLE_SUFFIXES
-from .folders import FrameFolders, VideoFolder, masks_in
+from .folders import FrameFolders, VideoFolder, folder_state, masks_in
 from .layouts import open_tables
-from .rows import Blob, PathRule, Reader, Row, file_state
+from .rows import Blob, PathRule, Reader, Row
 from .tars import TarReader
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class _WithMasks:
 
     def state(self) -> Iterator[str]:
         yield from self.reader.state()
-        yield from (file_state(path) for path in sorted(self.masks.iterdir()))
+        yield from folder_state(self.masks)
 
     def rows(self) -> Iterator[Row]:
         for row in self.reader.rows():

@@ -31,7 +31,7 @@ class VideoFolder:
     name: str = "folder of videos"
 
     def state(self) -> Iterator[str]:
-        return (file_state(path) for path in self._walk())
+        return folder_state(self.folder)
 
     def rows(self) -> Iterator[Row]:
         for path in self._walk():
@@ -40,11 +40,10 @@ class VideoFolder:
                 yield _captioned(name, path, path.with_suffix(""))
 
     def _walk(self) -> Iterator[Path]:
-        """Files, and folders of masks without what is in them."""
+        """Files, but for those in folders of masks."""
         for place, folders, files in os.walk(self.folder):
-            masks = [name for name in folders if name.endswith(MASK_FOLDER)]
-            folders[:] = sorted(set(folders) - set(masks))
-            yield from (Path(place, name) for name in sorted(files + masks))
+            folders[:] = sorted(name for name in folders if not name.endswith(MASK_FOLDER))
+            yield from (Path(place, name) for name in sorted(files))
 
 
 @dataclass(frozen=True)
@@ -55,15 +54,19 @@ class FrameFolders:
     name: str = "folder of frame folders"
 
     def state(self) -> Iterator[str]:
-        for path in sorted(self.folder.iterdir()):
-            yield file_state(path)
-            if path.is_dir():
-                yield from (file_state(picture) for picture in sorted(path.iterdir()))
+        return folder_state(self.folder)
 
     def rows(self) -> Iterator[Row]:
         for path in sorted(self.folder.iterdir()):
             if path.is_dir() and path.suffix != MASK_FOLDER:
                 yield _captioned(path.name, path, path)
+
+
+def folder_state(folder: Path) -> Iterator[str]:
+    """The states of all files below a folder, masks too."""
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        yield from (file_state(Path(place, name)) for name in sorted(files))
 
 
 def find_masks(stem: Path) -> Blob | None:
