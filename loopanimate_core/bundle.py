@@ -252,6 +252,11 @@ def read_parts(
 
 def _parse_metadata(header: Header) -> tuple[BundleConfig, dict[str, Any]]:
     found = header.metadata.get("format", "")
+    if found.startswith("loopanimate-delta/"):
+        raise LoopAnimateError(
+            f"{header.path} is a delta, the changes of a training alone; `loopanimate convert apply` "
+            "puts it onto its base"
+        )
     if not found.startswith("loopanimate/"):
         raise LoopAnimateError(
             f"{header.path} is a safetensors file but no LoopAnimate bundle; "

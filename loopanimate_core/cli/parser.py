@@ -43,6 +43,7 @@ examples:
   loopanimate convert assemble --unet sd-image-variations/ --text-encoder sd15.safetensors \\
       --motion mm_sd_v15_v2.ckpt -o model.safetensors
   loopanimate convert extract model.safetensors --to diffusers -o parts/
+  loopanimate convert apply stage3.delta.safetensors --base stage2.safetensors -o stage3.safetensors
 """
 
 
@@ -347,6 +348,7 @@ def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     ways = parser.add_subparsers(metavar="WAY", required=True)
     _add_assemble(ways)
     _add_extract(ways)
+    _add_apply(ways)
 
 
 def _add_assemble(ways: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -399,6 +401,16 @@ def _add_assemble(ways: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     output.add_argument("--author", metavar="TEXT", help="shown by other programs")
     output.add_argument("--license", metavar="TEXT", help="shown by other programs")
     output.add_argument("--force", action="store_true", help="replace a file that exists")
+
+
+def _add_apply(ways: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        ways, "apply", "put a training's changes (a delta) onto their base", "parts:apply"
+    )
+    parser.add_argument("delta", metavar="DELTA", help="the changes")
+    parser.add_argument("--base", metavar="BUNDLE", required=True, help="the model they belong to")
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the model file")
+    parser.add_argument("--force", action="store_true", help="replace a file that exists")
 
 
 def _add_extract(ways: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

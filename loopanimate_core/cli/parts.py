@@ -58,6 +58,16 @@ def extract(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def apply(arguments: argparse.Namespace) -> int:
+    """Put a delta onto the model it was made from."""
+    output = require_writable(Path(arguments.output), arguments.force)
+    from ..delta import apply_delta
+
+    apply_delta(arguments.delta, arguments.base, output)
+    print(output)
+    return 0
+
+
 def _routing(text: str) -> tuple[str, str, str]:
     names = text.split(",")
     if len(names) != 3:

@@ -22,7 +22,11 @@ HIDDEN_METADATA = {"format", "modelspec.thumbnail"}
 def info(arguments: argparse.Namespace) -> int:
     """Print what a bundle's header says; no weights are read."""
     from ..bundle import bundle_info, mini_bundle_path
+    from ..delta import is_delta
 
+    if arguments.bundle is not None and is_delta(arguments.bundle):
+        print("\n".join(_delta_lines(arguments.bundle, arguments.json)))
+        return 0
     found = bundle_info(arguments.bundle or mini_bundle_path())
     if arguments.json:
         print(json.dumps(_info_values(found, arguments.table), indent=2, ensure_ascii=False))
@@ -100,6 +104,28 @@ def _info_lines(found: BundleInfo) -> list[str]:
         f" frames at {own.fps:g} fps, start {own.start:g}",
         "parameters": ", ".join(f"{part} {count:,}" for part, count in found.parameters.items()),
         **{f"provenance: {name}": str(value) for name, value in found.provenance.items()},
+    }
+    width = max(map(len, rows))
+    return [f"{name:{width}}  {value}" for name, value in rows.items()]
+
+
+def _delta_lines(path: str, as_json: bool) -> list[str]:
+    """What a delta's header says."""
+    from ..delta import delta_info
+
+    found = delta_info(path)
+    if as_json:
+        values = dataclasses.asdict(found) | {
+            "path": str(found.path),
+            "config": found.config.to_dict(),
+        }
+        return [json.dumps(values, indent=2, ensure_ascii=False)]
+    rows = {
+        "file": f"{found.path} ({found.size_bytes / 1e6:.1f} MB): a delta",
+        "base": f"{found.base_name}, SHA-256 of its weights {found.base_sha256}",
+        "replaces": f"{found.parameters:,} parameters in {found.tensors} tensors",
+        "frames": "trained on " + ", ".join(map(str, found.config.frames)),
+        "to use it": f"loopanimate convert apply {found.path.name} --base {found.base_name} -o model.safetensors",
     }
     width = max(map(len, rows))
     return [f"{name:{width}}  {value}" for name, value in rows.items()]

@@ -18,6 +18,7 @@ EPILOG = """\
   loopanimate-train inspect clips                          what a data set holds, and what is left out
   loopanimate-train cache --stage 1 --config run.yaml      encode all clips first
   loopanimate-train export RUN -o model.safetensors        averaged weights as a bundle
+  loopanimate-train report RUN                             its curves, loops and settings as one page
   accelerate launch -m loopanimate_training --stage 1 …    several processes or machines
 
 SIGTERM, Ctrl-C or a file `save_quit` in the run's folder end the step, save and exit with 143, 130 or 75
@@ -54,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--workers", type=int, default=1, help="how many Ray workers (default 1)")
     commands = parser.add_subparsers(
-        title="other commands", metavar="{plan,inspect,index,cache,export}"
+        title="other commands", metavar="{plan,inspect,index,cache,report,export}"
     )
 
     planner = commands.add_parser("plan", help="predict the memory that a run will take")
@@ -92,12 +93,24 @@ def _parser() -> argparse.ArgumentParser:
         "--shard", default="1/1", metavar="I/N", help="only the I-th of N shares of the clips"
     )
 
-    export = commands.add_parser("export", help="write a checkpoint's averaged weights as a bundle")
+    reporter = commands.add_parser("report", help="write a run's curves and loops as one HTML page")
+    reporter.set_defaults(run=_report)
+    reporter.add_argument("run_folder", type=Path, metavar="RUN", help="a run's folder")
+    reporter.add_argument("-o", "--output", type=Path, help="the page (default: RUN/report.html)")
+
+    export = commands.add_parser(
+        "export", help="write a checkpoint's averaged weights as a bundle, a delta or a LoRA"
+    )
     export.set_defaults(run=_export)
     export.add_argument(
         "checkpoint", type=Path, help="a checkpoint, or a run's folder for its newest"
     )
-    export.add_argument("-o", "--output", type=Path, required=True, help="the bundle to write")
+    export.add_argument("-o", "--output", type=Path, required=True, help="the file to write")
+    only = export.add_mutually_exclusive_group()
+    only.add_argument(
+        "--delta-of", type=Path, metavar="BUNDLE", help="write only what changed since this bundle"
+    )
+    only.add_argument("--lora", action="store_true", help="write the adapters of a model.lora run")
     export.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="float16")
     return parser
 
@@ -197,11 +210,24 @@ def _cache(options: argparse.Namespace) -> int:
     return 0
 
 
+def _report(options: argparse.Namespace) -> int:
+    from .page import write_page
+
+    print(write_page(options.run_folder, options.output))
+    return 0
+
+
 def _export(options: argparse.Namespace) -> int:
     import torch
 
-    from .export import export_bundle
+    from .export import export_bundle, export_delta, export_lora
 
-    step = export_bundle(options.checkpoint, options.output, getattr(torch, options.dtype))
+    dtype = getattr(torch, options.dtype)
+    if options.lora:
+        step = export_lora(options.checkpoint, options.output, dtype)
+    elif options.delta_of is not None:
+        step = export_delta(options.checkpoint, options.output, options.delta_of, dtype)
+    else:
+        step = export_bundle(options.checkpoint, options.output, dtype)
     print(f"{options.output}: step {step}")
     return 0
