@@ -36,7 +36,7 @@ Precision = Annotated[
 # What a resumed run may have otherwise: settings that decide neither data nor, but for the order of
 # additions, gradients.
 FREE_SETTINGS = (
-    "steps", "save.", "sheets.", "log_every_steps", "out", "title", "license", "device", "data.threads",
+    "steps", "save.", "sheets.", "log_every_steps", "tensorboard", "out", "title", "license", "device", "data.threads",
     "data.prefetch", "data.cache", "data.index", "data.max_bad_share", "model.gradient_checkpointing", "model.chunk_",
     "model.compile",
 )  # fmt: skip
@@ -215,6 +215,7 @@ class RunConfig(Section):
     precision: Precision = "no"
     device: Literal["auto", "cpu"] = "auto"
     log_every_steps: PositiveInt = 10
+    tensorboard: bool = False  # the log for TensorBoard too, in the run's folder
     title: str = ""
     license: str = ""
     model: ModelConfig

@@ -6,14 +6,17 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-WIDTH, HEIGHT = 640, 220
+HEIGHT = 230
+NARROW, WIDE = 420, 1000  # picture points of a chart; letters keep their size in both
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 30
 MAX_POINTS = 400
 
 Points = Sequence[tuple[float, float]]
 
 
-def curve(title: str, points: Points, smooth: Points = (), *, unit: str = "") -> str:
+def curve(
+    title: str, points: Points, smooth: Points = (), *, unit: str = "", width: int = NARROW
+) -> str:
     """A line chart over steps; `smooth` is drawn over `points`, which then stand back.
 
     The y axis spans the middle 98 % of the values (a lone spike is cut off), and is logarithmic
@@ -26,14 +29,14 @@ def curve(title: str, points: Points, smooth: Points = (), *, unit: str = "") ->
     raw = sorted(y for _, y in points)
     low = min(values[0], raw[int(0.01 * (len(raw) - 1))])
     high = max(values[-1] if smooth else 0.0, raw[math.ceil(0.99 * (len(raw) - 1))])
-    scale = _Scale(points[0][0], points[-1][0], low, high)
+    scale = _Scale(points[0][0], points[-1][0], low, high, width)
     lines = [_path(scale, points, "faint" if smooth else "line")]
     if smooth:
         lines.append(_path(scale, smooth, "line"))
     last = (smooth or points)[-1][1]
     return (
         f'<figure><figcaption>{escape(title)} <b>{number(last)}{escape(unit)}</b></figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
+        f'<svg viewBox="0 0 {width} {HEIGHT}" role="img" aria-label="{escape(title)}">'
         f'{_grid(scale)}{"".join(lines)}</svg></figure>'
     )  # fmt: skip
 
@@ -62,7 +65,8 @@ def number(value: float) -> str:
 class _Scale:
     """Values to picture points."""
 
-    def __init__(self, x0: float, x1: float, low: float, high: float) -> None:
+    def __init__(self, x0: float, x1: float, low: float, high: float, width: int) -> None:
+        self.width = width
         self.x0, self.x1 = x0, x1 if x1 > x0 else x0 + 1
         self.log = low > 0 and high / low > 50
         if not self.log:
@@ -72,7 +76,7 @@ class _Scale:
 
     def x(self, value: float) -> float:
         share = (value - self.x0) / (self.x1 - self.x0)
-        return LEFT + share * (WIDTH - LEFT - RIGHT)
+        return LEFT + share * (self.width - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
         a, b, v = self.low, self.high, min(max(value, self.low), self.high)
@@ -87,7 +91,7 @@ class _Scale:
         return _round_ticks(self.low, self.high, 4)
 
     def x_ticks(self) -> list[float]:
-        return _round_ticks(self.x0, self.x1, 6)
+        return _round_ticks(self.x0, self.x1, self.width // 110)
 
 
 def _round_ticks(low: float, high: float, about: int) -> list[float]:
@@ -107,7 +111,7 @@ def _grid(scale: _Scale) -> str:
     parts = []
     for value in scale.y_ticks():
         y = scale.y(value)
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<line x1="{LEFT}" x2="{scale.width - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" class="end">{number(value)}</text>')
     for value in scale.x_ticks():
         parts.append(

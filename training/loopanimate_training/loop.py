@@ -24,6 +24,7 @@ from .heartbeat import FINISHED, STOPPED, Heartbeat
 from .launch import distribute, start_processes, use_memory_settings, wants_shards
 from .losses import Batch, DiffusionLoss
 from .optim import Ema, make_optimizer, set_learning_rate
+from .page import write_page
 from .precision import StepGuard, autocast, shrink_frozen, sound_kernels
 from .runlog import RunLog
 from .shards import divided_state, whole
@@ -93,7 +94,9 @@ def train(config: RunConfig, *, allow_change: bool = False) -> Outcome:
     with (
         caught_signals() as caught,
         Heartbeat(config.out, config.steps, is_main) as heartbeat,
-        RunLog(config.out, config.steps, state.step, state.mean_loss, is_main) as log,
+        RunLog(
+            config.out, config.steps, state.step, state.mean_loss, is_main, config.tensorboard
+        ) as log,
         feed.batches(state.step) as batches,
         sound_kernels(config.precision, device),
     ):
@@ -140,6 +143,8 @@ def train(config: RunConfig, *, allow_change: bool = False) -> Outcome:
                     log.attempt("sheet", lambda: sheets.draw(ema, state.step))
         outcome = Outcome(state.step, config.steps, request, saved)
         heartbeat.beat(state.step, STOPPED if outcome.exit_code else FINISHED)
+        if is_main:
+            log.attempt("report", lambda: write_page(config.out))
         accelerator.wait_for_everyone()  # a launcher ends all once one has ended
     return outcome
 
@@ -217,7 +222,7 @@ def accumulate_gradients(
         last = i == len(batches) - 1
         copies = isinstance(
             model, DistributedDataParallel
-        )  # shards are small only when they are added up
+        )  # shards save memory by adding up each time
         with model.no_sync() if copies and not last else nullcontext():
             with autocast(config.precision, device):
                 loss = model(batch.to(device)) / len(batches)

@@ -18,7 +18,7 @@ from loopanimate_core.files import atomic_write
 from . import heartbeat, runlog
 from .checkpoint import STATE, checkpoints
 from .config import flat_settings
-from .curves import curve, number
+from .curves import WIDE, curve, number
 
 PAGE = "report.html"
 MAX_SHEETS = 6
@@ -82,7 +82,8 @@ def _header(run: Path, rows: Sequence[Mapping[str, Any]], config: Mapping[str, A
     steps = [row for row in rows if "loss" in row]
     beat = _read_json(run / heartbeat.FILE)
     last = steps[-1] if steps else {}
-    state = str(beat.get("state", "unknown"))
+    done = last.get("step", 0) == config.get("steps")
+    state = str(beat.get("state", heartbeat.FINISHED if done else "unfinished"))
     stage = f"stage {config.get('stage', '?')}"
     if config.get("variant"):
         stage += f"-{config['variant']}"
@@ -114,7 +115,7 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> str:
     steps = [row for row in rows if row.get("loss") is not None]
     loss = [(row["step"], row["loss"]) for row in steps]
     mean = [(row["step"], row["mean_loss"]) for row in steps if row.get("mean_loss") is not None]
-    first = curve("Loss, smoothed", loss, mean)
+    first = curve("Loss, smoothed", loss, mean, width=WIDE)
     others = [
         curve(title, [(row["step"], row[name]) for row in steps if row.get(name)], unit=unit)
         for name, (title, unit) in CURVES.items()
@@ -160,7 +161,7 @@ def _settings(config: Mapping[str, Any]) -> str:
         f"<div><h3>{escape(name)}</h3><table>{''.join(rows)}</table></div>"
         for name, rows in groups.items()
     ]
-    return f'<div class="grid settings">{"".join(tables)}</div>' if tables else ""
+    return f'<div class="settings">{"".join(tables)}</div>' if tables else ""
 
 
 def _checkpoints(saved: Iterable[Path]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from loopanimate_core.errors import LoopAnimateError
@@ -26,8 +27,17 @@ class RunLog:
     A row has a `loss`, or is the account of an `event`: a step left out, a wait for the disk.
     """
 
-    def __init__(self, run: Path, steps: int, start: int, loss: float | None, active: bool) -> None:
+    def __init__(
+        self,
+        run: Path,
+        steps: int,
+        start: int,
+        loss: float | None,
+        active: bool,
+        board: bool = False,
+    ) -> None:
         self.loss = loss
+        self._board = Board(run, start) if active and board else None
         self._bar = tqdm(
             total=steps, initial=start, unit="step", disable=not active, dynamic_ncols=True
         )
@@ -41,6 +51,8 @@ class RunLog:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
+        if self._board is not None:
+            self._board.close()
 
     def step(self, loss: float, clips_per_s: float) -> float | None:
         """Advance the bar by one step; returns the smoothed loss, None before the first finite one."""
@@ -48,14 +60,19 @@ class RunLog:
             old = self.loss
             self.loss = loss if old is None else SMOOTHING * old + (1 - SMOOTHING) * loss
         shown = "" if self.loss is None else f"loss {self.loss:.4f}, "
-        self._bar.set_postfix_str(f"{shown}{clips_per_s:.1f} clips/s", refresh=False)
+        memory = f", {memory_gb():.1f} GB"
+        self._bar.set_postfix_str(f"{shown}{clips_per_s:.1f} clips/s{memory}", refresh=False)
         self._bar.update()
         return self.loss
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one row; one that the full disk does not take follows later."""
+        if "loss" in record:
+            record = {**record, "memory_gb": round(memory_gb(), 2)}
         if self._journal is not None:
             self._journal.write(record)
+        if self._board is not None:
+            self._board.write(record)
 
     def sync(self) -> None:
         """Make sure that all rows are on the disk.
@@ -83,6 +100,40 @@ class RunLog:
         """Print a line above the bar."""
         if self._journal is not None:
             self._bar.write(message, file=sys.stderr)
+
+
+class Board:
+    """The same numbers for TensorBoard, in the run's folder."""
+
+    def __init__(self, run: Path, start: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise LoopAnimateError(
+                "tensorboard is true and TensorBoard is not installed: python -m pip install tensorboard"
+            ) from error
+        self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=start + 1)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Every number of a row; rows without a loss are events and have none."""
+        for name, value in record.items() if "loss" in record else ():
+            if name not in ("step", "time") and isinstance(value, int | float):
+                self._writer.add_scalar(name, value, record["step"])
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def memory_gb() -> float:
+    """10^9 bytes held at most: by tensors on the GPU, or by the process where there is none."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
