@@ -48,15 +48,23 @@ def batch(arguments: argparse.Namespace) -> int:
             wait_s=arguments.wait,
             listen=progress.show,
         )
+        _work(work, pictures, progress)
+    finally:
+        state.close()
+    return _report(work, pictures)
+
+
+def _work(work: Batch, pictures: Sequence[PictureFile], progress: _Progress) -> None:
+    """Run to the end, or say how far it came."""
+    try:
         with progress.over(work.remaining):
             work.run()
     except KeyboardInterrupt:
         _say("stopped; the same command goes on from here")
         raise
-    finally:
-        state.close()
-        progress.close()
-    return _report(work, pictures)
+    except LoopAnimateError:
+        _report(work, pictures)
+        raise
 
 
 def _require_sane(arguments: argparse.Namespace) -> None:
@@ -148,10 +156,6 @@ class _Progress:
             print(line, file=file)
         else:
             self._bar.write(line, file=file)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
 
 def _report(work: Batch, pictures: Sequence[PictureFile]) -> int:
