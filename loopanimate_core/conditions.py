@@ -27,7 +27,7 @@ def velocity(z_0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
 
 
 def still_prior(
-    z_t: Tensor, z_still: Tensor, alpha_bar: Tensor, std: float
+    z_t: Tensor, z_still: Tensor, alpha_bar: Tensor, std: Tensor | float
 ) -> tuple[Tensor, Tensor]:
     """What is known of the velocity before any frame but the still is: its mean and standard deviation.
 
@@ -39,10 +39,11 @@ def still_prior(
     of about zero) keeps colours and background without having learned to.
 
     Args:
-        z_t: `[N, 4, F, h, w]`; z_still: `[N, 4, h, w]`; alpha_bar: `[N]` or a scalar; std: s, above 0.
+        z_t: `[N, 4, F, h, w]`; z_still: `[N, 4, h, w]`; alpha_bar: `[N]` or a scalar; std: s, one for all or
+            `[N or 1, 1, F, 1, 1]`; 0 for a frame that is the still.
 
     Returns:
-        The mean, as `z_t`, and the standard deviation, `[N or 1, 1, 1, 1, 1]`.
+        The mean, as `z_t`, and the standard deviation, `[N or 1, 1, F or 1, 1, 1]`.
     """
     alpha_bar = alpha_bar.reshape(-1, 1, 1, 1, 1)
     alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
@@ -50,6 +51,23 @@ def still_prior(
     still = z_still[:, :, None]
     mean = alpha * sigma * (1 - std**2) / variance * (z_t - alpha * still) - sigma * still
     return mean, std / variance.sqrt()
+
+
+def corrected_velocity(
+    correction: Tensor, z_c: Tensor, z_still: Tensor, alpha_bar: Tensor, std: float
+) -> Tensor:
+    """The velocity that a network's `correction` of the still prior stands for, at inference.
+
+    Frames that Z_SD shows are the still itself, so their prior has no spread: they come out exactly.
+
+    Args:
+        correction: `[N, 4, F, h, w]`; z_c: `[N or 1, 9, F, h, w]`; the rest as in `still_prior`.
+    """
+    z_t, z_sd = z_c[:, :4].float(), z_c[:, 4:8]
+    shown = (z_sd != 0).any(dim=1, keepdim=True).any(dim=(3, 4), keepdim=True)
+    spread = torch.where(shown, 0.0, std)
+    mean, deviation = still_prior(z_t, z_still.float(), alpha_bar, spread)
+    return mean + deviation * correction.float()
 
 
 def repeat_still(z_first: Tensor, frames: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .closing import Closing
-from .conditions import LoopConditions, repeat_still, still_prior
+from .conditions import LoopConditions, corrected_velocity, repeat_still
 from .errors import LoopAnimateError
 from .models import LoopUNet
 from .schedule import ScheduleConfig, alphas_cumprod
@@ -107,9 +107,8 @@ def guided_denoiser(
     text = unet.prepare_text(torch.cat(branches))
     blind_text = None if image_guidance == 1 else unet.prepare_text(negative)
 
-    def denoise(z_c: Tensor, timestep: Tensor) -> Tensor:
-        z_t, timestep = z_c[:, :4], timestep.to(z_c.device)
-        z_c = z_c.to(dtype)
+    def denoise(seen: Tensor, timestep: Tensor) -> Tensor:
+        z_c, timestep = seen.to(dtype), timestep.to(seen.device)
         *without, predicted = unet(z_c, timestep, image, text).float().split(1)
         if without:
             base = without[0]
@@ -119,8 +118,7 @@ def guided_denoiser(
                 predicted = predicted + (image_guidance - 1) * (base - blind)
         if prior and alpha_bars is not None:
             alpha_bar = alpha_bars[timestep.round().long()]
-            mean, std = still_prior(z_t.float(), conditions.z_still.float(), alpha_bar, prior)
-            predicted = mean + std * predicted
+            predicted = corrected_velocity(predicted, seen, conditions.z_still, alpha_bar, prior)
         return predicted
 
     return denoise

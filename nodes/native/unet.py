@@ -15,7 +15,7 @@ import comfy.patcher_extension
 import torch
 from torch import Tensor
 
-from loopanimate_core.conditions import still_prior
+from loopanimate_core.conditions import corrected_velocity
 from loopanimate_core.models import LoopUNet, LoopUNetConfig
 from loopanimate_core.models.layers import SpatialTransformer
 from loopanimate_core.schedule import ScheduleConfig, alphas_cumprod
@@ -88,10 +88,9 @@ class ComfyLoopUNet(LoopUNet):
         predicted = self._within_memory(z_c, timestep, image_embeds, context)
         if self.schedule.still_prior:
             alpha_bar = alphas_cumprod(self.schedule).to(x.device)[timestep.round().long()]
-            mean, std = still_prior(
-                z_t.float(), loop_still.float(), alpha_bar, self.schedule.still_prior
-            )
-            predicted = mean + std * predicted.float()
+            still = loop_still[: len(z_c)]
+            prior = self.schedule.still_prior
+            predicted = corrected_velocity(predicted, z_c, still, alpha_bar, prior)
         return predicted.transpose(1, 2).flatten(0, 1)
 
     # -------------------------------------------------------------------------------- memory, interrupts

@@ -103,3 +103,16 @@ def test_the_still_prior_is_the_mean_and_spread_of_the_velocity_given_z_t() -> N
         around = z_t - alpha_bar.sqrt() * z_still[:, :, None]
         assert abs(rest.mean()) < 0.01 and abs(rest.std() - 1) < 0.01
         assert abs((rest * around).mean() / around.std()) < 0.01, "Z_t explains none of the rest"
+
+
+def test_shown_frames_come_out_as_the_still() -> None:
+    """Whatever the network says: x_0 = √ᾱ Z_t - √(1-ᾱ) v is the still where Z_SD shows it, and only there."""
+    generator = torch.Generator().manual_seed(1)
+    z_still, alpha_bar = torch.randn(1, 4, 4, 4, generator=generator), torch.tensor(0.2)
+    z_t, output = (torch.randn(1, 4, 5, 4, 4, generator=generator) for _ in range(2))
+    z_sd = c.stack_static_dynamic(z_still, 5)
+    z_c = c.stack_condition(z_t, z_sd, torch.ones(1, 1, 5, 4, 4))
+    velocity = c.corrected_velocity(output, z_c, z_still, alpha_bar, 0.3)
+    z_0 = alpha_bar.sqrt() * z_t - (1 - alpha_bar).sqrt() * velocity
+    away = (z_0 - z_still[:, :, None]).abs().amax((0, 1, 3, 4))
+    assert (away[[0, 4]] < 1e-5).all() and (away[1:4] > 0.1).all()
