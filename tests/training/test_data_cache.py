@@ -107,7 +107,7 @@ def test_what_a_killed_process_left_is_removed(make_run: MakeRun) -> None:
     old, young = folder / ".partial-1.safetensors", folder / ".partial-2.safetensors"
     for path in (old, young):
         path.write_bytes(b"half")
-    os.utime(old, (time.time() - 7200,) * 2)
+    os.utime(old, (0, time.time() - 7200))
     fill_cache(config)
     assert not old.exists() and young.exists()
 

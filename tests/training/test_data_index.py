@@ -8,7 +8,6 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -359,7 +358,7 @@ def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
     assert most == 1 and not list(tmp_path.iterdir())
     abandoned = tmp_path / "b.lock"
     abandoned.write_text("process 1 on another machine")
-    os.utime(abandoned, (time.time() - 90,) * 2)
+    os.utime(abandoned, (0, time.time() - 90))
     with locked(abandoned):
         assert "process 1 on" not in abandoned.read_text()
 
@@ -374,8 +373,7 @@ def test_ordered_map_is_map(count: int, threads: int, ahead: int) -> None:
             taken += 1
             yield number
 
-    results: Callable[..., Any] = ordered_map(lambda x: x * x, items(), threads, ahead)
-    for number, result in enumerate(results):
+    for number, result in enumerate(ordered_map(lambda x: x * x, items(), threads, ahead)):
         assert result == number * number and taken <= number + ahead
 
 

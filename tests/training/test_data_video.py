@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from loopanimate_training.badclip import BadClip
 from loopanimate_training.readers.rows import Blob
@@ -105,8 +106,6 @@ def test_rotated_videos_stand_upright(film: Path, tmp_path: Path, degrees: int) 
     ours = read_video(Blob(path), [0, 70], facts)
     # ffmpeg turns pictures upright by itself
     ffmpeg("-i", path, "-vf", "select=eq(n\\,70)", "-frames:v", 1, tmp_path / "upright.png")
-    from PIL import Image
-
     theirs = np.asarray(Image.open(tmp_path / "upright.png").convert("RGB"))
     assert ours[1].shape == theirs.shape and abs(ours[1].astype(int) - theirs).mean() < 6
 

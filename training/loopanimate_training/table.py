@@ -194,7 +194,7 @@ class TableWriter:
 
     def add(self, row: Row, finding: Finding, signature: bytes, stat: tuple[int, int]) -> None:
         """Append a row; `stat` are its file's bytes and time of change."""
-        facts, record = finding.facts, np.zeros(1, COLUMNS)
+        facts = finding.facts
         texts = [row.id, os.fspath(row.media.path), row.caption, ""]
         masks = row.masks or Blob(Path())
         if row.masks is not None:
@@ -224,15 +224,14 @@ class TableWriter:
             "caption_hash": int.from_bytes(
                 hashlib.blake2b(encoded[2], digest_size=8).digest(), "little"
             ),
-            "content": np.frombuffer(bytes.fromhex(finding.content), np.uint8),
+            "content": tuple(bytes.fromhex(finding.content)),
             "origin": int(finding.origin, 16),
-            "signature": np.frombuffer(signature, np.uint8),
+            "signature": tuple(signature),
             "bytes": stat[0],
             "changed_ns": stat[1],
         }
-        for name, value in values.items():
-            record[name] = value
-        self._rows.write(record.tobytes())
+        record = tuple(values[name] for name in _NAMES)
+        self._rows.write(np.array(record, COLUMNS).tobytes())
         self._times.write(np.asarray(facts.times, "<i8").tobytes())
         self._letters.write(b"".join(encoded))
         self._count += 1
