@@ -1,0 +1,65 @@
+"""Fits the templates to the bundled model, after another one took its place.
+
+    python tests/nodes/fit_workflows.py
+
+writes its size, frames, speed and sampling into every workflow that uses it, and into the copy for scripts.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from test_workflows import API, TEMPLATES, load, widget_names, widgets
+
+from loopanimate_core.bundle import BundleConfig, bundle_info, mini_bundle_path
+from loopanimate_core.files import atomic_write
+
+MIN_DRAFT_STEPS = 4
+
+
+def values_for(node: dict[str, Any], config: BundleConfig) -> dict[str, Any]:
+    """What the bundled model wants of a node: widget name → value."""
+    own, kind = config.defaults, node["type"]
+    if kind == "LoopAnimate_BuildLoopConditions":
+        return {"width": config.width_px, "height": config.height_px, "frames": own.frames}
+    if kind in ("LoopAnimate_LoopCheck", "LoopAnimate_SaveLoop"):
+        return {"fps": own.fps}
+    if kind == "KSampler":
+        return {"steps": own.steps, "cfg": own.guidance}
+    if kind == "LoopAnimate_LoopSampler" and widgets(node)["steps"]:  # 0 is the model's best
+        return {"steps": max(MIN_DRAFT_STEPS, own.steps // 3)}
+    return {}
+
+
+def fit(graph: dict[str, Any], config: BundleConfig) -> None:
+    """Change the workflow, in the page's format, to suit the model; one of parts is left alone."""
+    nodes = graph["nodes"]
+    (loader,) = [node for node in nodes if node["type"] == "LoopAnimate_LoadLoopAnimate"]
+    if widgets(loader)["bundle"] == "parts":
+        return
+    for node in nodes:
+        for name, value in values_for(node, config).items():
+            node["widgets_values"][widget_names(node).index(name)] = value
+
+
+def fit_api(graph: dict[str, Any], config: BundleConfig) -> None:
+    """The same in API format."""
+    for node in graph.values():
+        plain = {"type": node["class_type"], "widgets_values": []}
+        if plain["type"] != "LoopAnimate_LoopSampler":
+            node["inputs"] |= values_for(plain, config)
+
+
+def main() -> None:
+    config = bundle_info(mini_bundle_path()).config
+    for path in [*TEMPLATES, API]:
+        graph = load(path)
+        (fit_api if path == API else fit)(graph, config)
+        text = json.dumps(graph, indent=2 if path == API else 1, ensure_ascii=False)
+        with atomic_write(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
