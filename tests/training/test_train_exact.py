@@ -46,15 +46,16 @@ def assert_same_run(a: RunConfig, b: RunConfig) -> None:
     assert log_difference(a.out, b.out) is None
 
 
-@pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["no", "fp16"])
 def test_resumed_run_is_bit_equal(toy: Toy, precision: str) -> None:
-    """Three stops; three clips and four a step, so every one lies inside an epoch."""
-    settings = {"precision": precision, "save.every_steps": 100}
+    """Three clips and four a step: every stop lies inside an epoch, and every stretch crosses one."""
+    settings, stops = {"precision": precision, "save.every_steps": 100}, (3, STEPS)
     if precision == "no":
         settings.update({"model.train": "[all]", "model.train_text_encoder": True})
+        stops = (1, 3, 4, STEPS)
     whole, parts = toy("whole", **settings), toy("parts", **settings)
     train(whole)
-    for steps in (1, 3, 4, STEPS):
+    for steps in stops:
         assert train(with_settings(parts, steps=steps)).step == steps
     assert_same_run(whole, parts)
 

@@ -290,6 +290,17 @@ def test_files_ask_for_a_checkpoint_and_for_the_end(toy: Toy) -> None:
     assert 0 < saved < newest_step(config.out) and not (config.out / "save_quit").exists()
 
 
+def test_two_runs_in_one_folder_are_refused(toy: Toy) -> None:
+    config = toy(steps=ENDLESS)
+    life = Life(config)
+    life.wait_for_steps(1)
+    with pytest.raises(LoopAnimateError, match=rf"process {life.process.pid} is training in "):
+        train(config)
+    life.send(signal.SIGKILL)  # the next one need not wait
+    life.end()
+    assert train(with_settings(config, steps=newest_step(config.out) + 1)).exit_code == 0
+
+
 def two_processes(config: RunConfig, port: int, **variables: str) -> list[Life]:
     """The run on two processes that talk over gloo, as a launcher starts them."""
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **variables}

@@ -18,19 +18,20 @@ from loopanimate_training.launch import use_memory_settings
 from loopanimate_training.loop import make_feed
 from loopanimate_training.losses import Batch, DiffusionLoss
 from loopanimate_training.precision import autocast, shrink_frozen, sound_kernels
-from loopanimate_training.soak import toy_run
+from loopanimate_training.soak import toy_run, with_settings
 from loopanimate_training.start import trained_parameters
 
 CPU = torch.device("cpu")
 Gradients = dict[str, Tensor]
 
 
-@pytest.fixture
-def config(tmp_path: Path, toy_bundle_path: Path) -> RunConfig:
-    return toy_run(tmp_path, toy_bundle_path, **{"model.train": "[conv_in, temm]"})
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory, toy_bundle_path: Path) -> RunConfig:
+    folder = tmp_path_factory.mktemp("memory")
+    return toy_run(folder, toy_bundle_path, **{"model.train": "[conv_in, temm]"})
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def batch(config: RunConfig) -> Batch:
     feed = make_feed(config, read_bundle(config.model.start), Accelerator(cpu=True))
     return feed.batch(0, 0)
@@ -96,8 +97,9 @@ def test_frozen_weights_kept_rounded_change_no_bit(
 
 
 def test_encoders_come_when_they_are_needed_and_leave_when_the_cache_is_complete(
-    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    config = with_settings(config, data={"cache": str(tmp_path / "cache")})
     moves: list[str] = []
     monkeypatch.setattr(ClipEncoder, "_move", lambda _, device: moves.append(device.type))
     feed = make_feed(config, read_bundle(config.model.start), Accelerator(cpu=True))

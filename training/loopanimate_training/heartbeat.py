@@ -8,12 +8,16 @@ import socket
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
 
+from .locks import is_running
+
 FILE = "heartbeat.json"
 EVERY_S = 5.0  # while the state stays the same
+STALE_S = 600.0  # an older one is nobody's
 _SIZE_BYTES = (
     512  # always the same, so that it can be overwritten where a full disk has no room for another
 )
@@ -28,8 +32,8 @@ class Heartbeat:
     Inactive on all but the first process. Leaving the context with an exception writes `failed`.
 
     Raises:
-        LoopAnimateError: the folder cannot be written to when the run starts. Later troubles are ignored:
-            a heartbeat that gets old is the alarm.
+        LoopAnimateError: another process of this machine is at work in the folder, or it cannot be written
+            to when the run starts. Later troubles are ignored: a heartbeat that gets old is the alarm.
     """
 
     def __init__(self, run: Path, steps: int, active: bool) -> None:
@@ -37,6 +41,7 @@ class Heartbeat:
         self._step, self._state, self._time = 0, "", 0.0
         if active:
             run.mkdir(parents=True, exist_ok=True)
+            _require_free(run)
             self._replace(self._line(0, STARTING))
 
     def __enter__(self) -> Heartbeat:
@@ -81,7 +86,23 @@ class Heartbeat:
             return
 
 
-def read_heartbeat(run: Path) -> dict[str, object] | None:
+def _require_free(run: Path) -> None:
+    """Two processes that train in one folder would ruin each other's files."""
+    beat = read_heartbeat(run) or {}
+    pid, age_s = beat.get("pid"), time.time() - beat.get("time", 0.0)
+    at_work = beat.get("state") in (STARTING, TRAINING, SAVING, WAITING) and age_s < STALE_S
+    if (
+        at_work
+        and beat.get("host") == socket.gethostname()
+        and pid != os.getpid()
+        and is_running(pid)
+    ):
+        raise LoopAnimateError(
+            f"process {pid} is training in {run} ({beat['state']}, {age_s:.0f} s ago); end it, or choose another `out`"
+        )
+
+
+def read_heartbeat(run: Path) -> dict[str, Any] | None:
     """The last heartbeat of a run's folder; None when there is none."""
     try:
         return json.loads((run / FILE).read_text(encoding="utf-8"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -20,7 +21,8 @@ _log = logging.getLogger(__name__)
 def locked(path: Path, *, stale_s: float = 60.0, poll_s: float = 0.2) -> Iterator[None]:
     """Hold the lock file `path`, waiting for whoever holds it.
 
-    The holder touches it all the time; one that was not touched for `stale_s` was left by a crash.
+    The holder touches it all the time; one that was not touched for `stale_s`, or whose process on this
+    machine is gone, was left by a crash.
 
     Raises:
         LoopAnimateError: the folder cannot be written.
@@ -30,7 +32,7 @@ def locked(path: Path, *, stale_s: float = 60.0, poll_s: float = 0.2) -> Iterato
         if not waited:
             _log.warning("waiting for %s, which holds %s", _holder(path), path)
         waited = True
-        if _age_s(path) > stale_s:
+        if _age_s(path) > stale_s or _is_dead(_holder(path)):
             path.unlink(missing_ok=True)
         else:
             time.sleep(poll_s)
@@ -55,6 +57,24 @@ def _take(path: Path) -> bool:
     with os.fdopen(handle, "w") as file:
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
     return True
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process of this machine is there; true where it cannot be known."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _is_dead(holder: str) -> bool:
+    found = re.fullmatch(r"process (\d+) on (.*)", holder)
+    return found is not None and found[2] == socket.gethostname() and not is_running(int(found[1]))
 
 
 def _holder(path: Path) -> str:

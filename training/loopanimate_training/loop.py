@@ -220,9 +220,7 @@ def accumulate_gradients(
     device, total = accelerator.device, torch.zeros((), device=accelerator.device)
     for i, batch in enumerate(batches):
         last = i == len(batches) - 1
-        copies = isinstance(
-            model, DistributedDataParallel
-        )  # shards save memory by adding up each time
+        copies = isinstance(model, DistributedDataParallel)  # shards add up every time
         with model.no_sync() if copies and not last else nullcontext():
             with autocast(config.precision, device):
                 loss = model(batch.to(device)) / len(batches)
