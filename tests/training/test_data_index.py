@@ -89,7 +89,7 @@ facts_strategy = st.builds(
     VideoFacts,
     frames=st.integers(0, 5), width_px=st.integers(0, 9000), height_px=st.integers(0, 9000),
     rotation=st.integers(0, 3), tick_s=st.floats(1e-9, 1), first_pts=st.integers(-(2**60), 2**60),
-    ticks_per_frame=finite, damaged=st.booleans(),
+    ticks_per_frame=finite, damaged=st.booleans(), counted=st.booleans(),
 )  # fmt: skip
 rows_strategy = st.builds(
     Row,

@@ -47,6 +47,32 @@ def test_frames_are_the_right_ones(films: Films, film: Path) -> None:
     assert films.numbers(read_numbered(Blob(film), [3, 50], "rgb24")) == [3, 50]
 
 
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.avi", "libx264 -bf 3"),  # no times
+        ("a.mpg", "mpeg2video -q:v 2"),  # times that a seek shifts
+        ("a.ts", "libx264 -bf 3"),  # no index to seek by
+        ("a.mp4", "libx264 -x264-params open-gop=1:keyint=20:bframes=3"),
+        ("a.webm", "libvpx -b:v 2M"),
+        ("a.gif", "gif"),
+    ],
+)
+def test_other_containers(films: Films, film: Path, tmp_path: Path, name: str, codec: str) -> None:
+    path = tmp_path / name
+    ffmpeg("-i", film, "-c:v", *codec.split(), path)
+    facts = examine_video(Blob(path))
+    assert facts.frames == 110 and facts.fps == pytest.approx(24, rel=1e-3)
+    for indices in ([0, 3], [50], [60, 75, 109], [100]):
+        assert films.numbers(read_video(Blob(path), indices, facts)) == indices
+
+
+def test_a_part_needs_times(film: Path, tmp_path: Path) -> None:
+    ffmpeg("-i", film, "-c:v", "libx264", "-bf", 3, tmp_path / "a.avi")
+    with pytest.raises(BadClip, match="no usable times"):
+        examine_video(Blob(tmp_path / "a.avi"), 1.0, 2.0)
+
+
 def test_a_part_of_a_video(films: Films, film: Path) -> None:
     facts = examine_video(Blob(film), 1.0, 3.5)
     assert facts.frames == 60

@@ -30,7 +30,7 @@ NO_CAPTION = "without a caption (data.uncaptioned: keep)"
 HELD_OUT = "held out"
 SUFFIX = ".clips"
 SLOWEST = 0.98  # of clip.fps: 23.98 frames per second will do for 24
-_VERSION = 1
+_VERSION = 2
 _NO_SIGNATURE = bytes(16)
 
 _log = logging.getLogger(__name__)

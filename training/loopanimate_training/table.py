@@ -2,7 +2,7 @@
 
 Layout (little-endian):
 
-    8 bytes   b"LOOPIDX1"
+    8 bytes   b"LOOPIDX2"
     8 bytes   length of the header
     header    JSON: `state` (what was indexed), `reader`, `rows`, `reasons`, `blocks` {name: [dtype, offset, bytes]}
     blocks    offsets count from the first multiple of 64 behind the header, and are multiples of 64 too:
@@ -33,7 +33,7 @@ from .examine import Finding
 from .readers.rows import Blob, Row
 from .video import VideoFacts
 
-MAGIC = b"LOOPIDX1"
+MAGIC = b"LOOPIDX2"
 REPEATED = "listed twice"
 _ALIGN = 64
 _TEXTS = 4  # id, path, caption, masks
@@ -42,6 +42,7 @@ COLUMNS = np.dtype(
     [
         ("reason", "u1"),  # number in the header's reasons; 0: none
         ("damaged", "u1"),
+        ("counted", "u1"),
         ("rotation", "u1"),
         ("frames", "<u4"),
         ("width_px", "<u4"),
@@ -148,7 +149,8 @@ class ClipTable:
             times = tuple(self.column("times")[place : place + frames].tolist())
         return VideoFacts(
             frames, width, height, rotation, float(self.column("tick_s")[row]), first,
-            float(self.column("ticks_per_frame")[row]), times, bool(self.column("damaged")[row]),
+            float(self.column("ticks_per_frame")[row]), times,
+            *(bool(self.column(name)[row]) for name in ("damaged", "counted")),
         )  # fmt: skip
 
     def finding(self, row: int) -> Finding:
@@ -204,6 +206,7 @@ class TableWriter:
         values = {
             "reason": self._reason(row.reason or finding.reason),
             "damaged": facts.damaged,
+            "counted": facts.counted,
             "rotation": facts.rotation,
             "frames": facts.frames,
             "width_px": facts.width_px,

@@ -6,7 +6,8 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import av
@@ -34,6 +35,7 @@ class VideoFacts:
             the average.
         times: presentation time of every frame; empty when they are evenly spaced.
         damaged: whether decoding broke off before the end.
+        counted: whether frames have no usable times and are known by their place alone.
     """
 
     frames: int
@@ -45,6 +47,7 @@ class VideoFacts:
     ticks_per_frame: float = 1.0
     times: tuple[int, ...] = ()
     damaged: bool = False
+    counted: bool = False
 
     @property
     def fps(self) -> float:
@@ -87,54 +90,85 @@ def examine_video(
 ) -> VideoFacts:
     """Decode a whole file, or the part from `start_s` to before `end_s`, once.
 
-    A file damaged further on keeps its good beginning.
+    A file damaged further on keeps its good beginning. Frames without usable times (H.264 in .avi) are
+    counted instead, at the rate that the file states.
 
     Raises:
-        BadClip: it cannot be decoded, or holds no picture there.
+        BadClip: it cannot be decoded, holds no picture there, or has no times to cut a part by.
     """
-    times: list[int] = []
-    shown: tuple[int, int, int] | None = None
-    tick_s, damaged = 1.0, False
     try:
-        with _opened(media) as (container, stream):
-            tick_s = float(stream.time_base)
-            first = _origin(stream) + math.ceil(start_s / tick_s) if start_s else -math.inf
-            end = math.inf if end_s is None else _origin(stream) + end_s / tick_s
-            if start_s:
-                container.seek(first, stream=stream, backward=True)
-            for frame in _frames(container, stream):
-                if frame is None or frame.is_corrupt:
-                    damaged = bool(times)  # before the first frame, the decoder recovers
-                    if damaged:
-                        break
-                    continue
-                if frame.pts < first:
-                    continue
-                if frame.pts >= end:
-                    break
-                size = (frame.width, frame.height, frame.rotation)
-                shown = shown or size
-                if size != shown:  # a stream that changes its picture's size half-way
-                    damaged = True
-                    break
-                times.append(frame.pts)
+        scan = _scan(media, start_s, end_s, seek=bool(start_s))
+        if start_s and (not scan.times or scan.overshot):
+            scan = _scan(media, start_s, end_s, seek=False)
     except _DECODER_ERRORS as error:
-        if not times:
-            raise BadClip(f"{media.path} cannot be decoded ({error})") from error
-        damaged = True
-    if not times or shown is None:
+        raise BadClip(f"{media.path} cannot be decoded ({error})") from error
+    if not scan.times:
         raise BadClip(f"{media.path} holds no picture")
-    width, height, degrees = shown
+    width, height, degrees = scan.shown
     rotation = round(degrees / 90) % 4
     if rotation % 2:
         width, height = height, width
+    found = VideoFacts(len(scan.times), width, height, rotation, scan.tick_s, damaged=scan.damaged)
+    times = [time for time in scan.times if time is not None]
+    if len(times) < len(scan.times) or any(a >= b for a, b in pairwise(times)):
+        if start_s or end_s is not None:
+            raise BadClip(f"{media.path} has no usable times to cut a part by")
+        return replace(found, tick_s=scan.stated_frame_s, counted=True)
     step = (times[-1] - times[0]) / max(len(times) - 1, 1)
     ideal = times[0] + step * np.arange(len(times))
     even = bool(np.abs(np.array(times) - ideal).max() <= max(0.25 * step, 1.0))
-    return VideoFacts(
-        len(times), width, height, rotation, tick_s, times[0], step, () if even else tuple(times),
-        damaged,
-    )  # fmt: skip
+    return replace(
+        found, first_pts=times[0], ticks_per_frame=step, times=() if even else tuple(times)
+    )
+
+
+@dataclass
+class _Scan:
+    times: list[int | None]
+    shown: tuple[int, int, int]  # width, height, degrees
+    tick_s: float
+    stated_frame_s: float
+    damaged: bool = False
+    overshot: bool = False  # a seek has landed behind the first time wanted
+
+
+def _scan(media: Blob, start_s: float | None, end_s: float | None, seek: bool) -> _Scan:
+    with _opened(media) as (container, stream):
+        tick_s = float(stream.time_base)
+        rate = stream.average_rate or stream.guessed_rate
+        scan = _Scan([], (0, 0, 0), tick_s, 1 / float(rate) if rate else 0.0)
+        first = _origin(stream) + math.ceil(start_s / tick_s) if start_s else -math.inf
+        end = math.inf if end_s is None else _origin(stream) + end_s / tick_s
+        seek = seek and _has_frame_index(container)
+        if seek:
+            container.seek(first, stream=stream, backward=True)
+        earliest = None
+        try:
+            for frame in _frames(container, stream, after_seek=seek):
+                if frame is None or frame.is_corrupt:
+                    if scan.times:
+                        scan.damaged = True
+                        break
+                    continue  # before the first frame, the decoder recovers
+                time = frame.pts
+                earliest = earliest if earliest is not None else time
+                if time is not None and time < first:
+                    continue
+                if time is not None and time >= end:
+                    break
+                size = (frame.width, frame.height, frame.rotation)
+                if not scan.times:
+                    scan.shown = size
+                elif size != scan.shown:  # a stream that changes its picture's size half-way
+                    scan.damaged = True
+                    break
+                scan.times.append(time)
+        except _DECODER_ERRORS:
+            if not scan.times:
+                raise
+            scan.damaged = True
+        scan.overshot = seek and earliest is not None and earliest > first
+        return scan
 
 
 def read_video(
@@ -148,38 +182,54 @@ def read_video(
     Raises:
         BadClip: the file cannot be decoded now, or lacks one of the frames.
     """
+    if facts.counted:
+        return read_numbered(media, indices, pixel_format)
+    if indices[0] < 0 or indices[-1] >= facts.frames:
+        raise BadClip(f"{media.path} lacks frame {indices[-1]}")
     wanted = sorted(set(indices))
-    times = facts.times or None
-    pts = [times[i] if times else _pts(facts, i) for i in wanted]
-    tolerance = 0.5 if times else max(0.5 * facts.ticks_per_frame, 0.5)
-    found: dict[int, np.ndarray] = {}
     try:
-        with _opened(media) as (container, stream):
-            if wanted[0] >= SEEK_FROM_FRAME or facts.first_pts > _origin(stream):
-                container.seek(round(pts[0]), stream=stream, backward=True)
-            place = 0
-            for frame in _frames(container, stream):
-                if frame is None:
-                    continue
-                while place < len(wanted) and frame.pts > pts[place] + tolerance:
-                    place += 1  # it is missing, as is said below
-                if place < len(wanted) and abs(frame.pts - pts[place]) <= tolerance:
-                    picture = frame.to_ndarray(format=pixel_format)
-                    found[wanted[place]] = np.rot90(picture, facts.rotation)
-                    place += 1
-                if place == len(wanted):
-                    break
+        found = _find(media, wanted, facts, pixel_format, seek=True)
+        if len(found) < len(wanted):  # a seek may land behind the frame all the same
+            found = _find(media, wanted, facts, pixel_format, seek=False)
     except _DECODER_ERRORS as error:
         raise BadClip(f"{media.path} cannot be decoded ({error})") from error
     if missing := [index for index in wanted if index not in found]:
         raise BadClip(f"{media.path} lacks frame {missing[0]}")
-    if len({picture.shape for picture in found.values()}) > 1:
-        raise BadClip(f"{media.path} changes its size")
     return np.stack([found[i] for i in indices])
 
 
+def _find(
+    media: Blob, wanted: Sequence[int], facts: VideoFacts, pixel_format: str, seek: bool
+) -> dict[int, np.ndarray]:
+    """The frames of `wanted` that are there."""
+    pts = [facts.times[i] if facts.times else _pts(facts, i) for i in wanted]
+    tolerance = 0.5 if facts.times else max(0.5 * facts.ticks_per_frame, 0.5)
+    found: dict[int, np.ndarray] = {}
+    with _opened(media) as (container, stream):
+        far = wanted[0] >= SEEK_FROM_FRAME or facts.first_pts > _origin(stream)
+        seek = seek and far and _has_frame_index(container)
+        if seek:
+            container.seek(round(pts[0]), stream=stream, backward=True)
+        place = 0
+        for frame in _frames(container, stream, after_seek=seek):
+            if frame is None or frame.pts is None:
+                continue
+            while place < len(wanted) and frame.pts > pts[place] + tolerance:
+                place += 1  # it is missing
+            if place < len(wanted) and abs(frame.pts - pts[place]) <= tolerance:
+                found[wanted[place]] = _upright(frame, pixel_format)
+                place += 1
+            if place == len(wanted):
+                break
+    return found
+
+
+def _upright(frame: Any, pixel_format: str) -> np.ndarray:
+    return np.rot90(frame.to_ndarray(format=pixel_format), round(frame.rotation / 90))
+
+
 def read_numbered(media: Blob, indices: Sequence[int], pixel_format: str) -> np.ndarray:
-    """As `read_video`, for a short video of which nothing is known: frames are counted from its start.
+    """As `read_video`, for a video of which nothing is known: frames are counted from its start.
 
     Raises:
         BadClip: the file cannot be decoded, or lacks one of the frames.
@@ -190,9 +240,7 @@ def read_numbered(media: Blob, indices: Sequence[int], pixel_format: str) -> np.
             good = (frame for frame in _frames(container, stream) if frame is not None)
             for number, frame in enumerate(good):
                 if number in wanted:
-                    found[number] = np.rot90(
-                        frame.to_ndarray(format=pixel_format), round(frame.rotation / 90)
-                    )
+                    found[number] = _upright(frame, pixel_format)
                 if number >= indices[-1]:
                     break
     except _DECODER_ERRORS as error:
@@ -265,12 +313,12 @@ def _stream(container: Any) -> Any:
     return stream
 
 
-def _frames(container: Any, stream: Any) -> Iterator[Any]:
-    """Frames in the order of their times, and None for a packet that does not decode.
+def _frames(container: Any, stream: Any, after_seek: bool = False) -> Iterator[Any]:
+    """Frames in the order they are shown, and None for a packet that does not decode.
 
-    A frame without a time, or not later than the one before it, cannot be found again: it is left out.
+    After a seek the frames before the first key frame lack what they were made from: they are left out.
     """
-    last = None
+    whole = not after_seek
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
@@ -278,10 +326,14 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
             yield None
             continue
         for frame in frames:
-            if frame.pts is None or (last is not None and frame.pts <= last):
-                continue
-            last = frame.pts
-            yield frame
+            whole = whole or frame.key_frame
+            if whole:
+                yield frame
+
+
+def _has_frame_index(container: Any) -> bool:
+    """Whether a seek is to be trusted: elsewhere (.mpg, .ts) times are guessed anew after one."""
+    return any(name in container.format.name.split(",") for name in ("mp4", "matroska", "avi"))
 
 
 def _origin(stream: Any) -> int:
