@@ -21,3 +21,8 @@ check: lint types test
 SOAK_MINUTES ?= 10
 soak:
 	python -m loopanimate_training.soak --minutes $(SOAK_MINUTES)
+
+# The whole training on two cores: videos, three stages, a kill, a bundle, a loop. Nothing is downloaded.
+WORK ?= work/demo
+train-demo:
+	python -m loopanimate_training.demo $(WORK)

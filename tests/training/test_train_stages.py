@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models import LoopUNet, LoopUNetConfig
 from loopanimate_training.config import RunConfig, resolve
+from loopanimate_training.demo import RECIPES
 from loopanimate_training.stages import RUNS, parse_run_name, table_rows
 from loopanimate_training.start import in_part, open_start
 
@@ -53,6 +55,12 @@ def test_rows_of_table_4_reach_the_network(
     bundle = open_start(config.model, config.seed)
     assert bundle.unet.config.routing == bundle.config.unet.routing == routing
     assert "cab" in config.model.train and config.clip.mask == "ones"
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_recipes_are_valid_settings(recipe: Path) -> None:
+    config = resolve(1, recipe, NEEDED)
+    assert config.clip.span_frames == 22 and config.device == "cpu"
 
 
 def test_names_of_runs() -> None:

@@ -8,7 +8,6 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,7 @@ def write_page(run: Path, target: Path | None = None) -> Path:
             _section("Quarantine", _quarantine(run)),
         )
     )
-    style = (resources.files(__package__) / "page.css").read_text(encoding="utf-8")
+    style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     title = escape(config.get("title") or run.resolve().name)
     html = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

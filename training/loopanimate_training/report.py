@@ -9,7 +9,8 @@ import yaml
 from loopanimate_core import alss
 from loopanimate_core.models.parts import part_of
 
-from .config import RunConfig
+from .config import OptimizerConfig, RunConfig
+from .lora import is_adapter
 from .optim import lr_factor
 from .start import open_start, trained_parameters
 
@@ -20,20 +21,31 @@ def describe_run(config: RunConfig) -> str:
     trained = trained_parameters(bundle, config.model)
     clip, optimizer = config.clip, config.optimizer
     paths = alss.count_paths(clip.f, clip.stride, clip.reverse_steps, clip.strict)
-    rates = ", ".join(
-        f"{optimizer.lr * lr_factor(optimizer, step, config.steps):.2g} at {step}"
-        for step in (0, config.steps // 2, config.steps - 1)
-    )
-    total = sum(p.numel() for p in bundle.unet.parameters())
+    total = sum(p.numel() for name, p in bundle.unet.named_parameters() if not is_adapter(name))
+    down, middle, up = bundle.unet.config.routing
     lines = [
         yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
         f"clips      {clip.frames} frames out of {clip.span_frames}, {paths:,} ways back, Z_M {clip.mask}",
-        f"steps      {config.steps:,} of {config.batch.clips} clips, learning rate {rates}",
+        f"steps      {config.steps:,} of {config.batch.clips} clips",
+        f"reads      down blocks {down}, middle block {middle}, up blocks {up}",
+        "",
+        *schedule_rows(optimizer, config.steps),
         "",
         *parameter_rows({name: p.numel() for name, p in trained.items()}),
         f"{'whole UNet':<26}{total:>15,}{4 * total / 1e6:>12.2f} MB",
     ]
     return "\n".join(lines)
+
+
+def schedule_rows(optimizer: OptimizerConfig, steps: int) -> list[str]:
+    """The learning rate at the start, at the end of the warm-up and at every quarter, with a bar."""
+    quarters = {steps * quarter // 4 for quarter in range(1, 4)}
+    chosen = sorted({0, min(optimizer.warmup_steps, steps - 1), *quarters, steps - 1})
+    rows = [f"{'step':>10}  learning rate ({optimizer.schedule})"]
+    for step in chosen:
+        share = lr_factor(optimizer, step, steps)
+        rows.append(f"{step:>10,}  {optimizer.lr * share:<9.3g}{'#' * round(40 * share)}")
+    return rows
 
 
 def parameter_rows(sizes: dict[str, int]) -> list[str]:
@@ -49,4 +61,6 @@ def parameter_rows(sizes: dict[str, int]) -> list[str]:
 
 def _part_label(name: str) -> str:
     module, _, rest = name.partition(".")
-    return part_of(rest) if module == "unet" else module
+    if module != "unet":
+        return module
+    return f"{part_of(rest)}, adapters" if is_adapter(rest) else part_of(rest)

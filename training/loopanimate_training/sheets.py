@@ -60,11 +60,13 @@ class SheetMaker:
 
     def _sample(self, pipeline: LoopAnimatePipeline, clip_id: int) -> Loop:
         frames, masks = self.source.read(clip_id, [0])
-        unknown = self.config.clip.mask == "ones" or masks is None
+        mask = "none"
+        if masks is not None and self.config.clip.mask == "object":
+            mask = torch.from_numpy(masks[0]).float()
         return pipeline(
             torch.from_numpy(frames[0]).float() / 255,
             self.source.caption(clip_id),
-            mask="none" if unknown else torch.from_numpy(masks[0]).float(),
+            mask=mask,
             seed=clip_id,
         )
 
