@@ -46,7 +46,7 @@ export async function openSession(options) {
   const { chromium } = findPlaywright(options.playwright)
   const browser = await chromium.launch({ executablePath: options.browser, args: FLAGS })
   const context = await browser.newContext({
-    viewport: { width: 1600, height: 1000 },
+    viewport: { width: options.width ?? 1600, height: options.height ?? 1000 },
     deviceScaleFactor: options.sharpness ?? 1,
     reducedMotion: options.still ? "reduce" : "no-preference",
   })
@@ -104,8 +104,8 @@ export function queue(page) {
   return page.evaluate(() => app.queuePrompt(0, 1))
 }
 
-export function waitForVerdict(page) {
-  return page.waitForSelector(".la-verdict:not([hidden])")
+export function waitForVerdict(page, state = "visible") {
+  return page.waitForSelector(".la-verdict:not([hidden])", { state })
 }
 
 export function waitForPreview(page) {
