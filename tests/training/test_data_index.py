@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import os
+import tarfile
 import threading
 import time
 from pathlib import Path
@@ -304,6 +305,23 @@ def test_uneven_films_are_read_at_the_rate_of_the_stage(films: Films, tmp_path: 
     source = FileSource(data_of(tmp_path / "t.csv"), clip)
     assert source.frame_count(0) == 25
     assert films.numbers(source.read(0, range(25))[0]) == [*range(0, 20, 2), *range(20, 35)]
+
+
+def test_tars_and_parts_end_up_as_frames(films: Films, folder: Path, tmp_path: Path) -> None:
+    tar = tmp_path / "00000.tar"
+    with tarfile.open(tar, "w") as archive:
+        for path in sorted(folder.iterdir()):
+            archive.add(path, path.name)
+    with tar.open("r+b") as file:  # the last member is cut off, in its caption
+        file.truncate(tar.stat().st_size // 10240 * 10240 - 10240)
+    source = FileSource(data_of(tar), CLIP)
+    assert len(source) >= 3 and source.caption(2) == "film 2"
+    assert films.numbers(source.read(2, [0, 6, 23])[0]) == [20, 26, 43]
+    row = {"videoID": "3", "timestamp": '[["0:00:00.25", "0:00:00.75"]]', "caption": '["half"]'}
+    (folder / "panda.jsonl").write_text(json.dumps(row))
+    part = FileSource(data_of(folder / "panda.jsonl"), CLIP)
+    assert part.frame_count(0) == 12 and part.caption(0) == "half"
+    assert films.numbers(part.read(0, [0, 11])[0]) == [36, 47]
 
 
 # -------------------------------------------------------------------------- held out
