@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import threading
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.checkpoint import Checkpoint, load_latest
 from loopanimate_training.cli import main
 from loopanimate_training.config import OptimizerConfig, RunConfig
-from loopanimate_training.launch import train_on_ray
+from loopanimate_training.launch import _ray_worker, train_on_ray
 from loopanimate_training.loop import train
 from loopanimate_training.optim import make_optimizer
 from loopanimate_training.runlog import read_log
@@ -107,6 +109,23 @@ def test_missing_packages_are_one_sentence(toy: Toy, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "ray.train", None)
     with pytest.raises(LoopAnimateError, match=r"pip install 'ray\[train\]'"):
         train_on_ray(toy(), 2, gpus=False)
+
+
+def test_a_ray_worker_trains_in_its_thread_and_reports(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Ray does with a worker, without Ray: its function runs beside the main thread."""
+    reports: list[dict[str, Any]] = []
+    stand_in = types.ModuleType("ray.train")
+    stand_in.report = reports.append  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ray.train", stand_in)
+    for config in (toy(steps=1), toy(steps=2, **{"optimizer.lr": 1.0})):
+        settings = {"run": config.model_dump(mode="json"), "allow_change": False}
+        worker = threading.Thread(target=_ray_worker, args=(settings,))
+        worker.start()
+        worker.join()
+    assert reports[0] == {"exit_code": 0}
+    assert "holds a run with optimizer.lr" in reports[1]["mistake"]
 
 
 def test_ray_is_an_option_of_the_command(

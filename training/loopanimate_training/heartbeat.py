@@ -89,7 +89,7 @@ class Heartbeat:
 def _require_free(run: Path) -> None:
     """Two processes that train in one folder would ruin each other's files."""
     beat = read_heartbeat(run) or {}
-    pid, age_s = beat.get("pid"), time.time() - beat.get("time", 0.0)
+    pid, age_s = beat.get("pid", os.getpid()), time.time() - beat.get("time", 0.0)
     at_work = beat.get("state") in (STARTING, TRAINING, SAVING, WAITING) and age_s < STALE_S
     if (
         at_work
