@@ -232,7 +232,7 @@ def test_a_nan_batch_is_left_out_and_named(toy: Toy) -> None:
     train(config)
     rows = read_log(config.out / "log.jsonl")
     events = [row for row in rows if "event" in row]
-    assert events and all(len(set(row["clips"])) == config.batch.clips for row in events)
+    assert events and all("clip" in name for row in events for name in row["clips"])
     assert [row["loss"] for row in rows if "loss" in row and row["loss"] is None]
     saved = load_latest(config.out)
     assert saved is not None and saved.step == 12 and saved.mean_loss == pytest.approx(1, abs=2)
@@ -266,7 +266,7 @@ def test_clips_that_go_bad_are_set_aside_until_they_are_too_many(toy: Toy) -> No
     life.wait_for_steps(8)
     assert life.process.is_alive()
     row = json.loads((config.out / "quarantine.jsonl").read_text().splitlines()[0])
-    assert row["clip"] and "cannot be read" in row["error"] and "clip1" in row["error"]
+    assert "clip1" in row["clip"] and "cannot be read" in row["error"]
     (config.data.path / "clip2" / "2.png").write_bytes(b"not a picture")
     with pytest.raises(
         LoopAnimateError, match=r"2 of 3 clips could not be read, more than .* 0\.4"

@@ -146,11 +146,11 @@ class Feed:
             f"{ATTEMPTS} clips in a row could not be read; quarantine.jsonl in the run's folder names them"
         )
 
-    def clip_keys(self, step: int) -> list[str]:
+    def clip_names(self, step: int) -> list[str]:
         """The clips of a step, over all processes; substitutes for unreadable ones are not looked up."""
         first = step * self.config.batch.clips
         numbers = range(first, first + self.config.batch.clips)
-        return [self.store.source.key(self.clip_id(number)) for number in numbers]
+        return [self.store.source.name(self.clip_id(number)) for number in numbers]
 
     def clip_id(self, number: int, attempt: int = 0) -> int:
         """Every clip once per epoch in an order drawn anew; later attempts draw any clip."""
@@ -166,8 +166,8 @@ class Feed:
                 return
             self._bad[clip_id] = str(error)
             if self._quarantine is not None:
-                key = self.store.source.key(clip_id)
-                self._quarantine.write({"clip": key, "error": str(error)})
+                name = self.store.source.name(clip_id)
+                self._quarantine.write({"clip": name, "error": str(error)})
             count, limit = len(self.store.source), self.config.data.max_bad_share
             if len(self._bad) > max(limit * count, 1):
                 raise LoopAnimateError(

@@ -114,7 +114,7 @@ def train(config: RunConfig, *, allow_change: bool = False) -> Outcome:
                 optimizer.step()
                 ema.update(state.step)
             else:
-                log.leave_out(state.step, guard.scale, feed.clip_keys(state.step))
+                log.leave_out(state.step, guard.scale, feed.clip_names(state.step))
             optimizer.zero_grad(set_to_none=True)
             state.step += 1
 
