@@ -67,6 +67,24 @@ def test_other_containers(films: Films, film: Path, tmp_path: Path, name: str, c
         assert films.numbers(read_video(Blob(path), indices, facts)) == indices
 
 
+def test_false_key_frames_do_not_mislead(films: Films, film: Path, tmp_path: Path) -> None:
+    """A file whose table of key frames names frames that need others, as real ones do."""
+    data = bytearray(film.read_bytes())
+    table = data.index(b"stss") + 8
+    count = int.from_bytes(data[table : table + 4], "big")
+    for place in range(table + 8, table + 4 + 4 * count, 4):  # all but the first
+        number = int.from_bytes(data[place : place + 4], "big")
+        data[place : place + 4] = (number + 5).to_bytes(4, "big")
+    path = tmp_path / "false.mp4"
+    path.write_bytes(data)
+    facts = examine_video(Blob(path))
+    assert facts.frames == 110
+    for indices in ([66], [70, 71], [100, 109]):
+        assert films.numbers(read_video(Blob(path), indices, facts)) == indices
+    part = examine_video(Blob(path), 2.9, 3.5)
+    assert films.numbers(read_video(Blob(path), [0, 1], part)) == [70, 71]
+
+
 def test_a_part_needs_times(film: Path, tmp_path: Path) -> None:
     ffmpeg("-i", film, "-c:v", "libx264", "-bf", 3, tmp_path / "a.avi")
     with pytest.raises(BadClip, match="no usable times"):

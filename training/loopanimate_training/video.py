@@ -189,7 +189,7 @@ def read_video(
     wanted = sorted(set(indices))
     try:
         found = _find(media, wanted, facts, pixel_format, seek=True)
-        if len(found) < len(wanted):  # a seek may land behind the frame all the same
+        if len(found) < len(wanted):  # a seek may fail all the same
             found = _find(media, wanted, facts, pixel_format, seek=False)
     except _DECODER_ERRORS as error:
         raise BadClip(f"{media.path} cannot be decoded ({error})") from error
@@ -212,7 +212,8 @@ def _find(
             container.seek(round(pts[0]), stream=stream, backward=True)
         place = 0
         for frame in _frames(container, stream, after_seek=seek):
-            if frame is None or frame.pts is None:
+            # Corrupt: the seek has landed on a frame that only says that it needs no others.
+            if frame is None or frame.pts is None or frame.is_corrupt:
                 continue
             while place < len(wanted) and frame.pts > pts[place] + tolerance:
                 place += 1  # it is missing
