@@ -88,9 +88,8 @@ class ComfyLoopUNet(LoopUNet):
         predicted = self._within_memory(z_c, timestep, image_embeds, context)
         if self.schedule.still_prior:
             alpha_bar = alphas_cumprod(self.schedule).to(x.device)[timestep.round().long()]
-            still = loop_still[: len(z_c)]
             prior = self.schedule.still_prior
-            predicted = corrected_velocity(predicted, z_c, still, alpha_bar, prior)
+            predicted = corrected_velocity(predicted, z_c, loop_still, alpha_bar, prior)
         return predicted.transpose(1, 2).flatten(0, 1)
 
     # -------------------------------------------------------------------------------- memory, interrupts
