@@ -114,9 +114,11 @@ export function wantsStill() {
 }
 
 /** Load a picture; rejects if it is missing or broken. */
-export async function loadPicture(url) {
-  const picture = new Image()
-  picture.src = url
-  await picture.decode()
-  return picture
+export function loadPicture(url) {
+  return new Promise((resolve, reject) => {
+    const picture = new Image()
+    picture.onload = () => resolve(picture)
+    picture.onerror = () => reject(new Error(`no picture at ${url.slice(0, 200)}`))
+    picture.src = url
+  })
 }

@@ -104,8 +104,10 @@ export function queue(page) {
   return page.evaluate(() => app.queuePrompt(0, 1))
 }
 
-export function waitForVerdict(page, state = "visible") {
-  return page.waitForSelector(".la-verdict:not([hidden])", { state })
+/** Resolves once the verdict is there, and the loop, which the page has to load. */
+export async function waitForVerdict(page, state = "visible") {
+  await page.waitForSelector(".la-verdict:not([hidden])", { state })
+  await page.waitForSelector(".la-player:not(.la-empty)", { state })
 }
 
 export function waitForPreview(page) {
