@@ -15,7 +15,12 @@ from torch.profiler import ProfilerActivity, profile
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models import LoopUNetConfig
 from loopanimate_training.config import RunConfig, resolve
-from loopanimate_training.memory import build_network, network_inputs, run_memory, step_memory
+from loopanimate_training.memory import (
+    StepMemory,
+    build_network,
+    network_inputs,
+    step_memory,
+)
 from loopanimate_training.plan import (
     LADDER,
     PLACEHOLDERS,
@@ -23,7 +28,7 @@ from loopanimate_training.plan import (
     fit_line,
     measure,
     plan,
-    staying_networks,
+    whole_memory,
     with_settings,
 )
 from loopanimate_training.precision import DTYPES
@@ -114,8 +119,18 @@ def total_gb(stage: int, rung: str, frames: int | None = None) -> float:
     config = with_settings(make(stage), LADDER[rung])
     networks = find_networks(config.model)
     step = step_memory(config, networks.unet, frames or config.clip.frames)
-    others = staying_networks(config, networks)
-    return run_memory(config, networks.unet, others, step).total / 1e9
+    return whole_memory(config, networks, step).total / 1e9
+
+
+def test_a_text_encoder_that_trains_takes_sixteen_bytes_a_parameter() -> None:
+    config = toy(1)
+    networks = dataclasses.replace(find_networks(config.model), unet=TOY)
+    both = toy(1, **{"model.train_text_encoder": True})
+    nothing = StepMemory(0, 0)
+    more = (
+        whole_memory(both, networks, nothing).total - whole_memory(config, networks, nothing).total
+    )
+    assert more == 16 * networks.others["text_encoder"]  # gradient, two moments, average
 
 
 @pytest.mark.parametrize(

@@ -79,20 +79,25 @@ def step_memory(config: RunConfig, unet: LoopUNetConfig, frames: int) -> StepMem
 
 
 def run_memory(
-    config: RunConfig, unet: LoopUNetConfig, others: Iterable[int], step: StepMemory
+    config: RunConfig,
+    unet: LoopUNetConfig,
+    frozen: Iterable[int],
+    step: StepMemory,
+    trained_beside: int = 0,
 ) -> RunMemory:
     """Add to a step what lies on the card all the time.
 
     Args:
-        others: numbers of parameters of the frozen networks that stay on the card.
+        frozen: numbers of parameters of the frozen networks that stay on the card.
+        trained_beside: parameters that are trained beside the UNet's, the text encoder's.
     """
     with FakeTensorMode():
         network = build_network(config, unet, config.clip.frames)
-        trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        trained = sum(p.numel() for p in network.parameters() if p.requires_grad) + trained_beside
         weights = sum(p.nbytes for p in network.parameters())
     frozen_bytes = FLOAT32 if config.precision == "no" else 2
     return RunMemory(
-        weights=weights + frozen_bytes * sum(others),
+        weights=weights + FLOAT32 * trained_beside + frozen_bytes * sum(frozen),
         gradients=FLOAT32 * trained,
         optimizer=MOMENTS[config.optimizer.kind] * trained,
         average=FLOAT32 * trained,

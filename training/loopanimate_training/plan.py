@@ -109,10 +109,16 @@ def with_settings(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
 
 def staying_networks(config: RunConfig, networks: Networks) -> list[int]:
     """Parameters of the frozen networks that stay on the card: with a cache the encoders of pictures leave."""
-    names = ["text_encoder"]
+    names = [] if config.model.train_text_encoder else ["text_encoder"]
     if config.data.cache is None:
         names += ["vae", "image_encoder"]
     return [networks.others[name] for name in names]
+
+
+def whole_memory(config: RunConfig, networks: Networks, step: StepMemory) -> RunMemory:
+    """A step and everything that lies on the card beside it."""
+    beside = networks.others["text_encoder"] if config.model.train_text_encoder else 0
+    return run_memory(config, networks.unet, staying_networks(config, networks), step, beside)
 
 
 def fit_line(config: RunConfig, networks: Networks, frames: tuple[int, int]) -> Line:
@@ -155,9 +161,7 @@ def plan(config: RunConfig, frames: Sequence[int] = ()) -> str:
     for name, settings in LADDER.items():
         rung = with_settings(config, settings)
         line = fit_line(rung, networks, counted)
-        memory = run_memory(
-            rung, networks.unet, staying_networks(rung, networks), line.step_at(own)
-        )
+        memory = whole_memory(rung, networks, line.step_at(own))
         totals = [memory.total - memory.step + line.step_at(count).peak for count in shown]
         chosen.append((name, memory))
         lines.append(
