@@ -160,6 +160,11 @@ def test_another_result_replaces_a_seam_that_is_being_looked_at(seen: Seen) -> N
     assert seen["rerun"]["button"] == "Pause"
 
 
+def test_who_asked_for_less_motion_sees_a_still(seen: Seen) -> None:
+    assert seen["calm"]["button"] == "Play"
+    assert seen["calm"]["counter"].startswith("1/")
+
+
 def test_a_bar_of_the_chart_leads_to_its_frame(seen: Seen) -> None:
     frames = seen["verdict"]["bars"]
     first = frames - 1 - (frames - 1) // 2  # the frame of the leftmost bar

@@ -62,6 +62,15 @@ async function watchRun() {
   }
 }
 
+/** What the page does when the same result arrives once more. */
+async function showAgain() {
+  await page.evaluate((type) => {
+    const node = app.graph.nodes.find((candidate) => candidate.type === type)
+    node.onExecuted(app.nodeOutputs[node.id])
+  }, CHECK)
+  await page.waitForTimeout(500)
+}
+
 async function tryPlayer() {
   const player = page.locator(".la-check .la-player").first()
   const state = () => readPanel(page)
@@ -79,17 +88,17 @@ async function tryPlayer() {
   const alone = await pixels(page, ".la-check canvas")
   seen.seam = await press("o")
   seen.blends = alone !== (await pixels(page, ".la-check canvas"))
-  await page.evaluate((type) => {
-    const node = app.graph.nodes.find((candidate) => candidate.type === type)
-    node.onExecuted(app.nodeOutputs[node.id])
-  }, CHECK)
-  await page.waitForTimeout(500)
+  await showAgain()
   seen.rerun = await state()
   await player.focus()
   await press(" ")
   seen.again = await press(" ")
   await page.locator(".la-check .la-column").first().click()
   seen.picked = await state()
+  await page.emulateMedia({ reducedMotion: "reduce" })
+  await showAgain()
+  seen.calm = await state()
+  await page.emulateMedia({ reducedMotion: "no-preference" })
 }
 
 async function saveAndDrop() {
