@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -246,7 +247,9 @@ def _build(path: Path, reader: Reader, data: DataConfig, state: str, old: ClipTa
         journal.open("a", encoding="ascii") as log,
     ):
         results = ordered_map(look, rows(), data.threads, 64 * data.threads)
-        bar = tqdm(results, total=count, desc="index", unit="clip", disable=None)
+        # A terminal gets a bar, a log file a line now and then if it takes long.
+        slow = {} if sys.stderr.isatty() else {"mininterval": 30.0, "delay": 30.0}
+        bar = tqdm(results, total=count, desc="index", unit="clip", **slow)
         for looked in bar:
             if looked.new:
                 log.write(f"{looked.signature.hex()} {looked.finding.to_json()}\n")

@@ -212,8 +212,8 @@ class Build:
         file = self.preset.folder / f"{self.preset.name}_stage{number}.yaml"
         overrides = [f"{name}={value}" for name, value in settings.items()]
         outcome = train(resolve(number, file, overrides))
-        if outcome.signal_number:
-            raise SystemExit(128 + outcome.signal_number)
+        if outcome.exit_code:
+            raise SystemExit(outcome.exit_code)
 
     def decoder(self) -> None:
         """Train the decoder on: the UNet has only ever seen the encoder."""
