@@ -248,8 +248,10 @@ def _build(path: Path, reader: Reader, data: DataConfig, state: str, old: ClipTa
     ):
         results = ordered_map(look, rows(), data.threads, 64 * data.threads)
         # A terminal gets a bar, a log file a line now and then if it takes long.
-        slow = {} if sys.stderr.isatty() else {"mininterval": 30.0, "delay": 30.0}
-        bar = tqdm(results, total=count, desc="index", unit="clip", **slow)
+        every_s = 0.2 if sys.stderr.isatty() else 30.0
+        bar = tqdm(
+            results, total=count, desc="index", unit="clip", mininterval=every_s, delay=every_s
+        )
         for looked in bar:
             if looked.new:
                 log.write(f"{looked.signature.hex()} {looked.finding.to_json()}\n")
