@@ -52,7 +52,11 @@ def load_pack() -> Any:
     return asyncio.run(module.comfy_entrypoint())
 
 
+KNOWN = set(sys.modules)
+STARTED_S = time.process_time()
 load_pack()
+IMPORT_CPU_S = time.process_time() - STARTED_S
+IMPORTED = set(sys.modules) - KNOWN
 
 from LoopAnimate.nodes.load_loopanimate import LoadLoopAnimate
 from LoopAnimate.nodes.native.closing import close_loops
@@ -116,6 +120,15 @@ def close_to(found: Tensor, expected: Tensor, tolerance: float) -> None:
     assert found.shape == expected.shape, (found.shape, expected.shape)
     worst = (found.float() - expected.float()).abs().max() / expected.abs().max()
     assert worst < tolerance, f"relative difference {worst:.2g}"
+
+
+def check_import_is_light() -> None:
+    """Half a second of a processor, and nothing heavy before a node runs."""
+    assert IMPORT_CPU_S < 0.5, IMPORT_CPU_S
+    heavy = ("cv2", "onnxruntime", "diffusers", "transformers", "imageio_ffmpeg", "scipy")
+    found = [name for name in IMPORTED if name.split(".")[0] in heavy]
+    assert not found, found
+    assert not [name for name in IMPORTED if ".nodes.native" in name]
 
 
 # --------------------------------------------------------------------- the same numbers as the core

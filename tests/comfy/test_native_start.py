@@ -7,7 +7,9 @@ import re
 from server import ComfyServer
 
 
-def test_the_extension_is_imported_in_half_a_second(comfy: ComfyServer) -> None:
-    found = re.search(r"([\d.]+) seconds: .*/custom_nodes/LoopAnimate\s*$", comfy.log(), re.M)
-    assert found, comfy.log()[-2000:]
-    assert float(found[1]) <= 0.5
+def test_the_extension_is_imported(comfy: ComfyServer) -> None:
+    """`check_import_is_light` says how fast; ComfyUI's own figure is of a machine that may be busy."""
+    assert re.search(r"seconds: .*/custom_nodes/LoopAnimate\s*$", comfy.log(), re.M)
+    assert (
+        len([name for name in comfy.get("/object_info") if name.startswith("LoopAnimate_")]) >= 10
+    )
