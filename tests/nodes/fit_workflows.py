@@ -20,6 +20,11 @@ MIN_DRAFT_STEPS = 4
 
 def values_for(node: dict[str, Any], config: BundleConfig) -> dict[str, Any]:
     """What the bundled model wants of a node: widget name → value."""
+    # The page writes 8.0 as 8.
+    return {name: int(v) if v == int(v) else v for name, v in _wanted(node, config).items()}
+
+
+def _wanted(node: dict[str, Any], config: BundleConfig) -> dict[str, float]:
     own, kind = config.defaults, node["type"]
     if kind == "LoopAnimate_BuildLoopConditions":
         return {"width": config.width_px, "height": config.height_px, "frames": own.frames}
