@@ -47,7 +47,7 @@ class BuildLoopConditions(io.ComfyNode):
                     default=35,
                     min=MIN_FRAMES,
                     max=MAX_FRAMES,
-                    tooltip="Frames of the loop, the first one counted again at the end: one less than this will play. 15, 21 and 35 are the trained lengths (the mini: 15).",
+                    tooltip="Frames of the loop, the first one counted again at the end: one less than this will play. 15, 21 and 35 are the trained lengths.",
                 ),
                 io.Float.Input(
                     "start",
