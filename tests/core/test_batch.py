@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import threading
 import time
@@ -224,6 +225,15 @@ def test_a_crash_of_the_batch_itself_finds_its_prompts_again(
     assert loops(tmp_path) == ALL
 
 
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """A shell's background jobs ignore SIGINT, and Python with them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_takes_back_what_has_not_begun(
     tmp_path: Path, folder: Path, server: ComfyStandIn
 ) -> None:
