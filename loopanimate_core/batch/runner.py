@@ -124,20 +124,22 @@ class Batch:
             LoopAnimateError: no server is left that takes the workflow, or nothing can be written.
             KeyboardInterrupt: after taking back what no server has begun; run again to go on.
         """
-        threads = [
-            threading.Thread(target=self._work, args=(client,), name=client.url, daemon=True)
-            for client in self._clients
-        ]
-        for thread in threads:
-            thread.start()
+        # Events, since Python 3.11 takes a thread for ended when its `join` is interrupted. Nobody begins
+        # before `go`, so an interrupt finds all of them started or nothing begun.
+        go, ends = threading.Event(), [threading.Event() for _ in self._clients]
+        for client, end in zip(self._clients, ends, strict=True):
+            threading.Thread(
+                target=self._work, args=(client, go, end), name=client.url, daemon=True
+            ).start()
         try:
-            while any(thread.is_alive() for thread in threads):
-                threads[0].join(0.1)
-                time.sleep(0.02)
+            go.set()
+            for end in ends:
+                while not end.wait(0.1):
+                    pass
         except KeyboardInterrupt:
             self._stop.set()
-            for thread in threads:
-                thread.join()
+            for end in ends:
+                end.wait()
             raise
         if self._error is not None:
             raise self._error
@@ -147,8 +149,9 @@ class Batch:
             )
 
     # ------------------------------------------------------------------------- one server's thread
-    def _work(self, client: ComfyClient) -> None:
+    def _work(self, client: ComfyClient, go: threading.Event, end: threading.Event) -> None:
         flights = self._flights[client.url]
+        go.wait()
         try:
             while not self._stop.is_set() and self.remaining:
                 try:
@@ -164,6 +167,8 @@ class Batch:
         except BaseException as error:
             self._error = error
             self._stop.set()
+        finally:
+            end.set()
 
     def _turn(self, client: ComfyClient, flights: list[_Flight]) -> None:
         """Bring in what has ended, send out what fits."""

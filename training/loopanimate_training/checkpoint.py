@@ -31,7 +31,7 @@ WEIGHTS, AVERAGE, OPTIMIZER, STATE = (
     "optimizer.pt",
     "state.json",
 )
-PARTIAL, REPLACED = ".partial-", ".replaced-"  # folders that a kill may leave behind
+PARTIAL, REPLACED = ".partial-", ".replaced-"  # what a kill may leave behind
 
 _log = logging.getLogger(__name__)
 
@@ -108,6 +108,8 @@ def remove_leftovers(run: Path) -> None:
     for path in (*run.glob(f"{PARTIAL}*"), *run.glob(f"{REPLACED}*")):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
+        else:  # a file that `atomic_write` had begun
+            path.unlink(missing_ok=True)
 
 
 def checkpoints(run: Path) -> list[Path]:
