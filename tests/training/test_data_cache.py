@@ -1,4 +1,4 @@
-"""The latent cache: filled in shares, at any pace, and without any effect on what is learnt."""
+"""The cache: filled in shares, at any pace, and without any effect on what is learnt."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ from loopanimate_training.sources import FileSource
 MakeRun = Callable[..., RunConfig]
 
 
-def windows_in(config: RunConfig) -> dict[str, int]:
+FILES = 6 + 4  # windows; three captions and the empty one
+
+
+def files_in(config: RunConfig) -> dict[str, int]:
     """The files of a cache, and when each was written."""
     assert config.data.cache is not None
     return {path.name: path.stat().st_mtime_ns for path in config.data.cache.rglob("*.safetensors")}
@@ -46,9 +49,9 @@ def test_the_same_losses_with_and_without_the_cache(make_run: MakeRun, tmp_path:
     train(touched)  # fills the cache as it goes
     filled = make_run(out=tmp_path / "filled", **settings, **{"data.cache": tmp_path / "other"})
     assert fill_cache(filled) == Filled(6, 0)
-    before = windows_in(filled)
+    before = files_in(filled)
     train(filled)
-    assert len(losses(plain.out)) == 3 and windows_in(filled) == before
+    assert len(losses(plain.out)) == 3 and files_in(filled) == before
     assert losses(plain.out) == losses(touched.out) == losses(filled.out)
 
 
@@ -57,12 +60,13 @@ def test_shares_make_the_whole(make_run: MakeRun, tmp_path: Path) -> None:
     said: list[str] = []
     parts = [fill_cache(first, Shard(number, 2), said.append) for number in range(2)]
     assert [part.windows for part in parts] == [4, 2]
-    shared = windows_in(first)
+    shared = files_in(first)
     whole = make_run(**{"data.cache": tmp_path / "whole"})
-    assert fill_cache(whole).windows == 6 and windows_in(whole).keys() == shared.keys()
+    assert fill_cache(whole).windows == 6 and files_in(whole).keys() == shared.keys()
     assert "4 windows of 2 clips" in said[0] and "0 are in" in said[0] and "free)" in said[0]
+    assert "the others and 3 captions take" in said[0] and "and 1 captions take" in said[1]
     again: list[str] = []
-    assert fill_cache(first, say=again.append).windows == 6 and windows_in(first) == shared
+    assert fill_cache(first, say=again.append).windows == 6 and files_in(first) == shared
     assert "6 are in" in again[0] and "take 0 B" in again[0]
 
 
@@ -70,9 +74,10 @@ def test_the_size_told_before_is_the_size(make_run: MakeRun) -> None:
     config, said = make_run(), list[str]()
     fill_cache(config, say=said.append)
     assert config.data.cache is not None
-    sizes = {path.stat().st_size for path in config.data.cache.rglob("*.safetensors")}
-    told = float(said[0].split(" clips, ")[1].split(" MB")[0])
-    assert all(abs(size / 1e6 - told) < 0.006 for size in sizes)
+    size = sum(path.stat().st_size for path in config.data.cache.rglob("*.safetensors"))
+    assert len(files_in(config)) == FILES
+    told, unit = said[0].split("captions take ")[1].split(" (")[0].split()
+    assert float(told) * {"kB": 1e3, "MB": 1e6}[unit] == pytest.approx(size, rel=0.02)
 
 
 def test_interrupted_and_started_again(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,12 +94,12 @@ def test_interrupted_and_started_again(make_run: MakeRun, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(ClipStore, "_keep", keep_and_signal)
     first = fill_cache(config)
-    done = windows_in(config)
-    assert first.signal_number == signal.SIGTERM and 3 <= len(done) < 6
+    done = files_in(config)
+    assert first.signal_number == signal.SIGTERM and 3 <= len(done) < FILES
     assert first.windows <= len(done)
     assert fill_cache(config) == Filled(6, 0)
-    assert kept == 6  # nothing twice
-    assert {name: windows_in(config)[name] for name in done} == done
+    assert kept == FILES  # nothing twice
+    assert {name: files_in(config)[name] for name in done} == done
     assert config.data.cache is not None
     assert not list(config.data.cache.rglob(".partial-*"))
 
@@ -120,7 +125,7 @@ def test_a_disk_too_small_is_said_before(
     config = make_run()
     with pytest.raises(LoopAnimateError, match=r"would take .* kB more and .* has 1 kB free"):
         fill_cache(config)
-    assert not windows_in(config)
+    assert not files_in(config)
 
 
 def test_moved_data_fits_its_cache(make_run: MakeRun, videos: Path, tmp_path: Path) -> None:
@@ -128,9 +133,12 @@ def test_moved_data_fits_its_cache(make_run: MakeRun, videos: Path, tmp_path: Pa
     fill_cache(config)
     shutil.copytree(videos, tmp_path / "moved")
     moved = make_run(**{"data.path": tmp_path / "moved"})
-    source, there = FileSource(moved.data, moved.clip), windows_in(config)
-    (tmp_path / "moved" / "clip0.txt").write_text("another caption does not matter")
-    assert fill_cache(moved).windows == 6 and windows_in(moved) == there
+    source, there = FileSource(moved.data, moved.clip), files_in(config)
+    assert fill_cache(moved).windows == 6 and files_in(moved) == there
+    (tmp_path / "moved" / "clip0.txt").write_text("another caption leaves the pictures")
+    assert fill_cache(moved).windows == 6
+    after = files_in(moved)
+    assert len(after) == FILES + 1 and after.items() > there.items()
     assert source.key(0) == FileSource(config.data, config.clip).key(0)
 
 

@@ -35,7 +35,7 @@ def make_batch(clips: int = 2, side: int = 4) -> Batch:
         noise=torch.randn(shape, generator=rng),
         masks=torch.zeros(clips, 2, 1, side, side),
         image_embeds=torch.randn(clips, 1, 16, generator=rng),
-        tokens=torch.full((clips, 77), 513),
+        text=torch.full((clips, 77), 513),
         timesteps=torch.tensor([100, 900]),
         keep_turn=torch.tensor([True, False]),
     )

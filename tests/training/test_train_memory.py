@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from loopanimate_core.bundle import Bundle, read_bundle
+from loopanimate_core.text import encode_prompts
 from loopanimate_training.clips import ClipEncoder
 from loopanimate_training.config import LossConfig, ModelConfig, RunConfig
 from loopanimate_training.launch import use_memory_settings
-from loopanimate_training.loop import make_feed
+from loopanimate_training.loop import make_feed, make_loss
 from loopanimate_training.losses import Batch, DiffusionLoss
 from loopanimate_training.precision import autocast, shrink_frozen, sound_kernels
 from loopanimate_training.soak import toy_run, with_settings
@@ -44,7 +45,7 @@ def gradients(
     bundle = read_bundle(config.model.start)
     parameters = trained_parameters(bundle, config.model)
     prepare(bundle)
-    model = DiffusionLoss(bundle.unet, bundle.text_encoder, bundle.config.schedule, LossConfig())
+    model = DiffusionLoss(bundle.unet, None, bundle.config.schedule, LossConfig())
     with sound_kernels(precision, CPU), autocast(precision, CPU):
         loss = model(batch)
         loss.backward()
@@ -85,7 +86,6 @@ def test_frozen_weights_kept_rounded_change_no_bit(
 ) -> None:
     def shrink(bundle: Bundle) -> None:
         shrink_frozen(bundle.unet, precision)
-        shrink_frozen(bundle.text_encoder, precision)
         sizes = {p.dtype for p in bundle.unet.parameters() if p.requires_grad}
         small = sum(p.numel() for p in bundle.unet.parameters() if p.dtype != torch.float32)
         frozen = sum(p.numel() for p in bundle.unet.parameters() if not p.requires_grad)
@@ -118,6 +118,37 @@ def test_encoders_come_when_they_are_needed_and_leave_when_the_cache_is_complete
         feed.store.path_of(0, 0).unlink()
         feed.store.get(0, 0)
         assert moves == ["cuda"]
+
+
+def test_captions_are_encoded_once_and_the_text_encoder_leaves_with_the_others(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    config = with_settings(config, data={"cache": str(tmp_path / "cache")})
+    bundle = read_bundle(config.model.start)
+    feed = make_feed(config, bundle, Accelerator(cpu=True))
+    states = feed.store.text("a cat")
+    with torch.inference_mode():
+        plain = encode_prompts(bundle.tokenizer, bundle.text_encoder, ["a cat"])[0]
+    assert torch.equal(states, plain.half().float())
+    batch, again = feed.batch(0, 0), feed.batch(0, 0)
+    assert batch.text.dtype == torch.float32 and torch.equal(batch.text, again.text)
+    bundle.text_encoder.to("meta")  # gone: what was kept is all there is
+    assert torch.equal(feed.store.text("a cat"), states)
+    loss = make_loss(config, bundle)
+    assert loss.text_encoder is None and torch.isfinite(loss(batch))
+
+
+def test_a_text_encoder_that_trains_reads_tokens_and_stays(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = with_settings(config, model={"train_text_encoder": True})
+    bundle = read_bundle(config.model.start)
+    feed = make_feed(config, bundle, Accelerator(cpu=True))
+    assert feed.store.text("a cat").dtype == torch.int64
+    moved: list[nn.Module] = []
+    monkeypatch.setattr(nn.Module, "to", lambda module, device: moved.append(module))
+    feed.store.encoder._move(torch.device("meta"))
+    assert moved == [bundle.vae, bundle.image_encoder]
 
 
 def encode_on_the_cpu(encode: Callable[..., Any]) -> Callable[..., Any]:

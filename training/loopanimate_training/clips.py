@@ -1,8 +1,10 @@
-"""Training clips: latents, masks and image embeddings of a window of source frames, made once and kept.
+"""Training clips: latents, masks and image embeddings of a window of source frames, and the text
+encoder's states of a caption, made once and kept.
 
 A file per window, named by everything that decides its content (the source clip, its start, the frames,
-the size, the weights of the encoders), so a cache can be shared between runs, grown at any time, filled
-by several processes, and never pairs the wrong things.
+the size, the weights of the encoders), and one per caption, named by its tokens and the text encoder's
+weights. So a cache can be shared between runs, grown at any time, filled by several processes, and never
+pairs the wrong things.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ import hashlib
 import logging
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from loopanimate_core.bundle import Bundle
 from loopanimate_core.conditions import mask_to_latent
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
@@ -30,7 +34,7 @@ from loopanimate_core.latents import encode_frames
 from loopanimate_core.saliency import salient_mask
 from loopanimate_core.text import encode_image
 
-from .config import ClipConfig
+from .config import RunConfig
 from .rng import key_hash
 from .sources import ClipSource
 
@@ -61,17 +65,26 @@ class EncodedClip:
 
 
 class ClipEncoder:
-    """Encodes windows of source frames with a bundle's frozen VAE and image encoder.
+    """Encodes windows of source frames and captions with a bundle's frozen networks.
 
-    They come to the device when they are needed and leave it on `rest()`.
+    They come to the device when they are needed and leave it on `rest()`. A text encoder that trains is
+    not among them: captions are its tokens then.
     """
 
-    def __init__(
-        self, vae: nn.Module, image_encoder: nn.Module, config: ClipConfig, device: torch.device
-    ) -> None:
-        self.vae, self.image_encoder, self.config, self.device = vae, image_encoder, config, device
-        self.fingerprint = weights_hash(vae, image_encoder)
+    def __init__(self, bundle: Bundle, run: RunConfig, device: torch.device) -> None:
+        self.config, self.device = run.clip, device
+        self.vae, self.image_encoder = bundle.vae, bundle.image_encoder
+        self.text_encoder = None if run.model.train_text_encoder else bundle.text_encoder
+        self._tokenizer = bundle.tokenizer
+        self._text_length = bundle.text_encoder.config.max_position_embeddings
+        self.fingerprint = weights_hash(self.vae, self.image_encoder)
         self._lock, self._users = threading.Lock(), 0
+
+    @cached_property
+    def text_fingerprint(self) -> str:
+        """A hash of the frozen text encoder's weights."""
+        assert self.text_encoder is not None
+        return weights_hash(self.text_encoder)
 
     @contextmanager
     def on_device(self) -> Iterator[None]:
@@ -92,8 +105,8 @@ class ClipEncoder:
                 self._move(torch.device("cpu"))
 
     def _move(self, device: torch.device) -> None:
-        for network in (self.vae, self.image_encoder):
-            if next(network.parameters()).device != device:
+        for network in (self.vae, self.image_encoder, self.text_encoder):
+            if network is not None and next(network.parameters()).device != device:
                 network.to(device)
 
     def __call__(
@@ -105,6 +118,21 @@ class ClipEncoder:
         """
         with self.on_device():
             return self._encode(offsets, frames, masks)
+
+    def tokens(self, caption: str) -> Tensor:
+        """Token ids `[T]` of a caption, padded and cut to the text encoder's length."""
+        with self._lock:  # a tokenizer is not safe between threads
+            found = self._tokenizer(
+                [caption], padding="max_length", truncation=True, max_length=self._text_length,
+                return_tensors="pt",
+            )  # fmt: skip
+        return found.input_ids[0]
+
+    def text_states(self, tokens: Tensor) -> Tensor:
+        """States `[T, D]` float16 of a caption's tokens, encoded alone, whatever else is in the batch."""
+        assert self.text_encoder is not None
+        with self.on_device(), torch.inference_mode():
+            return self.text_encoder(tokens[None].to(self.device)).last_hidden_state[0].half().cpu()
 
     @torch.inference_mode()
     def _encode(
@@ -132,11 +160,11 @@ class ClipEncoder:
 
 
 class ClipStore:
-    """`get(clip_id, start)` from the cache folder, or from the source and into the cache folder.
+    """`get(clip_id, start)` and `text(caption)` from the cache folder, or made and put into it.
 
     Once an epoch of clips has come from the cache, the encoders leave the device until one does not.
-    Training goes on without the cache where the disk is full; with `must_keep`, for filling the cache, a
-    window that cannot be kept is an error.
+    Training goes on without the cache where the disk is full; with `must_keep`, for filling the cache,
+    what cannot be kept is an error.
     """
 
     def __init__(
@@ -165,11 +193,14 @@ class ClipStore:
         if self.cache is None:
             return self._encode(clip_id, start, sorted(set(loop)) if loop else self._grid)
         path = self.path_of(clip_id, start)
-        try:
-            tensors = load_file(path)
-        except (FileNotFoundError, SafetensorError):  # new, or cut off by a crash of the machine
-            self._found_in_a_row = 0
-            return self._fill(path, clip_id, start)
+        tensors = self._load(path)
+        if tensors is None:
+            clip = self._encode(clip_id, start, self._grid)
+            self._keep(
+                path,
+                {"latents": clip.latents, "masks": clip.masks, "image_embeds": clip.image_embeds},
+            )
+            return clip
         self._found_in_a_row += 1
         if self._found_in_a_row == len(self.source):
             self.encoder.rest()
@@ -177,32 +208,61 @@ class ClipStore:
             self._grid, tensors["latents"], tensors["masks"], tensors["image_embeds"]
         )
 
+    def text(self, caption: str) -> Tensor:
+        """A caption for the network: states `[T, D]`, or tokens `[T]` for a text encoder that trains."""
+        tokens = self.encoder.tokens(caption)
+        if self.encoder.text_encoder is None:
+            return tokens
+        path = self._text_path(tokens)
+        if path is None:
+            return self.encoder.text_states(tokens).float()
+        tensors = self._load(path)
+        if tensors is None:
+            tensors = {"text_states": self.encoder.text_states(tokens)}
+            self._keep(path, tensors)
+        return tensors["text_states"].float()
+
     def path_of(self, clip_id: int, start: int) -> Path:
         """Where the window lies in the cache."""
-        assert self.cache is not None
         config = self.encoder.config
-        content = (
+        return self._path(
             CACHE_VERSION, self.source.key(clip_id), start, self._grid, config.height_px, config.width_px,
             config.mask, self.encoder.fingerprint,
         )  # fmt: skip
+
+    def text_path_of(self, caption: str) -> Path | None:
+        """Where the caption's states lie in the cache; None where none are kept."""
+        return self._text_path(self.encoder.tokens(caption))
+
+    def _text_path(self, tokens: Tensor) -> Path | None:
+        if self.cache is None or self.encoder.text_encoder is None:
+            return None
+        ids = tuple(tokens.tolist())
+        return self._path(CACHE_VERSION, "text", ids, self.encoder.text_fingerprint)
+
+    def _path(self, *content: object) -> Path:
+        assert self.cache is not None
         name = hashlib.sha256(repr(content).encode()).hexdigest()[:40]
         return self.cache / name[:2] / f"{name}.safetensors"
 
-    def _fill(self, path: Path, clip_id: int, start: int) -> EncodedClip:
-        clip = self._encode(clip_id, start, self._grid)
+    def _load(self, path: Path) -> dict[str, Tensor] | None:
         try:
-            self._keep(path, clip)
+            return load_file(path)
+        except (FileNotFoundError, SafetensorError):  # new, or cut off by a crash of the machine
+            self._found_in_a_row = 0
+            return None
+
+    def _keep(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(path) as partial:
+                save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
         except (OSError, SafetensorError, LoopAnimateError) as error:
             if self.must_keep:
-                raise LoopAnimateError(f"cannot keep a window in {self.cache}: {error}") from error
+                raise LoopAnimateError(
+                    f"the cache {self.cache} does not take a file: {error}"
+                ) from error
             _log.warning("the cache cannot grow: %s", error)
-        return clip
-
-    def _keep(self, path: Path, clip: EncodedClip) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {"latents": clip.latents.contiguous(), "masks": clip.masks}
-        with atomic_write(path) as partial:
-            save_file({**tensors, "image_embeds": clip.image_embeds}, partial)
 
     def _encode(self, clip_id: int, start: int, offsets: Sequence[int]) -> EncodedClip:
         frames, masks = self.source.read(clip_id, [start + offset for offset in offsets])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
@@ -35,7 +35,6 @@ class Feed:
     """Makes clip number n of a run into tensors, and numbers into batches.
 
     Args:
-        tokenize: captions to `[N, T]` token ids.
         timesteps: length of the noise schedule.
         rank, world: this process and the number of processes.
         quarantine: JSON-lines file that lists clips which could not be read.
@@ -45,7 +44,6 @@ class Feed:
         self,
         config: RunConfig,
         store: ClipStore,
-        tokenize: Callable[[list[str]], Tensor],
         timesteps: int,
         *,
         rank: int = 0,
@@ -56,7 +54,7 @@ class Feed:
             raise LoopAnimateError(
                 f"batch.size is {config.batch.size}; it must divide by the number of processes ({world})"
             )
-        self.config, self.store, self.tokenize, self.timesteps = config, store, tokenize, timesteps
+        self.config, self.store, self.timesteps = config, store, timesteps
         self.rank, self.world = rank, world
         self._bad: dict[int, str] = {}
         self._quarantine = None if quarantine is None else Journal(quarantine)
@@ -118,7 +116,7 @@ class Feed:
             noise,
             clip.masks.float(),
             clip.image_embeds.float() * keep_image,
-            self.tokenize([caption if keep_text else ""])[0],
+            self.store.text(caption if keep_text else ""),
             torch.tensor(self._timestep(number)),
             torch.tensor(keep_turn),
         )

@@ -1,6 +1,6 @@
-"""Filling the latent cache of a run before it starts; training does the same on first touch.
+"""Filling the cache of a run before it starts; training does the same on first touch.
 
-Windows are named by their content and written whole or not at all, so filling can be stopped, started
+Windows and captions are named by their content and written whole or not at all, so filling can be stopped, started
 again, and shared between processes, cards and machines; nothing is encoded twice.
 """
 
@@ -32,7 +32,7 @@ from .signals import caught_signals
 from .start import open_start
 
 BAD_CLIPS_FILE = "bad-clips.jsonl"
-_HEADER_BYTES = 400  # of a safetensors file with three tensors
+_HEADER_BYTES = 85  # of a safetensors file, per tensor
 _ABANDONED_S = 3600.0  # a partial file this old has lost its writer
 Say = Callable[[str], None]
 
@@ -75,18 +75,21 @@ class CachePlan:
     windows: int
     present: int
     window_bytes: int
-    pending: np.ndarray  # ids of clips with a window missing
+    captions: int  # those to be encoded, the empty one among them
+    caption_bytes: int
+    pending: np.ndarray  # ids of clips with a window or their caption missing
 
     @property
     def missing_bytes(self) -> int:
-        return (self.windows - self.present) * self.window_bytes
+        windows = self.windows - self.present
+        return windows * self.window_bytes + self.captions * self.caption_bytes
 
     def describe(self, folder: Path, free_bytes: int) -> str:
         """One sentence with the size on disk."""
         return (
             f"{self.windows:,} windows of {self.clips:,} clips, {self.window_bytes / 1e6:.2f} MB each; "
-            f"{self.present:,} are in {folder}, the others take {size_text(self.missing_bytes)} "
-            f"({size_text(free_bytes)} free)"
+            f"{self.present:,} are in {folder}, the others and {self.captions:,} captions take "
+            f"{size_text(self.missing_bytes)} ({size_text(free_bytes)} free)"
         )
 
 
@@ -100,7 +103,7 @@ class Filled:
 
 
 def fill_cache(config: RunConfig, shard: Shard | None = None, say: Say | None = None) -> Filled:
-    """Encode every window that is not there yet, of a share of the clips.
+    """Encode every window and caption that is not there yet, of a share of the clips.
 
     Processes of `accelerate launch` split the share between them.
 
@@ -130,18 +133,27 @@ def fill_cache(config: RunConfig, shard: Shard | None = None, say: Say | None = 
 
 
 def plan_cache(store: ClipStore, clip_ids: Sequence[int]) -> CachePlan:
-    """Count the windows of some clips, and those in the cache already."""
+    """Count the windows of some clips, and those in the cache already, and the captions to be encoded."""
     windows = present = 0
-    pending = []
+    pending, new_captions = [], {path for path in [store.text_path_of("")] if is_missing(path)}
     for clip_id in clip_ids:
         paths = [store.path_of(clip_id, start) for start in window_starts(store, clip_id)]
         there = sum(path.exists() for path in paths)
         windows, present = windows + len(paths), present + there
-        if there < len(paths):
+        caption = store.text_path_of(store.source.caption(clip_id))
+        if is_missing(caption):
+            new_captions.add(caption)
+        if there < len(paths) or is_missing(caption):
             pending.append(clip_id)
     return CachePlan(
-        len(clip_ids), windows, present, window_bytes(store), np.array(pending, np.int64)
-    )
+        len(clip_ids), windows, present, window_bytes(store), len(new_captions),
+        caption_bytes(store), np.array(pending, np.int64),
+    )  # fmt: skip
+
+
+def is_missing(path: Path | None) -> bool:
+    """Whether a file of the cache has yet to be made."""
+    return path is not None and not path.exists()
 
 
 def window_starts(store: ClipStore, clip_id: int) -> list[int]:
@@ -157,7 +169,15 @@ def window_bytes(store: ClipStore) -> int:
     places = (config.height_px // side) * (config.width_px // side)
     settings: Any = encoder.image_encoder.config
     embeds = settings.projection_dim
-    return 2 * 4 * store.grid_size * places + 2 * places + 2 * embeds + _HEADER_BYTES
+    return 2 * 4 * store.grid_size * places + 2 * places + 2 * embeds + 3 * _HEADER_BYTES
+
+
+def caption_bytes(store: ClipStore) -> int:
+    """The size of one caption's file."""
+    if store.encoder.text_encoder is None:
+        return 0
+    settings: Any = store.encoder.text_encoder.config
+    return 2 * settings.max_position_embeddings * settings.hidden_size + _HEADER_BYTES
 
 
 def size_text(size_bytes: float) -> str:
@@ -180,6 +200,7 @@ class _Filler:
         # A log file gets a line now and then, a terminal a bar.
         every_s = 0.2 if sys.stderr.isatty() else 30.0
         with caught_signals() as self._caught:
+            self._store.text("")  # what a dropped caption is
             work = ordered_map(self._fill, plan.pending.tolist(), threads, 4 * threads)
             bar = tqdm(
                 work, total=len(plan.pending), desc="cache", unit="clip", mininterval=every_s,
@@ -200,9 +221,10 @@ class _Filler:
             for start in window_starts(self._store, clip_id):
                 if self._caught:
                     break
-                if not self._store.path_of(clip_id, start).exists():
+                if is_missing(self._store.path_of(clip_id, start)):
                     self._store.get(clip_id, start)
                     done += 1
+            self._store.text(self._store.source.caption(clip_id))
         except BadClip as error:
             self._set_aside(clip_id, error)
         return done

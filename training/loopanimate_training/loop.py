@@ -184,19 +184,10 @@ class State:
 
 def make_feed(config: RunConfig, bundle: Bundle, accelerator: Accelerator) -> Feed:
     """Source, encoders and cache of a run, and this process's share of it."""
-    device = accelerator.device
-    encoder = ClipEncoder(bundle.vae, bundle.image_encoder, config.clip, device)
+    encoder = ClipEncoder(bundle, config, accelerator.device)
     store = ClipStore(open_source(config.data, config.clip), encoder, config.data.cache)
-    length = bundle.text_encoder.config.max_position_embeddings
-
-    def tokenize(prompts: list[str]) -> Tensor:
-        tokens = bundle.tokenizer(
-            prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-        )
-        return tokens.input_ids
-
     return Feed(
-        config, store, tokenize, bundle.config.schedule.num_train_timesteps,
+        config, store, bundle.config.schedule.num_train_timesteps,
         rank=accelerator.process_index, world=accelerator.num_processes,
         quarantine=config.out / "quarantine.jsonl",
     )  # fmt: skip
@@ -205,11 +196,11 @@ def make_feed(config: RunConfig, bundle: Bundle, accelerator: Accelerator) -> Fe
 def make_loss(config: RunConfig, bundle: Bundle) -> DiffusionLoss:
     """The networks with the objective around them."""
     use_memory_settings(bundle.unet, config.model)
-    for network in (bundle.unet, bundle.text_encoder):
-        shrink_frozen(network, config.precision)
+    shrink_frozen(bundle.unet, config.precision)
     if config.model.channels_last:
         bundle.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return DiffusionLoss(bundle.unet, bundle.text_encoder, bundle.config.schedule, config.loss)
+    text_encoder = bundle.text_encoder if config.model.train_text_encoder else None
+    return DiffusionLoss(bundle.unet, text_encoder, bundle.config.schedule, config.loss)
 
 
 def accumulate_gradients(

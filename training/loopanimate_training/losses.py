@@ -23,7 +23,8 @@ class Batch:
         latents, noise: `[N, 4, F, h, w]`.
         masks: `[N, 2, 1, h, w]` in {0, 1}: object in the first and in the turning frame.
         image_embeds: `[N, T_i, D]`, zeros where the picture was dropped.
-        tokens: `[N, T_t]`, the empty prompt's where the text was dropped.
+        text: states `[N, T_t, D]` of a frozen text encoder, or tokens `[N, T_t]` for one that trains; the
+            empty prompt's where the text was dropped.
         timesteps: `[N]`.
         keep_turn: `[N]` bool, false where Z_SD and Z_M lose the turning frame.
     """
@@ -32,7 +33,7 @@ class Batch:
     noise: Tensor
     masks: Tensor
     image_embeds: Tensor
-    tokens: Tensor
+    text: Tensor
     timesteps: Tensor
     keep_turn: Tensor
 
@@ -66,14 +67,17 @@ def motion_weights(z_0: Tensor, weight: float) -> Tensor:
 
 
 class DiffusionLoss(nn.Module):
-    """The networks that train, as one module from batch to loss: what a distributed wrapper wraps."""
+    """The networks that train, as one module from batch to loss: what a distributed wrapper wraps.
+
+    `text_encoder` only if it trains.
+    """
 
     alpha_bars: Tensor
 
     def __init__(
         self,
         unet: LoopUNet,
-        text_encoder: nn.Module,
+        text_encoder: nn.Module | None,
         schedule: ScheduleConfig,
         config: LossConfig,
     ) -> None:
@@ -86,12 +90,15 @@ class DiffusionLoss(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """The mean loss of a batch, a float32 scalar."""
         alpha_bar = self.alpha_bars[batch.timesteps]
-        text: Any = self.text_encoder(batch.tokens)
+        text_states = batch.text
+        if self.text_encoder is not None:
+            encoded: Any = self.text_encoder(batch.text)
+            text_states = encoded.last_hidden_state
         prediction = self.unet(
             network_input(batch, alpha_bar),
             batch.timesteps,
             batch.image_embeds,
-            text.last_hidden_state,
+            text_states,
         )
         target = batch.noise
         if self.prediction_type == "v_prediction":

@@ -108,11 +108,11 @@ def with_settings(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
 
 
 def staying_networks(config: RunConfig, networks: Networks) -> list[int]:
-    """Parameters of the frozen networks that stay on the card: with a cache the encoders of pictures leave."""
-    names = [] if config.model.train_text_encoder else ["text_encoder"]
-    if config.data.cache is None:
-        names += ["vae", "image_encoder"]
-    return [networks.others[name] for name in names]
+    """Parameters of the frozen networks that stay on the card: none with a cache."""
+    if config.data.cache is not None:
+        return []
+    text = [] if config.model.train_text_encoder else ["text_encoder"]
+    return [networks.others[name] for name in ("vae", "image_encoder", *text)]
 
 
 def whole_memory(config: RunConfig, networks: Networks, step: StepMemory) -> RunMemory:
