@@ -1,0 +1,168 @@
+"""A LoRA from the trainer in ComfyUI's own LoRA nodes, against the same run merged into a bundle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from graphs import Graph, node, pictures
+from safetensors.torch import load_file, save_file
+from server import PACK, ComfyServer
+
+from loopanimate_core.bundle import mini_bundle_path
+from loopanimate_training import demo
+from loopanimate_training.cli import main
+
+LORA, MERGED = "trained_style.safetensors", "trained_styled.safetensors"
+MODEL, WORDS, CONDITIONS, SAMPLER, CHECKED = "2", ("4", "5"), "7", "8", "10"  # in the workflow
+
+
+class Exports(NamedTuple):
+    """What `export` wrote of one run."""
+
+    lora: Path
+    merged: Path
+
+
+def run_trainer(*words: object) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    assert ended.value.code == 0, words
+
+
+@pytest.fixture(scope="module")
+def exports(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> Exports:
+    """A LoRA of eight steps on videos of the pack's pictures, and its run as a bundle."""
+    work = tmp_path_factory.mktemp("lora")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "VERBS", demo.VERBS[:1])
+        demo.write_clips(work / "clips")
+    settings = {
+        "out": work / "run",
+        "model.start": mini_bundle_path(),
+        "model.lora.rank": 4,
+        "model.lora.alpha": 8,  # not the rank: a loader that forgets it is found out
+        "data.path": work / "clips",
+        "data.index": work / "index",
+        "steps": 8,
+        "batch.size": 1,
+        "optimizer.lr": 0.01,  # a hundred times the row's, to be seen after so few steps
+        "optimizer.warmup_steps": 0,
+        "optimizer.ema_decay": 0,
+    }
+    sets = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    run_trainer("--stage", "1-lora", "--config", demo.RECIPES / "demo.yaml", *sets)
+    made = Exports(work / LORA, work / MERGED)
+    run_trainer("export", work / "run", "--lora", "-o", made.lora)
+    run_trainer("export", work / "run", "-o", made.merged)
+    return made
+
+
+@pytest.fixture(scope="module")
+def server(comfy: ComfyServer, exports: Exports) -> Iterator[ComfyServer]:
+    """The shared server with both files; other tests count its bundles, so they go again."""
+    places = {exports.lora: "loras", exports.merged: "loopanimate"}
+    put = []
+    for path, kind in places.items():
+        folder = comfy.base_dir / "models" / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        put.append(Path(shutil.copy(path, folder)))
+    yield comfy
+    for path in put:
+        path.unlink()
+
+
+def basic_workflow(bundle: str = "mini (bundled)") -> Graph:
+    """The packaged one, shorter, which also saves its frames without loss."""
+    graph: Graph = json.loads((PACK / "workflows/api/loopanimate_basic_api.json").read_text())
+    graph[MODEL]["inputs"]["bundle"] = bundle
+    graph[CONDITIONS]["inputs"]["frames"] = 15
+    graph[SAMPLER]["inputs"]["steps"] = 4
+    graph["save"] = node("SaveImage", images=[CHECKED, 0], filename_prefix="lora")
+    return graph
+
+
+def with_lora(strength: float, name: str = LORA) -> Graph:
+    graph = basic_workflow()
+    graph["lora"] = node(
+        "LoraLoaderModelOnly", model=[MODEL, 0], lora_name=name, strength_model=strength
+    )
+    graph[SAMPLER]["inputs"]["model"] = ["lora", 0]
+    return graph
+
+
+def frames_of(server: ComfyServer, graph: Graph) -> np.ndarray:
+    """All values of the saved frames, 0..255."""
+    saved = pictures(server, server.run(graph))
+    assert len(saved) == 14
+    return np.frombuffer(b"".join(saved), np.uint8).astype(int)
+
+
+@pytest.fixture(scope="module")
+def plain(server: ComfyServer) -> np.ndarray:
+    """The loop of the mini alone."""
+    return frames_of(server, basic_workflow())
+
+
+@pytest.fixture(scope="module")
+def styled(server: ComfyServer, plain: np.ndarray) -> np.ndarray:
+    """The same loop with the LoRA at its full strength, every name of which ComfyUI knew."""
+    logged = len(server.log())
+    frames = frames_of(server, with_lora(1.0))
+    log = server.log()[logged:]
+    assert not [said for said in ("lora key not loaded", "NOT LOADED", "ERROR") if said in log]
+    return frames
+
+
+def test_it_is_what_the_merged_bundle_is(
+    server: ComfyServer, plain: np.ndarray, styled: np.ndarray
+) -> None:
+    """Both files are in half precision, but rounded at other places: the bundle's weights after the sum, the
+    LoRA's factors before it, which ComfyUI makes in single precision. Weights agree to one part in 2,000 then.
+    That was seen to move 2 values in 1,000 by one level of 255 (0.002 on average); the LoRA moves them by 7,
+    and a strength that is one part in a hundred off by 0.06.
+    """
+    assert np.abs(styled - plain).mean() > 2
+    apart = np.abs(styled - frames_of(server, basic_workflow(MERGED)))
+    assert apart.max() <= 2 and apart.mean() < 0.02, (apart.max(), apart.mean())
+
+
+def test_strength_0_is_the_model_alone(
+    server: ComfyServer, plain: np.ndarray, styled: np.ndarray
+) -> None:
+    """Also right after its weights were patched, here with half the strength."""
+    half = frames_of(server, with_lora(0.5))
+    assert all(np.abs(half - whole).mean() > 0.5 for whole in (plain, styled))
+    assert np.array_equal(frames_of(server, with_lora(0.0)), plain)
+
+
+def test_the_node_with_a_clip_does_the_same(server: ComfyServer, styled: np.ndarray) -> None:
+    """The trainer's LoRAs hold nothing for the text encoder, and Load LoRA leaves it as it is."""
+    graph = with_lora(1.0)
+    graph["lora"] = node(
+        "LoraLoader", model=[MODEL, 0], clip=[MODEL, 1], lora_name=LORA, strength_model=1.0,
+        strength_clip=1.0,
+    )  # fmt: skip
+    for words in WORDS:
+        graph[words]["inputs"]["clip"] = ["lora", 1]
+    assert np.array_equal(frames_of(server, graph), styled)
+
+
+def test_a_name_that_is_not_known_is_in_the_log(server: ComfyServer, exports: Exports) -> None:
+    """So its absence above says something."""
+    tensors = load_file(exports.lora)
+    name = next(name for name in tensors if name.endswith("lora_up.weight"))
+    tensors["lora_unet_elsewhere.lora_up.weight"] = tensors.pop(name)
+    path = server.base_dir / "models/loras/renamed.safetensors"
+    save_file(tensors, path)
+    graph = with_lora(1.0, path.name)
+    graph[SAMPLER]["inputs"]["steps"] = 1
+    logged = len(server.log())
+    server.run(graph)
+    path.unlink()
+    assert "lora key not loaded: lora_unet_elsewhere" in server.log()[logged:]
