@@ -46,6 +46,18 @@ def test_keeps_the_newest_and_leaves_nothing_half_done(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"step-{step:08d}" for step in (3, 4, 5)]
 
 
+def test_later_checkpoints_that_are_damaged_do_not_count(tmp_path: Path) -> None:
+    for step in (1, 5, 6):
+        newest = save_checkpoint(tmp_path, make(step), keep=3)
+        if step > 1:
+            (newest / module.WEIGHTS).write_bytes(b"")
+    for step in (2, 3):
+        save_checkpoint(tmp_path, make(step), keep=1)
+    assert [path.name[-1] for path in checkpoints(tmp_path)] == ["3", "5", "6"]
+    latest = load_latest(tmp_path)
+    assert latest is not None and latest.step == 3
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "no manifest"])
 @pytest.mark.parametrize("name", [module.WEIGHTS, module.AVERAGE, module.OPTIMIZER, module.STATE])
 def test_damage_is_noticed_and_the_one_before_is_used(

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from loopanimate_core.bundle import read_bundle
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training import checkpoint as checkpoint_module
+from loopanimate_training import heartbeat
 from loopanimate_training.checkpoint import (
     CannotSave,
     Checkpoint,
@@ -30,7 +31,9 @@ from loopanimate_training.checkpoint import (
     load_latest,
     save_checkpoint,
 )
-from loopanimate_training.config import RunConfig
+from loopanimate_training.config import RunConfig, SaveConfig
+from loopanimate_training.disk import Saver
+from loopanimate_training.fill import fill_cache
 from loopanimate_training.heartbeat import Heartbeat, read_heartbeat
 from loopanimate_training.journal import Journal
 from loopanimate_training.loop import NOT_SAVED, make_feed, train
@@ -202,6 +205,45 @@ def test_a_heartbeat_is_renewed_on_a_full_disk(small_disk: Path) -> None:
     assert (beat["step"], beat["state"], beat["pid"]) == (7, "waiting for the disk", os.getpid())
 
 
+def test_a_heartbeat_goes_on_through_long_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "EVERY_S", 0.02)
+    heart = Heartbeat(tmp_path, 10, active=True)
+    with heart.during("drawing a sheet"):
+        first = read_heartbeat(tmp_path) or {}
+        time.sleep(0.3)
+    last = read_heartbeat(tmp_path) or {}
+    assert first["state"] == last["state"] == "drawing a sheet" and last["time"] > first["time"]
+    heart.beat(3)
+    assert (read_heartbeat(tmp_path) or {})["state"] == "training"
+
+
+def test_only_the_first_process_writes_checkpoints(tmp_path: Path) -> None:
+    class Second:
+        """Stands for `Requests` of a process that is not the first."""
+
+        is_main = False
+
+        def agree(self, values: list[int]) -> list[int]:
+            return values
+
+    config = RunConfig.model_construct(out=tmp_path, save=SaveConfig())
+    log: Any = None
+    saver = Saver(config, Second(), Heartbeat(tmp_path, 1, False), log)  # type: ignore[arg-type]
+    assert saver.save(5, weights(10)) and not checkpoints(tmp_path)
+
+
+def test_a_run_that_fails_leaves_a_page_and_says_so(toy: Toy) -> None:
+    config = toy(steps=30)
+    fill_cache(config)
+    poison(config, 6)
+    with pytest.raises(LoopAnimateError, match="not finite"):
+        train(config)
+    assert (config.out / "report.html").exists()
+    assert (read_heartbeat(config.out) or {})["state"] == "failed"
+
+
 def test_a_cache_that_cannot_grow_does_not_stop_a_run(
     toy: Toy, small_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -211,18 +253,19 @@ def test_a_cache_that_cannot_grow_does_not_stop_a_run(
     assert feed.batch(0, 0).latents.isfinite().all()
     assert "the cache cannot grow" in caplog.text
     feed.store.must_keep = True
-    with pytest.raises(LoopAnimateError, match="cannot keep a window"):
+    with pytest.raises(LoopAnimateError, match="does not take a file"):
         feed.batch(0, 0)
 
 
 # ------------------------------------------------------------------------------------- bad data
 def poison(config: RunConfig, clips: int) -> list[Path]:
     """Make the latents of some cached windows NaN."""
-    files = sorted((config.data.cache or Path()).rglob("*.safetensors"))[:clips]
-    for file in files:
+    files = sorted((config.data.cache or Path()).rglob("*.safetensors"))
+    windows = [file for file in files if "latents" in load_file(file)][:clips]
+    for file in windows:
         tensors = load_file(file)
         save_file({**tensors, "latents": tensors["latents"] * float("nan")}, file)
-    return files
+    return windows
 
 
 def test_a_nan_batch_is_left_out_and_named(toy: Toy) -> None:

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,8 @@ class CannotSave(LoopAnimateError):
 class Checkpoint:
     """The state after `step` optimiser steps. Names are `unet.…` and `text_encoder.…`.
 
-    `loss_scale` is that of a float16 run: the factor, and the steps since it last changed.
+    `loss_scale` is that of a float16 run: the factor, and the steps since it last changed. `origin` has
+    hashes of what the run started from.
     """
 
     step: int
@@ -54,10 +55,13 @@ class Checkpoint:
     optimizer: dict[str, Any]
     mean_loss: float | None = None
     loss_scale: tuple[float, int] | None = None
+    origin: dict[str, str] = field(default_factory=dict)
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write a checkpoint into the run's folder, then remove all but the newest `keep`.
+    """Write a checkpoint into the run's folder, then remove all but the newest `keep` up to this step.
+
+    Later ones are damaged, or the step would not have been taken again: they do not count.
 
     Raises:
         CannotSave: the disk is full, failing or read-only.
@@ -83,7 +87,8 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
         raise CannotSave(f"cannot save a checkpoint in {run}: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    for old in [path for path in checkpoints(run) if is_checkpoint(path)][:-keep]:
+    past = [path for path in checkpoints(run) if is_checkpoint(path) and path.name <= target.name]
+    for old in past[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
@@ -158,6 +163,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True),
             state["mean_loss"],
             None if scale is None else (scale[0], scale[1]),
+            state.get("origin", {}),
         )
     except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
         raise LoopAnimateError(f"{path} is no complete checkpoint ({error})") from error
@@ -187,6 +193,7 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
         "config": checkpoint.config,
         "mean_loss": checkpoint.mean_loss,
         "loss_scale": checkpoint.loss_scale,
+        "origin": checkpoint.origin,
     }
     (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
     manifest = {path.name: _sha256(path) for path in sorted(folder.iterdir())}

@@ -13,11 +13,12 @@ import hashlib
 import logging
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -271,11 +272,19 @@ class ClipStore:
 
 def weights_hash(*modules: nn.Module) -> str:
     """A hash of the weights that encode (all but a VAE's decoder), to tell encoders apart."""
+    return tensors_hash(
+        (name, tensor)
+        for module in modules
+        for name, tensor in sorted(module.state_dict().items())
+        if not name.startswith(("decoder.", "post_quant_conv."))
+    )
+
+
+def tensors_hash(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """A hash of names and bytes, in the given order."""
     digest = hashlib.sha256()
-    for module in modules:
-        for name, tensor in sorted(module.state_dict().items()):
-            if name.startswith(("decoder.", "post_quant_conv.")):
-                continue
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    for name, tensor in tensors:
+        digest.update(name.encode())
+        content: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        digest.update(content)
     return digest.hexdigest()[:16]

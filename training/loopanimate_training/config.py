@@ -36,7 +36,7 @@ Precision = Annotated[
 # What a resumed run may have otherwise: settings that decide neither data nor, but for the order of
 # additions, gradients.
 FREE_SETTINGS = (
-    "steps", "save.", "sheets.", "log_every_steps", "tensorboard", "out", "title", "license", "device", "data.threads",
+    "steps", "batch.", "save.", "sheets.", "log_every_steps", "tensorboard", "out", "title", "license", "device", "data.threads",
     "data.prefetch", "data.cache", "data.index", "data.max_bad_share", "model.gradient_checkpointing", "model.chunk_",
     "model.compile",
 )  # fmt: skip
@@ -280,13 +280,23 @@ def require_same_run(old: Mapping[str, Any], config: RunConfig) -> None:
     Raises:
         LoopAnimateError: the first setting that differs from the checkpoint's.
     """
-    before, now = (flat_settings(run.model_dump(mode="json")) for run in (parse(old), config))
+    before, now = (_binding_settings(run) for run in (parse(old), config))
     for name in sorted(set(before) | set(now)):  # `model.unet` may have other sizes
-        if before.get(name) != now.get(name) and not name.startswith(FREE_SETTINGS):
+        if before.get(name) != now.get(name):
             raise LoopAnimateError(
                 f"{config.out} holds a run with {name} = {before.get(name)}, not {now.get(name)}; restore it, "
                 "choose another `out`, or say --allow-change"
             )
+
+
+def _binding_settings(run: RunConfig) -> dict[str, Any]:
+    """Those that decide what a run learns, by dotted names. How a step's clips are split does not."""
+    flat = flat_settings(run.model_dump(mode="json"))
+    binding = {name: value for name, value in flat.items() if not name.startswith(FREE_SETTINGS)}
+    if run.optimizer.schedule != "constant":  # its rates are shares of the whole run
+        binding["steps"] = run.steps
+    binding["batch.size × batch.accumulate"] = run.batch.clips
+    return binding
 
 
 def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -19,7 +19,7 @@ class Saver:
         self._heartbeat, self._log = heartbeat, log
 
     def save(self, step: int, checkpoint: Checkpoint | None) -> bool:
-        """Save on the first process (the only one that needs the `checkpoint`), trying until it works.
+        """Save on the first process, trying until it works; the others need no `checkpoint`.
 
         Every attempt that fails is said aloud and shown in the heartbeat. False: a stop was asked for
         before the disk had room, and the checkpoint is not saved.
@@ -27,7 +27,9 @@ class Saver:
         waited = False
         while True:
             self._heartbeat.beat(step, SAVING)
-            problem = None if checkpoint is None else self._attempt(checkpoint)
+            problem = None
+            if checkpoint is not None and self._requests.is_main:
+                problem = self._attempt(checkpoint)
             if not self._requests.agree([problem is not None])[0]:
                 break
             waited = True

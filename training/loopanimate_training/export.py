@@ -23,6 +23,7 @@ from loopanimate_core.tensorfile import open_tensors
 from .checkpoint import Checkpoint, is_checkpoint, load_checkpoint, load_latest
 from .config import RunConfig, parse
 from .lora import ADAPTER, is_adapter, merge_adapters, updates_of
+from .origin import FROZEN, frozen_hash
 from .start import load_weights, open_start, trained_frames, with_run
 
 
@@ -104,6 +105,11 @@ def read_run(checkpoint: Path) -> tuple[Checkpoint, RunConfig]:
 def trained_bundle(found: Checkpoint, config: RunConfig) -> Bundle:
     """The start of a run with a checkpoint's averaged weights; adapters still hang on it."""
     bundle = open_start(config.model, config.seed)
+    if found.origin.get(FROZEN, "") not in ("", frozen_hash(bundle, found.average)):
+        raise LoopAnimateError(
+            f"{config.model.start} has changed since the run began: weights that the run did not train are not "
+            "those it started from"
+        )
     load_weights(bundle, found.average)
     bundle.config = dataclasses.replace(
         bundle.config,

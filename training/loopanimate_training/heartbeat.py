@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +26,7 @@ _SIZE_BYTES = (
 )
 
 STARTING, TRAINING, SAVING, WAITING = "starting", "training", "saving", "waiting for the disk"
+DRAWING = "drawing a sheet"
 FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 
 
@@ -66,6 +70,25 @@ class Heartbeat:
         except LoopAnimateError:
             self._overwrite(line)
 
+    @contextmanager
+    def during(self, state: str) -> Iterator[None]:
+        """Beat on a thread of its own while something long is done that has no steps."""
+        done = threading.Event()
+
+        def beat_until_done() -> None:
+            while not done.wait(EVERY_S):
+                self._time = 0.0  # due, although nothing else has changed
+                self.beat(self._step, state)
+
+        self.beat(self._step, state)
+        thread = threading.Thread(target=beat_until_done, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
     def _line(self, step: int, state: str) -> str:
         content = {
             "step": step, "steps": self._steps, "state": state, "time": round(time.time(), 1), "pid": os.getpid(),
@@ -90,7 +113,9 @@ def _require_free(run: Path) -> None:
     """Two processes that train in one folder would ruin each other's files."""
     beat = read_heartbeat(run) or {}
     pid, age_s = beat.get("pid", os.getpid()), time.time() - beat.get("time", 0.0)
-    at_work = beat.get("state") in (STARTING, TRAINING, SAVING, WAITING) and age_s < STALE_S
+    at_work = (
+        beat.get("state") in (STARTING, TRAINING, SAVING, WAITING, DRAWING) and age_s < STALE_S
+    )
     if (
         at_work
         and beat.get("host") == socket.gethostname()

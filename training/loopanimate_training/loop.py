@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,10 +21,11 @@ from .clips import ClipEncoder, ClipStore
 from .config import RunConfig, require_same_run
 from .disk import Saver
 from .feed import Feed
-from .heartbeat import FINISHED, STOPPED, Heartbeat
+from .heartbeat import DRAWING, FINISHED, STARTING, STOPPED, Heartbeat
 from .launch import distribute, start_processes, use_memory_settings, wants_shards
 from .losses import Batch, DiffusionLoss
 from .optim import Ema, make_optimizer, set_learning_rate
+from .origin import origin_of, require_agreement, require_same_origin
 from .page import write_page
 from .precision import StepGuard, autocast, shrink_frozen, sound_kernels
 from .runlog import RunLog
@@ -62,91 +64,132 @@ def train(config: RunConfig, *, allow_change: bool = False) -> Outcome:
 
     Raises:
         LoopAnimateError: unusable data or start, a folder that holds another run (unless `allow_change`),
-            gradients that stay non-finite.
+            processes that found different things, gradients that stay non-finite.
     """
     accelerator = start_processes(config)
-    device, is_main = accelerator.device, accelerator.is_main_process
+    is_main = accelerator.is_main_process
+    with Heartbeat(config.out, config.steps, is_main) as heartbeat:
+        with heartbeat.during(STARTING):
+            run = open_run(config, accelerator, allow_change)
+        state = run.state
+        with (
+            caught_signals() as caught,
+            RunLog(
+                config.out, config.steps, state.step, state.mean_loss, is_main, config.tensorboard
+            ) as log,
+            run.feed.batches(state.step) as batches,
+            sound_kernels(config.precision, accelerator.device),
+        ):
+            if is_main:
+                remove_leftovers(config.out)
+            requests = Requests(accelerator, config.out, caught)
+            try:
+                outcome = take_steps(run, batches, requests, heartbeat, log)
+            finally:  # what happened is worth a page, whatever it was
+                if is_main:
+                    log.attempt("report", lambda: write_page(config.out))
+            heartbeat.beat(state.step, STOPPED if outcome.exit_code else FINISHED)
+            accelerator.wait_for_everyone()  # a launcher ends all once one has ended
+    return outcome
+
+
+def take_steps(
+    run: Run,
+    batches: Iterator[list[Batch]],
+    requests: Requests,
+    heartbeat: Heartbeat,
+    log: RunLog,
+) -> Outcome:
+    """Step after step: gradients, the optimiser, the average; then log, save, show."""
+    config, state = run.config, run.state
+    saver = Saver(config, requests, heartbeat, log)
+    request, saved = Request(), True
+    while state.step < config.steps:
+        began = time.perf_counter()
+        heartbeat.beat(state.step)
+        lr = set_learning_rate(state.optimizer, config.optimizer, state.step, config.steps)
+        loss, grad_norm = accumulate_gradients(run.accelerator, run.model, next(batches), state)
+        if state.guard.accepts(grad_norm):
+            state.optimizer.step()
+            state.ema.update(state.step)
+        else:
+            log.leave_out(state.step, state.guard.scale, run.feed.clip_names(state.step))
+        state.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+
+        clips_per_s = config.batch.clips / (time.perf_counter() - began)
+        state.mean_loss = log.step(loss.item(), clips_per_s)
+        at_end = state.step == config.steps
+        if state.step % config.log_every_steps == 0 or at_end:
+            log.write(
+                {"step": state.step, "loss": loss.item(), "mean_loss": state.mean_loss, "lr": lr,
+                 "grad_norm": grad_norm.item(), "clips_per_s": round(clips_per_s, 3), "time": round(time.time(), 1)}
+            )  # fmt: skip
+        request = requests.poll()
+        if state.step % config.save.every_steps == 0 or at_end or request.saves:
+            needed = requests.is_main or run.sharded
+            saved = saver.save(state.step, state.checkpoint() if needed else None)
+            request = requests.poll()  # one that came meanwhile
+            requests.done(request)
+        if request.stops:
+            break
+        if config.sheets.every_steps and state.step % config.sheets.every_steps == 0:
+            with heartbeat.during(DRAWING):
+                draw_sheet(run, log)
+    return Outcome(state.step, config.steps, request, saved)
+
+
+@dataclass
+class Run:
+    """What a training works with."""
+
+    config: RunConfig
+    accelerator: Accelerator
+    feed: Feed
+    model: Any
+    state: State
+    sheets: SheetMaker
+    sharded: bool
+
+
+def open_run(config: RunConfig, accelerator: Accelerator, allow_change: bool) -> Run:
+    """The networks, the data and the optimiser, as the newest whole checkpoint has them if there is one."""
     sharded = wants_shards(accelerator)
     if sharded and config.sheets.every_steps:
         raise LoopAnimateError("sheets cannot be drawn under FSDP; set sheets.every_steps to 0")
     earlier = load_latest(config.out)
     if earlier is not None and not allow_change:
         require_same_run(earlier.config, config)
-
-    # 1. The networks, the data, the optimiser
     bundle = open_start(config.model, config.seed)
     trained = trained_parameters(bundle, config.model)
+    feed = make_feed(config, bundle, accelerator)
+    origin = origin_of(bundle, trained, feed.store)
+    if earlier is not None and not allow_change:
+        require_same_origin(earlier.origin, origin, config.out)
+    require_agreement(accelerator, 0 if earlier is None else earlier.step, origin)
     if earlier is not None:
         load_weights(bundle, earlier.weights)
-    feed = make_feed(config, bundle, accelerator)
-    model = distribute(accelerator, make_loss(config, bundle).to(device))
+    model = distribute(accelerator, make_loss(config, bundle).to(accelerator.device))
     present = named_parameters(bundle)  # FSDP has put others in the place of those above
     parameters = {name: present[name] for name in trained}
     optimizer = make_optimizer(parameters, config.optimizer)
     ema, guard = Ema(parameters, config.optimizer.ema_decay), StepGuard(config.precision)
-    state = State(config, parameters, optimizer, ema, guard)
+    state = State(config, origin, parameters, optimizer, ema, guard)
     if earlier is not None:
         state.restore(earlier)
     validation = open_validation_source(config.data, config.clip, feed.store.source)
     sheets = SheetMaker(config, bundle, validation)
+    return Run(config, accelerator, feed, model, state, sheets, sharded)
 
-    # 2. Step by step
-    with (
-        caught_signals() as caught,
-        Heartbeat(config.out, config.steps, is_main) as heartbeat,
-        RunLog(
-            config.out, config.steps, state.step, state.mean_loss, is_main, config.tensorboard
-        ) as log,
-        feed.batches(state.step) as batches,
-        sound_kernels(config.precision, device),
-    ):
-        if is_main:
-            remove_leftovers(config.out)
-        requests = Requests(accelerator, config.out, caught)
-        saver = Saver(config, requests, heartbeat, log)
-        request, saved = Request(), True
-        while state.step < config.steps:
-            began = time.perf_counter()
-            heartbeat.beat(state.step)
-            lr = set_learning_rate(optimizer, config.optimizer, state.step, config.steps)
-            loss, grad_norm = accumulate_gradients(accelerator, model, next(batches), state)
-            if guard.accepts(grad_norm):
-                optimizer.step()
-                ema.update(state.step)
-            else:
-                log.leave_out(state.step, guard.scale, feed.clip_names(state.step))
-            optimizer.zero_grad(set_to_none=True)
-            state.step += 1
 
-            # 3. Log, save, show
-            clips_per_s = config.batch.clips / (time.perf_counter() - began)
-            state.mean_loss = log.step(loss.item(), clips_per_s)
-            at_end = state.step == config.steps
-            if state.step % config.log_every_steps == 0 or at_end:
-                log.write(
-                    {"step": state.step, "loss": loss.item(), "mean_loss": state.mean_loss, "lr": lr,
-                     "grad_norm": grad_norm.item(), "clips_per_s": round(clips_per_s, 3), "time": round(time.time(), 1)}
-                )  # fmt: skip
-            request = requests.poll()
-            if state.step % config.save.every_steps == 0 or at_end or request.saves:
-                saved = saver.save(state.step, state.checkpoint() if is_main or sharded else None)
-                request = requests.poll()  # one that came meanwhile
-                requests.done(request)
-            if request.stops:
-                break
-            if (
-                is_main
-                and config.sheets.every_steps
-                and state.step % config.sheets.every_steps == 0
-            ):
-                with feed.store.encoder.on_device(), autocast(config.precision, device):
-                    log.attempt("sheet", lambda: sheets.draw(ema, state.step))
-        outcome = Outcome(state.step, config.steps, request, saved)
-        heartbeat.beat(state.step, STOPPED if outcome.exit_code else FINISHED)
-        if is_main:
-            log.attempt("report", lambda: write_page(config.out))
-        accelerator.wait_for_everyone()  # a launcher ends all once one has ended
-    return outcome
+def draw_sheet(run: Run, log: RunLog) -> None:
+    """Loops drawn from the averaged weights, and the run's page with them."""
+    if not run.accelerator.is_main_process:
+        return
+    config, state = run.config, run.state
+    with run.feed.store.encoder.on_device(), autocast(config.precision, run.accelerator.device):
+        log.attempt("sheet", lambda: run.sheets.draw(state.ema, state.step))
+    log.attempt("report", lambda: write_page(config.out))
 
 
 @dataclass
@@ -154,6 +197,7 @@ class State:
     """What changes in a run; randomness does not, it is a function of the step."""
 
     config: RunConfig
+    origin: dict[str, str]
     parameters: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     ema: Ema
@@ -166,6 +210,7 @@ class State:
         return Checkpoint(
             step=self.step,
             config=self.config.model_dump(mode="json"),
+            origin=self.origin,
             weights=whole(dict(self.parameters)),
             average=whole(self.ema.average),
             optimizer=whole(self.optimizer.state_dict()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from copy import copy
@@ -35,6 +36,10 @@ class ClipSource(Protocol):
 
     def key(self, clip_id: int) -> str:
         """Names the clip's content: another file, another version of it or another rendering differs."""
+        ...
+
+    def fingerprint(self) -> str:
+        """A hash of all clips and captions in their order: what a run is drawn from."""
         ...
 
     def name(self, clip_id: int) -> str:
@@ -103,6 +108,12 @@ class FileSource:
     def key(self, clip_id: int) -> str:
         rate = "" if self._fps is None else f" {self._fps:g} fps"
         return self._table.content(self._rows[clip_id]) + rate
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for clip_id in range(len(self)):
+            digest.update(f"{self.key(clip_id)}\0{self.caption(clip_id)}\0".encode())
+        return digest.hexdigest()[:16]
 
     def name(self, clip_id: int) -> str:
         name, path, _, _ = self._table.text(int(self._rows[clip_id]))
@@ -187,6 +198,9 @@ class MiniSource:
 
     def key(self, clip_id: int) -> str:
         return f"mini {self._split} {self._size_px} px, seed {self._clips.seed}, {len(self._clips.cache.emoji)} stickers, {clip_id}"
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(f"{self.key(0)} of {len(self)}".encode()).hexdigest()[:16]
 
     def name(self, clip_id: int) -> str:
         return f"sticker clip {clip_id} ({self._clips[clip_id].caption})"
