@@ -96,7 +96,9 @@ def test_processes_that_see_different_folders_say_so(toy: Toy, free_port: int) -
         for rank, run in enumerate(runs)
     ]
     for life in ranks:
-        with pytest.raises(LoopAnimateError, match=r"do not agree on the newest checkpoint \(2, 0\)"):
+        with pytest.raises(
+            LoopAnimateError, match=r"do not agree on the newest checkpoint \(2, 0\)"
+        ):
             life.end()
     found = load_latest(one.out)
     assert found is not None and found.step == 2
