@@ -87,7 +87,28 @@ class LoopUNetConfig:
             raise LoopAnimateError(
                 f"unknown UNet setting {unknown[0]!r}; known are {', '.join(sorted(names))}"
             )
+        for field in dataclasses.fields(cls):
+            if field.name in values:
+                _require_kind(field.name, values[field.name], field.default)
         return cls(**values)
+
+
+def _require_kind(name: str, value: Any, example: Any) -> None:
+    """A setting from a file must be of its default's kind; numbers are above 0."""
+    if isinstance(example, tuple):
+        if not isinstance(value, list | tuple) or not value:
+            raise LoopAnimateError(f"the UNet's {name} is {value!r}; it must be a list")
+        for entry in value:
+            _require_kind(name, entry, example[0])
+        return
+    kinds, legal = {
+        str: (str, "a word"),
+        int: (int, "a whole number above 0"),
+        float: (int | float, "a number above 0"),
+    }[type(example)]
+    fits = isinstance(value, kinds) and not isinstance(value, bool)
+    if not fits or (not isinstance(value, str) and not value > 0):
+        raise LoopAnimateError(f"the UNet's {name} is {value!r}; it must be {legal}")
 
 
 @dataclass

@@ -257,3 +257,24 @@ def test_config_round_trips_through_json() -> None:
     assert LoopUNetConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     with pytest.raises(LoopAnimateError, match="unknown UNet setting 'colour'"):
         LoopUNetConfig.from_dict({"colour": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "legal"),
+    [
+        ("norm_eps", "1e-5", "a number above 0"),
+        ("norm_eps", float("nan"), "a number above 0"),
+        ("layers_per_block", 1.5, "a whole number above 0"),
+        ("norm_num_groups", 0, "a whole number above 0"),
+        ("num_attention_heads", True, "a whole number above 0"),
+        ("block_out_channels", 16, "a list"),
+        ("block_out_channels", [], "a list"),
+        ("block_out_channels", [16, "24"], "a whole number above 0"),
+        ("routing", ["image", None, "text"], "a word"),
+    ],
+)
+def test_a_file_with_a_setting_of_another_kind_is_refused(
+    name: str, value: Any, legal: str
+) -> None:
+    with pytest.raises(LoopAnimateError, match=rf"the UNet's {name} is .*; it must be {legal}"):
+        LoopUNetConfig.from_dict({name: value})

@@ -75,6 +75,16 @@ def test_file_lies_over_the_row_and_overrides_over_the_file(tmp_path: Path) -> N
     assert config.model.train == ("all",)
 
 
+def test_numbers_with_an_exponent_are_numbers_anywhere(tmp_path: Path) -> None:
+    """PyYAML alone reads `1e-5` as a text, which only some settings turn into a number."""
+    file = tmp_path / "run.yaml"
+    for text, value in (("1e-5", 1e-5), ("+2E3", 2e3), ("5.e-1", 0.5), (".5e1", 5.0)):
+        file.write_text(f"model: {{unet: {{norm_eps: {text}}}}}\ntitle: {text}.safetensors\n")
+        config = resolve(1, file, NEEDED)
+        assert config.model.unet == {"norm_eps": value}
+        assert config.title == f"{text}.safetensors"
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

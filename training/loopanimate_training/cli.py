@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -29,10 +30,26 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command; exits with 0, with 1 after a mistake of the user's, or with 128 + signal."""
     options = _parser().parse_args(arguments)
     try:
-        sys.exit(options.run(options))
+        code = options.run(options)
+        sys.stdout.flush()  # so that a closed pipe is noticed here
     except LoopAnimateError as error:
-        print(f"loopanimate-train: {error}", file=sys.stderr)
-        sys.exit(1)
+        code = _say(str(error), 1)
+    except KeyboardInterrupt:
+        code = _say("interrupted; the same command goes on from what is saved", 130)
+    except BrokenPipeError:
+        # The reader left (`| head`). Python would complain again when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except OSError as error:
+        where = "" if error.filename is None else f"{error.filename}: "
+        code = _say(f"{where}{error.strerror or error}", 1)
+    sys.exit(code)
+
+
+def _say(message: str, code: int) -> int:
+    """Print one line; returns the exit code that goes with it."""
+    print(f"loopanimate-train: {message}", file=sys.stderr)
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -190,9 +207,10 @@ def _inspect(options: argparse.Namespace) -> int:
 
 def _index(options: argparse.Namespace) -> int:
     from .index import open_index
-    from .survey import resolve_target
+    from .survey import resolve_target, stages_of
 
-    table = open_index(resolve_target(options.target, options.stage or "1", options.set).data)
+    stage = stages_of(options.target, options.stage)[0]  # an index is the same for all
+    table = open_index(resolve_target(options.target, stage, options.set).data)
     print(f"{table.path}: {len(table):,} clips")
     return 0
 

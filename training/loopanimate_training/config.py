@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +18,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -80,6 +82,15 @@ class ModelConfig(Section):
     chunk_pixels: PositiveInt | None = None  # temporal layers on so many pixels at a time
     compile: str | None = None  # a backend of torch.compile, e.g. inductor
     channels_last: bool = False
+
+    @field_validator("unet")
+    @classmethod
+    def _has_legal_sizes(cls, sizes: dict[str, Any] | None) -> dict[str, Any] | None:
+        if sizes is not None:
+            from loopanimate_core.models import LoopUNetConfig  # loads torch
+
+            LoopUNetConfig.from_dict(sizes)
+        return sizes
 
 
 class ClipConfig(Section):
@@ -240,14 +251,35 @@ def resolve(
         defaults: what lies under the row, for settings that no row has.
 
     Raises:
-        LoopAnimateError: unknown stage or setting, an illegal value, an unreadable file.
+        LoopAnimateError: unknown stage or setting, an illegal value, an unreadable file, or one that
+            is of another stage.
     """
-    values = merge(defaults or {}, stage_defaults(*parse_run_name(stage)))
+    row = stage_defaults(*parse_run_name(stage))
+    values = merge(defaults or {}, row)
     if file is not None:
         values = merge(values, _read_yaml(file))
     for override in overrides:
         values = merge(values, _parse_override(override))
+    for name in ("stage", "variant"):  # the row was chosen by them
+        if str(values[name]) != str(row[name]):
+            raise LoopAnimateError(
+                f"the settings say {name} = {values[name]!r}, and --stage {stage} means {row[name]!r}; leave "
+                "one of them out, or make them equal"
+            )
     return parse(values)
+
+
+def stage_in(file: Path) -> str | None:
+    """The stage, with its variant, that a settings file says it is of; None: it is of any.
+
+    Raises:
+        LoopAnimateError: the file cannot be read.
+    """
+    values = _read_yaml(file)
+    if "stage" not in values:
+        return None
+    variant = values.get("variant") or ""
+    return f"{values['stage']}{'-' * bool(variant)}{variant}"
 
 
 def parse(values: Mapping[str, Any]) -> RunConfig:
@@ -260,6 +292,8 @@ def parse(values: Mapping[str, Any]) -> RunConfig:
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             message = "there is no such setting"
+        elif isinstance(first["input"], str | int | float | None):
+            message += f", not {first['input']!r}"
         raise LoopAnimateError(f"configuration: {where}: {message}") from error
 
 
@@ -310,13 +344,14 @@ def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise LoopAnimateError(f"cannot read {file}: {error.strerror or error}") from error
-    except yaml.YAMLError as error:
+    except UnicodeDecodeError as error:
         raise LoopAnimateError(
-            f"{file} is not valid YAML: {' '.join(str(error).split())}"
+            f"{file} is no UTF-8 text (byte {error.start} is {error.object[error.start]:#04x}); save it as UTF-8"
         ) from error
+    values = _load_yaml(text, str(file))
     if not isinstance(values, dict):
         raise LoopAnimateError(f"{file} must hold settings as `name: value`")
     return values
@@ -326,9 +361,27 @@ def _parse_override(text: str) -> dict[str, Any]:
     path, equals, value = text.partition("=")
     if not equals or not path:
         raise LoopAnimateError(f"--set {text!r} must look like section.name=value")
-    parsed: Any = yaml.safe_load(
-        value
-    )  # numbers that YAML reads as text, pydantic reads as numbers
+    parsed = _load_yaml(value, f"--set {text!r}")
     for key in reversed(path.split(".")):
         parsed = {key: parsed}
     return parsed
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML reads YAML 1.1, where 1e-5 is a text for want of a point; here it is a number, as in 1.2."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
+def _load_yaml(text: str, what: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
+        raise LoopAnimateError(
+            f"{what} is not valid YAML: {' '.join(str(error).split())}"
+        ) from error

@@ -44,7 +44,12 @@ class Heartbeat:
         self._path, self._steps, self._active = run / FILE, steps, active
         self._step, self._state, self._time = 0, "", 0.0
         if active:
-            run.mkdir(parents=True, exist_ok=True)
+            try:
+                run.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise LoopAnimateError(
+                    f"out is {run}, and that folder cannot be made: {error.strerror or error}"
+                ) from error
             _require_free(run)
             self._replace(self._line(0, STARTING))
 

@@ -87,7 +87,12 @@ def open_index(data: DataConfig) -> ClipTable:
     with locked(path.with_suffix(".lock")):
         table = _existing(path)
         if table is None or table.state != state:
-            _build(path, reader, data, state, table)
+            try:
+                _build(path, reader, data, state, table)
+            except OSError as error:  # what was examined is in the journal
+                raise LoopAnimateError(
+                    f"cannot make the index {path}: {error.strerror or error}; the same command goes on"
+                ) from error
             table = ClipTable(path)
     return table
 

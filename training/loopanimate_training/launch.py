@@ -7,6 +7,7 @@ import os
 from datetime import timedelta
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import nn
@@ -60,7 +61,18 @@ def use_memory_settings(unet: Any, config: ModelConfig) -> None:
     if config.compile is not None:
         for module in unet.modules():
             if isinstance(module, ResnetBlock | SpatialTransformer | MotionModule):
-                module.compile(backend=config.compile)
+                _compile(module, config.compile)
+
+
+def _compile(module: nn.Module, backend: str) -> None:
+    from torch._dynamo.exc import InvalidBackend  # slow to import, and rarely needed
+
+    try:
+        module.compile(backend=backend)
+    except InvalidBackend as error:
+        raise LoopAnimateError(
+            f"model.compile is {backend!r}; choose one of {', '.join(torch.compiler.list_backends())}"
+        ) from error
 
 
 def train_on_ray(config: RunConfig, workers: int, gpus: bool, *, allow_change: bool = False) -> int:

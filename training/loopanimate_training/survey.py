@@ -13,7 +13,7 @@ import numpy as np
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
 
-from .config import RunConfig, resolve
+from .config import RunConfig, resolve, stage_in
 from .index import HELD_OUT, Judgement, frame_rates, judge, open_index
 from .readers.carriers import TABLE_SUFFIXES
 from .readers.rows import PICTURE_SUFFIXES, VIDEO_SUFFIXES
@@ -23,6 +23,13 @@ from .table import ClipTable
 TRAINED_ON = "to train on"
 TOO_SHORT = "too short"
 _SETTINGS_SUFFIXES = (".yaml", ".yml")
+
+
+def stages_of(target: Path, stage: str | None) -> list[str]:
+    """The stages to look at: the one asked for, else the one that a settings file is of, else all."""
+    if stage is None and target.suffix.lower() in _SETTINGS_SUFFIXES:
+        stage = stage_in(target)
+    return [stage] if stage is not None else [str(number) for number in STAGES]
 
 
 def resolve_target(target: Path, stage: int | str, overrides: list[str]) -> RunConfig:
@@ -63,10 +70,10 @@ def survey(
     """Tables for people: rows by reason and stage, and what the clips are like.
 
     Args:
-        stage: one stage; None: all of them.
+        stage: one stage; None: that of the settings, or all of them.
         listing: a JSON-lines file to write, with every clip that the (first) stage leaves out.
     """
-    stages = [stage] if stage is not None else list(STAGES)
+    stages = stages_of(target, stage)
     configs = {f"stage {name}": resolve_target(target, name, overrides) for name in stages}
     first = next(iter(configs.values()))
     table = open_index(first.data)
