@@ -148,7 +148,7 @@ class LoopAnimatePipeline:
             conditions,
             own.guidance if guidance is None else guidance,
             image_guidance,
-            bundle.config.schedule,
+            schedule=bundle.config.schedule,
         )
         latents = sample_loop(
             denoise,

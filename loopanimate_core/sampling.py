@@ -88,18 +88,15 @@ def guided_denoiser(
     conditions: LoopConditions,
     guidance: float,
     image_guidance: float = 1.0,
-    schedule: ScheduleConfig | None = None,
+    *,
+    schedule: ScheduleConfig,
 ) -> Denoiser:
     """Classifier-free guidance; with text alone (the default) both branches share the down path.
 
     ε = ε(img, neg) + w·(ε(img, text) - ε(img, neg)), and where `image_guidance` w_i is not 1, ε(img, neg)
     is pushed away from a network that sees no picture in its cross-attention:
     ε(0, neg) + w_i·(ε(img, neg) - ε(0, neg)).
-
-    A `schedule` with a `still_prior` makes velocities of the network's corrections.
     """
-    prior = schedule.still_prior if schedule else 0.0
-    alpha_bars = alphas_cumprod(schedule).to(conditions.z_still.device) if schedule else None
     dtype = unet.conv_in.weight.dtype
     image = conditions.image_embeds.to(dtype)
     negative, positive = conditions.negative_embeds.to(dtype), conditions.text_embeds.to(dtype)
@@ -116,12 +113,24 @@ def guided_denoiser(
             if blind_text is not None:
                 blind = unet(z_c, timestep, torch.zeros_like(image), blind_text).float()
                 predicted = predicted + (image_guidance - 1) * (base - blind)
-        if prior and alpha_bars is not None:
-            alpha_bar = alpha_bars[timestep.round().long()]
-            predicted = corrected_velocity(predicted, seen, conditions.z_still, alpha_bar, prior)
-        return predicted
+        return prediction_of(predicted, seen, conditions.z_still, timestep, schedule)
 
     return denoise
+
+
+def prediction_of(
+    output: Tensor, z_c: Tensor, z_still: Tensor, timestep: Tensor, schedule: ScheduleConfig
+) -> Tensor:
+    """What a network's output says of noise or velocity: itself, or its correction of the still prior.
+
+    Args:
+        output: `[N, 4, F, h, w]`; z_c: `[N or 1, 9, F, h, w]`; z_still: `[N or 1, 4, h, w]`; timestep: a scalar,
+            or one for each of Z_C.
+    """
+    if not schedule.still_prior:
+        return output
+    alpha_bar = alphas_cumprod(schedule).to(output.device)[timestep.round().long()]
+    return corrected_velocity(output, z_c, z_still, alpha_bar, schedule.still_prior)
 
 
 def prepare_noise(

@@ -15,10 +15,10 @@ import comfy.patcher_extension
 import torch
 from torch import Tensor
 
-from loopanimate_core.conditions import corrected_velocity
 from loopanimate_core.models import LoopUNet, LoopUNetConfig
 from loopanimate_core.models.layers import SpatialTransformer
-from loopanimate_core.schedule import ScheduleConfig, alphas_cumprod
+from loopanimate_core.sampling import prediction_of
+from loopanimate_core.schedule import ScheduleConfig
 
 log = logging.getLogger("loopanimate")
 
@@ -86,10 +86,7 @@ class ComfyLoopUNet(LoopUNet):
         if all(same_in_all_rows(part) for part in (z_c, timestep, image_embeds)):
             z_c, timestep, image_embeds = z_c[:1], timestep[:1], image_embeds[:1]
         predicted = self._within_memory(z_c, timestep, image_embeds, context)
-        if self.schedule.still_prior:
-            alpha_bar = alphas_cumprod(self.schedule).to(x.device)[timestep.round().long()]
-            prior = self.schedule.still_prior
-            predicted = corrected_velocity(predicted, z_c, loop_still, alpha_bar, prior)
+        predicted = prediction_of(predicted, z_c, loop_still, timestep, self.schedule)
         return predicted.transpose(1, 2).flatten(0, 1)
 
     # -------------------------------------------------------------------------------- memory, interrupts

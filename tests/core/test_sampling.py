@@ -63,7 +63,7 @@ def run(
         conditions.z_still, sampler, steps, start, closed.sampled_frames, generator
     )
     return sample_loop(
-        guided_denoiser(unet, conditions, guidance, image_guidance),
+        guided_denoiser(unet, conditions, guidance, image_guidance, schedule=ScheduleConfig()),
         x,
         sampler,
         timesteps,
@@ -93,7 +93,7 @@ def test_tie_closes_by_construction(unet: LoopUNet, scheduler: str) -> None:
     x, timesteps = prepare_noise(
         conditions.z_still, sampler, 4, 1.0, closed.sampled_frames, generator
     )
-    denoise = guided_denoiser(unet, conditions, 3.0)
+    denoise = guided_denoiser(unet, conditions, 3.0, schedule=ScheduleConfig())
 
     def watched(z_c: Tensor, timestep: Tensor) -> Tensor:
         seen.append(z_c)
@@ -167,12 +167,14 @@ def test_guidance_of_one_needs_one_branch(unet: LoopUNet) -> None:
     z_c, timestep = torch.randn(1, 9, 7, 6, 6), torch.tensor(500)
     with torch.no_grad():
         plain = unet(z_c, timestep, conditions.image_embeds, conditions.text_embeds)
-        guided = guided_denoiser(unet, conditions, 1.0)(z_c, timestep)
+        guided = guided_denoiser(unet, conditions, 1.0, schedule=ScheduleConfig())(z_c, timestep)
         torch.testing.assert_close(guided, plain)
         # image guidance of 2 doubles what the picture adds
         blind = unet(z_c, timestep, torch.zeros(1, 1, 12), conditions.negative_embeds)
         base = unet(z_c, timestep, conditions.image_embeds, conditions.negative_embeds)
-        both = guided_denoiser(unet, conditions, 1.0, image_guidance=2.0)(z_c, timestep)
+        both = guided_denoiser(
+            unet, conditions, 1.0, image_guidance=2.0, schedule=ScheduleConfig()
+        )(z_c, timestep)
         torch.testing.assert_close(both, plain + base - blind, atol=1e-5, rtol=1e-4)
 
 
