@@ -22,7 +22,7 @@ from loopanimate_training.config import RunConfig
 from loopanimate_training.fill import BAD_CLIPS_FILE, Filled, Shard, fill_cache
 from loopanimate_training.loop import train
 from loopanimate_training.runlog import read_log
-from loopanimate_training.sources import FileSource
+from loopanimate_training.sources import BadClip, FileSource
 
 MakeRun = Callable[..., RunConfig]
 
@@ -169,6 +169,31 @@ def test_bad_clips_are_named_and_too_many_are_an_error(
     other = make_run(**{"data.path": tmp_path / "films", "data.cache": tmp_path / "new"})
     with pytest.raises(LoopAnimateError, match="2 of 3 clips could not be read"):
         fill_cache(other)
+
+
+def test_bad_clips_are_named_once_and_counted_by_share(
+    make_run: MakeRun, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(videos, tmp_path / "films")
+    config = make_run(**{"data.path": tmp_path / "films", "data.max_bad_share": 0.4})
+    read = FileSource.read
+
+    def read_but_two(self: FileSource, clip_id: int, *arguments: Any) -> Any:
+        if clip_id in (0, 2):
+            raise BadClip("the disk does not answer")
+        return read(self, clip_id, *arguments)
+
+    monkeypatch.setattr(FileSource, "read", read_but_two)
+    assert config.data.cache is not None
+    listing = config.data.cache / BAD_CLIPS_FILE
+    for _ in range(2):
+        assert fill_cache(config, Shard(1, 2)) == Filled(2, 0)
+        with pytest.raises(LoopAnimateError, match="2 of 2 clips could not be read"):
+            fill_cache(config, Shard(0, 2))  # two of the three clips are in this share
+        assert listing.read_text().count("\n") == 2
+    none = make_run(**{"data.path": tmp_path / "films", "data.max_bad_share": 0})
+    with pytest.raises(LoopAnimateError, match="1 of 3 clips could not be read"):
+        fill_cache(none)
 
 
 def test_the_command_takes_a_share(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,11 +16,13 @@ from PIL import Image
 
 from loopanimate_core.bundle import read_bundle
 from loopanimate_core.errors import LoopAnimateError
+from loopanimate_training import clips
 from loopanimate_training.config import RunConfig
 from loopanimate_training.feed import Feed
 from loopanimate_training.fill import fill_cache
 from loopanimate_training.loop import make_feed
 from loopanimate_training.losses import Batch
+from loopanimate_training.quarantine import require_few
 from loopanimate_training.sources import FileSource
 
 MakeRun = Callable[..., RunConfig]
@@ -83,6 +89,24 @@ def test_damaged_cache_entry_is_made_anew(make_run: MakeRun) -> None:
     assert_same(open_feed(config).batch(0, 0), before)
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+def test_an_unreadable_cache_entry_is_made_anew(
+    make_run: MakeRun,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
+) -> None:
+    config = make_run()
+    before = open_feed(config).batch(0, 0)
+
+    def fail(path: Path) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(clips, "load_file", fail)
+    assert_same(open_feed(config).batch(0, 0), before)
+    assert "cannot be read and is made anew" in caplog.text
+
+
 def test_every_clip_once_per_epoch_and_times_spread(make_run: MakeRun) -> None:
     feed = open_feed(make_run(**{"batch.size": 4}))
     for epoch in range(3):
@@ -123,24 +147,111 @@ def test_frame_folders_with_masks(make_run: MakeRun, tmp_path: Path) -> None:
     assert torch.equal(latent_masks[1], 1 - latent_masks[0])
 
 
-def test_bad_clips_are_set_aside_and_too_many_stop_the_run(
-    make_run: MakeRun, tmp_path: Path
-) -> None:
-    root = tmp_path / "frames"
-    for name in "ab":
-        (root / name).mkdir(parents=True)
-        for i in range(43):
-            Image.new("RGB", (32, 32), (ord(name), i, 0)).save(root / name / f"{i:03}.png")
-    settings = {
-        "data.source": "frames", "data.path": root, "data.cache": "null", "data.uncaptioned": "keep",
-    }  # fmt: skip
-    feed = open_feed(make_run(**settings, **{"data.max_bad_share": 0.5}))
-    (tmp_path / "run").mkdir()
-    (root / "b" / "000.png").write_bytes(b"not a picture")
-    for step in range(3):
+@pytest.fixture
+def pictures(tmp_path: Path) -> Callable[..., dict[str, object]]:
+    """`pictures("ab")`: two clips in a folder `frames`, and the settings of a run over them."""
+
+    def make(names: str) -> dict[str, object]:
+        root = tmp_path / "frames"
+        for name in names:
+            (root / name).mkdir(parents=True)
+            for i in range(43):
+                picture = Image.new("RGB", (32, 32), (ord(name), i, 0))
+                picture.save(root / name / f"{i:03}.png")
+        (tmp_path / "run").mkdir()
+        return {
+            "data.source": "frames", "data.path": root, "data.cache": "null", "data.uncaptioned": "keep",
+            "data.index": tmp_path / "index",
+        }  # fmt: skip
+
+    return make
+
+
+def spoil(settings: dict[str, object], name: str) -> None:
+    (Path(str(settings["data.path"])) / name / "000.png").write_bytes(b"not a picture")
+
+
+def take_steps(feed: Feed, steps: int = 3) -> None:
+    for step in range(steps):
         feed.batch(step, 0)
+
+
+def test_bad_clips_are_set_aside_and_too_many_stop_the_run(
+    make_run: MakeRun, pictures: Callable[..., dict[str, object]], tmp_path: Path
+) -> None:
+    settings = pictures("ab")
+    feed = open_feed(make_run(**settings, **{"data.max_bad_share": 0.5}))
+    spoil(settings, "b")
+    take_steps(feed)
     assert "cannot be read" in (tmp_path / "run" / "quarantine.jsonl").read_text()
-    (root / "a" / "000.png").write_bytes(b"not a picture")
+    spoil(settings, "a")
     with pytest.raises(LoopAnimateError, match="2 of 2 clips could not be read"):
-        for step in range(3):
-            feed.batch(step, 0)
+        take_steps(feed)
+
+
+def test_where_no_bad_clip_is_allowed_the_first_stops_the_run(
+    make_run: MakeRun, pictures: Callable[..., dict[str, object]]
+) -> None:
+    settings = pictures("ab")
+    feed = open_feed(make_run(**settings, **{"data.max_bad_share": 0}))
+    spoil(settings, "b")
+    with pytest.raises(LoopAnimateError, match=r"1 of 2 clips .*\.max_bad_share = 0 allows"):
+        take_steps(feed)
+
+
+def test_a_resumed_run_knows_its_bad_clips(
+    make_run: MakeRun, pictures: Callable[..., dict[str, object]], tmp_path: Path
+) -> None:
+    settings = {**pictures("abcd"), "data.max_bad_share": 0.5}
+    feeds = [open_feed(make_run(**settings)) for _ in range(4)]
+    listing = tmp_path / "run" / "quarantine.jsonl"
+    for name, feed in zip("ab", feeds, strict=False):  # two lives of a run, a bad clip in each
+        spoil(settings, name)
+        with feed.batches(0):
+            take_steps(feed, 8)
+        with listing.open("a") as file:
+            file.write('{"clip": "cut off by a cra')
+    with feeds[2].batches(0):
+        take_steps(feeds[2], 8)
+    names = [json.loads(line)["clip"][0] for line in listing.read_text().splitlines()[0::2]]
+    assert names == ["a", "b"]
+    spoil(settings, "c")
+    with pytest.raises(LoopAnimateError, match="3 of 4 clips"), feeds[2].batches(0):
+        take_steps(feeds[2], 8)
+    with pytest.raises(LoopAnimateError, match="3 of 4 clips"), feeds[3].batches(0):
+        pass
+    shutil.rmtree(tmp_path / "frames" / "a")
+    again = open_feed(make_run(**settings))  # the index has those that are whole
+    with again.batches(0):
+        take_steps(again)
+
+
+def test_a_mended_clip_is_no_longer_counted(
+    make_run: MakeRun, pictures: Callable[..., dict[str, object]], tmp_path: Path
+) -> None:
+    settings = {**pictures("ab"), "data.max_bad_share": 0}
+    feed = open_feed(make_run(**settings))
+    spoil(settings, "b")
+    with pytest.raises(LoopAnimateError, match="1 of 2 clips"):
+        take_steps(feed)
+    Image.new("RGB", (32, 32), "blue").save(tmp_path / "frames" / "b" / "000.png")
+    mended = open_feed(make_run(**settings))
+    with mended.batches(0):
+        take_steps(mended)
+    assert len(mended.store.source) == 2
+
+
+@pytest.mark.parametrize(
+    ("bad", "count", "share", "few"),
+    [
+        (0, 9, 0.0, True), (1, 9, 0.0, False), (1, 1000, 0.0, False), (1, 9, 0.05, True), (2, 9, 0.05, False),
+        (5, 100, 0.05, True), (6, 100, 0.05, False),
+    ],
+)  # fmt: skip
+def test_how_many_bad_clips_are_few(bad: int, count: int, share: float, few: bool) -> None:
+    try:
+        require_few(bad, count, share, Path("bad.jsonl"))
+    except LoopAnimateError as error:
+        assert not few and f"{bad} of {count} clips" in str(error)
+    else:
+        assert few

@@ -171,6 +171,8 @@ class ClipStore:
     def __init__(
         self, source: ClipSource, encoder: ClipEncoder, cache: Path | None, must_keep: bool = False
     ) -> None:
+        if cache is not None and cache.exists() and not cache.is_dir():
+            raise LoopAnimateError(f"data.cache is {cache}; that is a file, and must be a folder")
         self.source, self.encoder, self.cache = source, encoder, cache
         self.must_keep, self._found_in_a_row = must_keep, 0
         config = encoder.config
@@ -249,9 +251,12 @@ class ClipStore:
     def _load(self, path: Path) -> dict[str, Tensor] | None:
         try:
             return load_file(path)
-        except (FileNotFoundError, SafetensorError):  # new, or cut off by a crash of the machine
-            self._found_in_a_row = 0
-            return None
+        except FileNotFoundError:
+            pass
+        except (OSError, SafetensorError) as error:  # cut off by a crash of the machine, or worse
+            _log.warning("%s cannot be read and is made anew: %s", path, error)
+        self._found_in_a_row = 0
+        return None
 
     def _keep(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
         try:

@@ -7,7 +7,6 @@ and sees the same data on any number of processes.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,8 +22,8 @@ from loopanimate_core.errors import LoopAnimateError
 
 from .clips import ClipStore, EncodedClip
 from .config import RunConfig
-from .journal import Journal
 from .losses import Batch
+from .quarantine import Quarantine
 from .rng import python_rng, torch_rng
 from .sources import BadClip
 
@@ -48,7 +47,7 @@ class Feed:
         *,
         rank: int = 0,
         world: int = 1,
-        quarantine: Path | None = None,
+        quarantine: Path,
     ) -> None:
         if config.batch.size % world:
             raise LoopAnimateError(
@@ -56,9 +55,8 @@ class Feed:
             )
         self.config, self.store, self.timesteps = config, store, timesteps
         self.rank, self.world = rank, world
-        self._bad: dict[int, str] = {}
-        self._quarantine = None if quarantine is None else Journal(quarantine)
-        self._lock = threading.Lock()
+        source = store.source
+        self._bad = Quarantine(quarantine, source, range(len(source)), config.data.max_bad_share)
 
     def numbers(self, step: int, micro: int) -> range:
         """The clip numbers of this process in micro-batch `micro` of a step."""
@@ -68,7 +66,12 @@ class Feed:
 
     @contextmanager
     def batches(self, start: int) -> Iterator[Iterator[list[Batch]]]:
-        """An endless iterator over the micro-batches of step `start`, `start + 1`, …"""
+        """An endless iterator over the micro-batches of step `start`, `start + 1`, …
+
+        Raises:
+            LoopAnimateError: too many clips are bad, those of the run so far among them.
+        """
+        self._bad.recall()
         with ThreadPoolExecutor(self.config.data.threads, thread_name_prefix="clips") as pool:
             try:
                 yield self._iterate(pool, start)
@@ -139,7 +142,7 @@ class Feed:
                 start = self.store.start_of(clip_id, window)
                 return self.store.source.caption(clip_id), self.store.get(clip_id, start, loop)
             except BadClip as error:
-                self._set_aside(clip_id, error)
+                self._bad.add(clip_id, error)
         raise LoopAnimateError(
             f"{ATTEMPTS} clips in a row could not be read; quarantine.jsonl in the run's folder names them"
         )
@@ -157,21 +160,6 @@ class Feed:
             return python_rng(self.config.seed, "substitute", number, attempt).randrange(count)
         epoch, place = divmod(number, count)
         return int(_permutation(self.config.seed, epoch, count)[place])
-
-    def _set_aside(self, clip_id: int, error: BadClip) -> None:
-        with self._lock:
-            if clip_id in self._bad:
-                return
-            self._bad[clip_id] = str(error)
-            if self._quarantine is not None:
-                name = self.store.source.name(clip_id)
-                self._quarantine.write({"clip": name, "error": str(error)})
-            count, limit = len(self.store.source), self.config.data.max_bad_share
-            if len(self._bad) > max(limit * count, 1):
-                raise LoopAnimateError(
-                    f"{len(self._bad)} of {count} clips could not be read, more than data.max_bad_share = {limit:g};"
-                    f" the last: {error}"
-                )
 
 
 def shifted(share: float, shift: float) -> float:

@@ -6,10 +6,8 @@ again, and shared between processes, cards and machines; nothing is encoded twic
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from .clips import ClipStore
 from .config import RunConfig
 from .index import ordered_map
 from .loop import make_feed
+from .quarantine import Quarantine
 from .signals import caught_signals
 from .start import open_start
 
@@ -113,13 +112,19 @@ def fill_cache(config: RunConfig, shard: Shard | None = None, say: Say | None = 
     """
     if config.data.cache is None:
         raise LoopAnimateError("data.cache is not set: say in which folder to keep the latents")
+    try:
+        config.data.cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LoopAnimateError(
+            f"data.cache is {config.data.cache}, and that folder cannot be made: {error.strerror or error}"
+        ) from error
     say = say or (lambda text: None)
     accelerator = Accelerator(cpu=config.device == "cpu")
     store = make_feed(config, open_start(config.model, config.seed), accelerator).store
     store.must_keep = True
     mine = (shard or Shard()).split(accelerator.process_index, accelerator.num_processes)
-    plan = plan_cache(store, mine.of(len(store.source)))
-    config.data.cache.mkdir(parents=True, exist_ok=True)
+    clip_ids = mine.of(len(store.source))
+    plan = plan_cache(store, clip_ids)
     if mine.number == 0:
         _remove_abandoned(config.data.cache)
     free = shutil.disk_usage(config.data.cache).free
@@ -129,7 +134,10 @@ def fill_cache(config: RunConfig, shard: Shard | None = None, say: Say | None = 
             f"the cache would take {size_text(plan.missing_bytes)} more and {config.data.cache} has "
             f"{size_text(free)} free; fewer windows per clip (clip.starts_per_clip) take less"
         )
-    return _Filler(config, store).run(plan, show=accelerator.is_main_process)
+    bad = Quarantine(
+        config.data.cache / BAD_CLIPS_FILE, store.source, clip_ids, config.data.max_bad_share
+    )
+    return _Filler(config, store, bad).run(plan, show=accelerator.is_main_process)
 
 
 def plan_cache(store: ClipStore, clip_ids: Sequence[int]) -> CachePlan:
@@ -190,10 +198,9 @@ def size_text(size_bytes: float) -> str:
 
 
 class _Filler:
-    def __init__(self, config: RunConfig, store: ClipStore) -> None:
-        self._config, self._store = config, store
+    def __init__(self, config: RunConfig, store: ClipStore, bad: Quarantine) -> None:
+        self._config, self._store, self._bad = config, store, bad
         self._caught: list[int] = []
-        self._bad, self._lock = 0, threading.Lock()
 
     def run(self, plan: CachePlan, show: bool) -> Filled:
         windows, threads = plan.present, self._config.data.threads
@@ -212,7 +219,7 @@ class _Filler:
                     break
             bar.close()
             work.close()
-        return Filled(windows, self._bad, self._caught[0] if self._caught else 0)
+        return Filled(windows, len(self._bad), self._caught[0] if self._caught else 0)
 
     def _fill(self, clip_id: int) -> int:
         """Windows of a clip that are new in the cache."""
@@ -226,22 +233,8 @@ class _Filler:
                     done += 1
             self._store.text(self._store.source.caption(clip_id))
         except BadClip as error:
-            self._set_aside(clip_id, error)
+            self._bad.add(clip_id, error)
         return done
-
-    def _set_aside(self, clip_id: int, error: BadClip) -> None:
-        data, count = self._config.data, len(self._store.source)
-        assert data.cache is not None
-        source = self._store.source
-        entry = {"clip": source.key(clip_id), "name": source.name(clip_id), "error": str(error)}
-        with self._lock, (data.cache / BAD_CLIPS_FILE).open("a", encoding="utf-8") as log:
-            log.write(json.dumps(entry) + "\n")
-            self._bad += 1
-        if self._bad > max(data.max_bad_share * count, 1):
-            raise LoopAnimateError(
-                f"{self._bad} of {count} clips could not be read, more than data.max_bad_share = "
-                f"{data.max_bad_share:g}; see {data.cache / BAD_CLIPS_FILE}"
-            ) from error
 
 
 def _remove_abandoned(cache: Path) -> None:

@@ -50,10 +50,13 @@ class Journal:
     def _append(self) -> None:
         if not self._pending:
             return
-        with self.path.open("ab", buffering=0) as file:
-            end = file.tell()
+        with self.path.open("a+b", buffering=0) as file:
+            end, lines = file.seek(0, os.SEEK_END), self._pending
+            file.seek(max(end - 1, 0))
+            if end and file.read(1) != b"\n":
+                lines = b"\n" + lines  # after a line that a crash has cut off
             try:
-                if file.write(self._pending) != len(self._pending):
+                if file.write(lines) != len(lines):
                     raise OSError("only a part was written")
             except OSError:
                 file.truncate(end)
