@@ -8,6 +8,7 @@ import re
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,35 +29,79 @@ def locked(path: Path, *, stale_s: float = 60.0, poll_s: float = 0.2) -> Iterato
         LoopAnimateError: the folder cannot be written.
     """
     waited = False
-    while not _take(path):
+    while (mine := _take(path)) is None:
         if not waited:
-            _log.warning("waiting for %s, which holds %s", _holder(path), path)
+            _log.warning("waiting for %s, which holds %s", _holder(_content(path)), path)
         waited = True
-        if _age_s(path) > stale_s or _is_dead(_holder(path)):
-            path.unlink(missing_ok=True)
-        else:
+        if not (_is_abandoned(path, stale_s) and _remove_abandoned(path, stale_s)):
             time.sleep(poll_s)
     done = threading.Event()
-    toucher = threading.Thread(target=_keep_touching, args=(path, done, stale_s / 6), daemon=True)
+    toucher = threading.Thread(
+        target=_keep_touching, args=(path, mine, done, stale_s / 6), daemon=True
+    )
     toucher.start()
     try:
         yield
     finally:
         done.set()
         toucher.join()
+        _release(path, mine)
+
+
+def claim_of(path: Path) -> Path:
+    """The lock on the removal of an abandoned lock."""
+    return path.with_name(f"{path.name}.removal")
+
+
+def _take(path: Path) -> str | None:
+    """Make the lock file; returns its content, which no other has, or None if there is one already."""
+    content = f"process {os.getpid()} on {socket.gethostname()}\n{uuid.uuid4().hex}"
+    try:
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        try:
+            os.write(handle, content.encode())
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(handle)
+    except FileExistsError:
+        return None
+    except OSError as error:
+        raise LoopAnimateError(f"cannot write {path}: {error.strerror or error}") from error
+    return content
+
+
+def _release(path: Path, mine: str) -> None:
+    """Remove the lock, unless others thought its holder gone and have taken it over."""
+    if _content(path) == mine:
         path.unlink(missing_ok=True)
 
 
-def _take(path: Path) -> bool:
-    try:
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-    except FileExistsError:
+def _remove_abandoned(path: Path, stale_s: float) -> bool:
+    """Remove the lock if it is still abandoned; False: another waiter is about to.
+
+    Looking and removing must be one: who looked before another waiter removed and took the lock would
+    remove that one's. So it is done under a lock of its own, which is left by a crash in its turn.
+    """
+    claim = claim_of(path)
+    mine = _take(claim)
+    if mine is None:
+        if _is_abandoned(claim, stale_s):
+            _remove_abandoned(claim, stale_s)
         return False
-    except OSError as error:
-        raise LoopAnimateError(f"cannot write {path}: {error.strerror or error}") from error
-    with os.fdopen(handle, "w") as file:
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    try:
+        if _is_abandoned(path, stale_s):
+            path.unlink(missing_ok=True)
+    finally:
+        _release(claim, mine)
     return True
+
+
+def _is_abandoned(path: Path, stale_s: float) -> bool:
+    content = _content(path)
+    abandoned = _age_s(path) > stale_s or _is_dead(_holder(content))
+    return abandoned and _content(path) == content  # and has not changed hands meanwhile
 
 
 def is_running(pid: int) -> bool:
@@ -77,11 +122,15 @@ def _is_dead(holder: str) -> bool:
     return found is not None and found[2] == socket.gethostname() and not is_running(int(found[1]))
 
 
-def _holder(path: Path) -> str:
+def _content(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8") or "another process"
+        return path.read_text(encoding="utf-8")
     except OSError:
-        return "another process"
+        return ""
+
+
+def _holder(content: str) -> str:
+    return content.partition("\n")[0] or "another process"
 
 
 def _age_s(path: Path) -> float:
@@ -91,8 +140,8 @@ def _age_s(path: Path) -> float:
         return 0.0
 
 
-def _keep_touching(path: Path, done: threading.Event, every_s: float) -> None:
-    while not done.wait(every_s):
+def _keep_touching(path: Path, mine: str, done: threading.Event, every_s: float) -> None:
+    while not done.wait(every_s) and _content(path) == mine:
         try:
             os.utime(path)
         except OSError:
