@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from loopanimate_training import runlog
 from loopanimate_training.config import RunConfig
 from loopanimate_training.loop import train
-from loopanimate_training.runlog import read_log
+from loopanimate_training.runlog import Board, RunLog, read_log
 
 MakeRun = Callable[..., RunConfig]
 
@@ -32,3 +35,41 @@ def test_tensorboard_shows_the_rows_of_the_log_also_after_a_resume(make_run: Mak
         shown = [(event.step, event.value) for event in board.Scalars(name)]
         assert [step for step, _ in shown] == [1, 2, 3, 4, 5]
         assert [value for _, value in shown] == pytest.approx([row[name] for row in rows], rel=1e-6)
+
+
+def test_a_disk_that_takes_no_more_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A limit of the size of files, as a quota; TensorBoard writes in a thread, which dies of it."""
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
+    resource = pytest.importorskip("resource", reason="only POSIX systems have limits")
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    monkeypatch.setattr(runlog, "BOARD_RETRY_S", 0.0)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    board = Board(tmp_path, 0)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        for step in range(1, 1001):
+            board.write({"step": step, "loss": 0.5})
+            if caplog.records:
+                break
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "TensorBoard misses rows from here on" in caplog.text
+    monkeypatch.undo()
+    board.write({"step": 2000, "loss": 0.25})
+    board.close()
+    files = sorted((tmp_path / "tensorboard").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    assert len(files) >= 2 and b"loss" in files[-1].read_bytes()
+
+
+def test_a_folder_that_cannot_be_made_does_not_end_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
+    (tmp_path / "tensorboard").write_text("a file")
+    with RunLog(tmp_path, 3, 0, None, active=True, board=True) as log:
+        for step in range(1, 4):
+            log.write({"step": step, "loss": 0.5})
+    assert len(read_log(tmp_path / "log.jsonl")) == 3
+    assert caplog.text.count("TensorBoard misses rows") == 1  # tried again a minute later

@@ -37,7 +37,8 @@ from loopanimate_training.fill import fill_cache
 from loopanimate_training.heartbeat import Heartbeat, read_heartbeat
 from loopanimate_training.journal import Journal
 from loopanimate_training.loop import NOT_SAVED, make_feed, train
-from loopanimate_training.runlog import read_log
+from loopanimate_training.runlog import RunLog, read_log
+from loopanimate_training.sheets import SheetMaker
 from loopanimate_training.soak import (
     ENDLESS,
     Life,
@@ -197,6 +198,18 @@ def test_a_journal_keeps_rows_until_there_is_room(tmp_path: Path) -> None:
     assert journal.path.read_text() == '{"a": 1}\n{"b": null}\n{"c": 3}\n'
 
 
+def test_a_log_file_gets_a_line_of_progress_now_and_then(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with RunLog(tmp_path, 60, 0, None, active=True) as log:
+        for _ in range(60):
+            log.step(0.5, 1.0)
+            time.sleep(0.01)
+    shown = capsys.readouterr().err.split("\r")
+    assert len([line for line in shown if "step" in line]) == 2  # the first and the last
+    assert "60/60" in shown[-1] and "loss 0.5000" in shown[-1]
+
+
 def test_a_heartbeat_is_renewed_on_a_full_disk(small_disk: Path) -> None:
     heart = Heartbeat(small_disk, 10, active=True)
     fill(small_disk)
@@ -255,6 +268,22 @@ def test_a_cache_that_cannot_grow_does_not_stop_a_run(
     feed.store.must_keep = True
     with pytest.raises(LoopAnimateError, match="does not take a file"):
         feed.batch(0, 0)
+
+
+# ------------------------------------------------------------------------------ a card without room
+def test_a_sheet_that_does_not_fit_on_the_card_does_not_end_the_run(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def too_large(*_: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 90.00 GiB. GPU 0")
+
+    emptied: list[bool] = []
+    monkeypatch.setattr(SheetMaker, "draw", too_large)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    assert train(toy(steps=2, **{"sheets.every_steps": 1})).step == 2
+    said = capsys.readouterr().err
+    assert "no sheet: CUDA out of memory\n" in said and "no report" not in said
+    assert emptied == [True, True]
 
 
 # ------------------------------------------------------------------------------------- bad data

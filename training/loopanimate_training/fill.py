@@ -7,7 +7,6 @@ again, and shared between processes, cards and machines; nothing is encoded twic
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from .clips import ClipStore
 from .config import RunConfig
 from .index import ordered_map
 from .loop import make_feed
+from .progress import refresh_s
 from .quarantine import Quarantine
 from .signals import caught_signals
 from .start import open_start
@@ -204,13 +204,11 @@ class _Filler:
 
     def run(self, plan: CachePlan, show: bool) -> Filled:
         windows, threads = plan.present, self._config.data.threads
-        # A log file gets a line now and then, a terminal a bar.
-        every_s = 0.2 if sys.stderr.isatty() else 30.0
         with caught_signals() as self._caught:
             self._store.text("")  # what a dropped caption is
             work = ordered_map(self._fill, plan.pending.tolist(), threads, 4 * threads)
             bar = tqdm(
-                work, total=len(plan.pending), desc="cache", unit="clip", mininterval=every_s,
+                work, total=len(plan.pending), desc="cache", unit="clip", mininterval=refresh_s(),
                 disable=not show,
             )  # fmt: skip
             for done in bar:

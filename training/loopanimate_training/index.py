@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import sys
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +21,7 @@ from loopanimate_core.errors import LoopAnimateError
 from .config import ClipConfig, DataConfig
 from .examine import CRASHES, NOTHING, TOO_SLOW, Examiners, Finding
 from .locks import locked
+from .progress import refresh_s
 from .readers import Blob, Reader, Row, open_reader
 from .readers.rows import pictures_in
 from .table import ClipTable, TableWriter
@@ -252,11 +252,10 @@ def _build(path: Path, reader: Reader, data: DataConfig, state: str, old: ClipTa
         journal.open("a", encoding="ascii") as log,
     ):
         results = ordered_map(look, rows(), data.threads, 64 * data.threads)
-        # A terminal gets a bar, a log file a line now and then if it takes long.
-        every_s = 0.2 if sys.stderr.isatty() else 30.0
         bar = tqdm(
-            results, total=count, desc="index", unit="clip", mininterval=every_s, delay=every_s
-        )
+            results, total=count, desc="index", unit="clip", mininterval=refresh_s(),
+            delay=refresh_s(),  # none where it does not take long
+        )  # fmt: skip
         for looked in bar:
             if looked.new:
                 log.write(f"{looked.signature.hex()} {looked.finding.to_json()}\n")

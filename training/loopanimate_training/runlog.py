@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,13 @@ from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
 
 from .journal import Journal
+from .progress import refresh_s
 
 FILE = "log.jsonl"
 SMOOTHING = 0.98  # of the loss on the progress bar, per step
+BOARD_RETRY_S = 60.0  # each try leaves a file
+
+_log = logging.getLogger(__name__)
 
 
 class RunLog:
@@ -39,8 +46,9 @@ class RunLog:
         self.loss = loss
         self._board = Board(run, start) if active and board else None
         self._bar = tqdm(
-            total=steps, initial=start, unit="step", disable=not active, dynamic_ncols=True
-        )
+            total=steps, initial=start, unit="step", disable=not active, dynamic_ncols=True,
+            mininterval=refresh_s(),
+        )  # fmt: skip
         self._journal = None
         if active:
             forget_after(run / FILE, start)
@@ -95,6 +103,12 @@ class RunLog:
             action()
         except (LoopAnimateError, OSError) as error:
             self.say(f"no {what}: {error}")
+            return
+        except torch.cuda.OutOfMemoryError as error:
+            self.say(f"no {what}: {str(error).partition('. ')[0]}")
+        else:
+            return
+        torch.cuda.empty_cache()  # out here, where nothing holds on to what did not fit
 
     def say(self, message: str) -> None:
         """Print a line above the bar."""
@@ -103,7 +117,10 @@ class RunLog:
 
 
 class Board:
-    """The same numbers for TensorBoard, in the run's folder."""
+    """The same numbers for TensorBoard, in the run's folder.
+
+    It is a view of the log and never ends a run: what the disk does not take is missing there, and said.
+    """
 
     def __init__(self, run: Path, start: int) -> None:
         try:
@@ -112,16 +129,38 @@ class Board:
             raise LoopAnimateError(
                 "tensorboard is true and TensorBoard is not installed: python -m pip install tensorboard"
             ) from error
-        self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=start + 1)
+        self._open = partial(SummaryWriter, str(run / "tensorboard"))
+        self._writer: Any = None
+        self._retry_at = 0.0
+        self._attempt(lambda: self._writer_from(start + 1))
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Every number of a row; rows without a loss are events and have none."""
-        for name, value in record.items() if "loss" in record else ():
-            if name not in ("step", "time") and isinstance(value, int | float):
-                self._writer.add_scalar(name, value, record["step"])
+        if "loss" in record and time.monotonic() >= self._retry_at:
+            self._attempt(lambda: self._add(record))
 
     def close(self) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._attempt(self._writer.close)
+
+    def _add(self, record: Mapping[str, Any]) -> None:
+        writer = self._writer_from(record["step"])
+        for name, value in record.items():
+            if name not in ("step", "time") and isinstance(value, int | float):
+                writer.add_scalar(name, value, record["step"])
+
+    def _writer_from(self, step: int) -> Any:
+        """The writer; a new one hides what an earlier one wrote of this step and those after it."""
+        if self._writer is None:
+            self._writer = self._open(purge_step=step)
+        return self._writer
+
+    def _attempt(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except Exception as error:  # its thread passes on whatever it died of
+            _log.warning("TensorBoard misses rows from here on, log.jsonl has them: %s", error)
+            self._writer, self._retry_at = None, time.monotonic() + BOARD_RETRY_S
 
 
 def memory_gb() -> float:
@@ -152,5 +191,5 @@ def forget_after(path: Path, step: int) -> None:
     content = path.read_bytes() if path.is_file() else b""
     kept = [json.dumps(record) + "\n" for record in read_log(path) if record["step"] <= step]
     if len(kept) < len(content.splitlines()):
-        with atomic_write(path) as partial:
-            partial.write_text("".join(kept), encoding="utf-8")
+        with atomic_write(path) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
