@@ -6,10 +6,12 @@ import itertools
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from loopanimate_training import demo
-from loopanimate_training.config import resolve
+from loopanimate_training.config import DataConfig, resolve
+from loopanimate_training.sources import FileSource
 
 
 def test_videos_of_the_packaged_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,6 +24,21 @@ def test_videos_of_the_packaged_pictures(tmp_path: Path, monkeypatch: pytest.Mon
     changed = clips[0].stat().st_mtime_ns
     demo.write_clips(tmp_path)
     assert clips[0].stat().st_mtime_ns == changed
+
+
+def test_the_packaged_animations_move_and_have_masks(tmp_path: Path) -> None:
+    names = [path.name for path in demo.copy_clips(tmp_path)]
+    assert len(names) == 6
+    data = DataConfig(source="videos", path=tmp_path, index=tmp_path / "index")
+    clip = resolve(3, demo.RECIPES / "demo.yaml", ["out=x", "model.start=x", "data.path=x"]).clip
+    source = FileSource(data, clip)
+    assert len(source) == 6 and source.caption(0) == "a black cat walking"
+    for clip_id in range(6):
+        frames, masks = source.read(clip_id, [0, 12, clip.span_frames - 1])
+        assert masks is not None and 0.1 < masks.mean() < 0.7
+        apart = np.abs(frames[1].astype(int) - frames[0]).mean(-1)
+        beside = apart[~masks[:2].any(0)].mean()  # soft edges and the encoder
+        assert apart[masks[0]].mean() > max(5.0, 4.0 * beside)  # it is the object that moves
 
 
 def test_the_subject_is_cut_out() -> None:

@@ -1,13 +1,15 @@
 """The whole way in minutes on a CPU: videos, three stages with a kill in between, a bundle, a loop.
 
-`python -m loopanimate_training.demo WORK` runs, and prints, the commands that a real training would; the
-videos are the package's own pictures, moved. It starts from the bundled mini model and downloads nothing.
+`python -m loopanimate_training.demo WORK` runs, and prints, the commands that a real training would, on
+designers' animations that lie in the package and on its pictures, moved. It starts from the bundled mini
+model and downloads nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +31,7 @@ from .mini.render import Placement, render_clip
 
 RECIPES = Path(__file__).parent / "recipes"
 PICTURES = mini_bundle_path().parent / "pictures"
+EMOJI_CLIPS = RECIPES / "clips"
 SIZE_PX, SPRITE_PX = 96, 128
 VERBS = ("bobbing up and down", "swaying left and right", "pulsing")
 STEPS = {1: 30, 2: 20, 3: 15}
@@ -53,6 +56,14 @@ def write_clips(folder: Path) -> list[Path]:
             write_video(frames, target, fps=FPS, repeats=1)
             target.with_suffix(".txt").write_text(f"a {path.stem} {verb}\n", encoding="utf-8")
     return written
+
+
+def copy_clips(folder: Path) -> list[Path]:
+    """Copy the packaged animations, with their captions and masks; returns the videos."""
+    for path in sorted(EMOJI_CLIPS.glob("*.*")):
+        if path.suffix != ".md":
+            shutil.copyfile(path, folder / path.name)
+    return sorted(path for path in EMOJI_CLIPS.glob("*.mp4") if ".mask" not in path.name)
 
 
 def cut_out(path: Path) -> tuple[np.ndarray, Tensor]:
@@ -114,7 +125,7 @@ def main() -> None:
     work = parser.parse_args().work.resolve()
     began = time.perf_counter()
 
-    clips = write_clips(work / "clips")
+    clips = write_clips(work / "clips") + copy_clips(work / "clips")
     print(f"{len(clips)} videos in {work / 'clips'}", flush=True)
     for stage in STEPS:
         command = train_command(work, stage)

@@ -1,7 +1,8 @@
 """Stickers for the mini model: packed animated emoji become one cache of sprites and clips.
 
 The art comes from the npm packages `@lobehub/fluent-emoji-anim-1` … `-4` (Microsoft's Fluent emoji, distributed under
-the MIT licence), names and tags from `emojibase-data` (MIT). Nothing of it is shipped; `download` fetches it.
+the MIT licence), names and tags from `emojibase-data` (MIT). `download` fetches it; six clips are shipped, for the
+trainer's demo.
 
 The cache is three files: `sprites.npy` [N, S, S, 4] uint8 (first frames, straight alpha), `clips.npy` [T, S, S, 4] uint8
 (all frames of the animated ones, one after another) and `emoji.json`, one record per sprite.
