@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import itertools
 import json
+import os
 import sys
 import tarfile
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +24,7 @@ from loopanimate_training.readers import Row, open_reader
 from loopanimate_training.readers.rows import (
     BAD_ROW,
     BAD_TAR,
+    FOLDER_UNREADABLE,
     NOT_A_TAR,
     NOT_UTF8,
     OUTSIDE,
@@ -56,6 +59,34 @@ def rows_of(path: Path, **settings: Any) -> list[Row]:
 
 def reader_name(path: Path) -> str:
     return open_reader(DataConfig(source="videos", path=path)).name
+
+
+def test_folders_that_cannot_be_read_are_counted(
+    touch: Touch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (
+        "films/a.mp4",
+        "films/closed/b.mp4",
+        "films/open/c.mp4",
+        "films/open/d.masks/1.png",
+    ):
+        touch(name)
+    reader = open_reader(DataConfig(source="videos", path=tmp_path / "films"))
+    readable, names = list(reader.state()), [row.id for row in reader.rows()]
+    assert names == ["a", "closed/b", "open/c"]
+    scandir = os.scandir
+
+    def refuse_one(path: Any) -> Any:  # permissions do not bind the administrator
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse_one)
+    assert {row.id: row.reason for row in reader.rows()} == {
+        "a": "", "open/c": "", "closed": FOLDER_UNREADABLE,
+    }  # fmt: skip
+    state = list(reader.state())
+    assert state != readable and state[-1].endswith("closed unreadable")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:

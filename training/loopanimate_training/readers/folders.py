@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .rows import (
     BAD_ROW,
+    FOLDER_UNREADABLE,
     NOT_UTF8,
     VIDEO_SUFFIXES,
     Blob,
@@ -34,16 +35,14 @@ class VideoFolder:
         return folder_state(self.folder)
 
     def rows(self) -> Iterator[Row]:
-        for path in self._walk():
+        unreadable: list[Path] = []
+        for path in walk(self.folder, unreadable, without=MASK_FOLDER):
             if path.suffix.lower() in VIDEO_SUFFIXES and not path.stem.endswith(MASK_VIDEO):
                 name = path.relative_to(self.folder).with_suffix("").as_posix()
                 yield _captioned(name, path, path.with_suffix(""))
-
-    def _walk(self) -> Iterator[Path]:
-        """Files, but for those in folders of masks."""
-        for place, folders, files in os.walk(self.folder):
-            folders[:] = sorted(name for name in folders if not name.endswith(MASK_FOLDER))
-            yield from (Path(place, name) for name in sorted(files))
+        for path in unreadable:  # counted with the clips that are left out
+            name = path.relative_to(self.folder).as_posix()
+            yield Row(name, Blob(path), reason=FOLDER_UNREADABLE)
 
 
 @dataclass(frozen=True)
@@ -63,10 +62,25 @@ class FrameFolders:
 
 
 def folder_state(folder: Path) -> Iterator[str]:
-    """The states of all files below a folder, masks too."""
-    for place, folders, files in os.walk(folder):
-        folders.sort()
-        yield from (file_state(Path(place, name)) for name in sorted(files))
+    """The states of all files below a folder, masks too, and which folders cannot be read."""
+    unreadable: list[Path] = []
+    yield from map(file_state, walk(folder, unreadable))
+    yield from (f"{path} unreadable" for path in unreadable)
+
+
+def walk(folder: Path, unreadable: list[Path], without: str | None = None) -> Iterator[Path]:
+    """All files below a folder in a fixed order; folders that cannot be read are added to `unreadable`.
+
+    Args:
+        without: folders whose names end so are passed over.
+    """
+
+    def note(error: OSError) -> None:
+        unreadable.append(Path(error.filename))
+
+    for place, folders, files in os.walk(folder, onerror=note):
+        folders[:] = sorted(n for n in folders if without is None or not n.endswith(without))
+        yield from (Path(place, name) for name in sorted(files))
 
 
 def find_masks(stem: Path) -> Blob | None:

@@ -19,6 +19,7 @@ NOT_UTF8 = "caption is not UTF-8"
 BAD_ROW = "row of the table cannot be read"
 BAD_TAR = "tar damaged from here on"
 NOT_A_TAR = "tar cannot be read"
+FOLDER_UNREADABLE = "folder cannot be read"
 
 
 @dataclass(frozen=True)
