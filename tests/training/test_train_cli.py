@@ -15,6 +15,7 @@ from loopanimate_core.bundle import bundle_info
 from loopanimate_training.cli import main
 from loopanimate_training.config import RunConfig
 from loopanimate_training.index import index_path
+from loopanimate_training.stages import table_rows
 
 MakeRun = Callable[..., RunConfig]
 
@@ -148,6 +149,12 @@ def test_a_full_disk_while_indexing(
 def test_what_the_system_refuses_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("inspect", LONG_NAME) == 1
     assert_one_sentence(capsys, f"{LONG_NAME}: File name too long")
+
+
+def test_help_shows_the_stages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    shown = capsys.readouterr().out
+    assert all(line in shown for line in table_rows())
 
 
 COMMANDS = {

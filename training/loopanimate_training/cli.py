@@ -6,11 +6,11 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 from loopanimate_core.errors import LoopAnimateError
 
-from .stages import RUNS
+from .stages import RUNS, table_rows
 
 EPILOG = """\
   loopanimate-train --stage 1 --config run.yaml            train, or go on with, a run
@@ -23,7 +23,13 @@ EPILOG = """\
   accelerate launch -m loopanimate_training --stage 1 …    several processes or machines
 
 SIGTERM, Ctrl-C or a file `save_quit` in the run's folder end the step, save and exit with 143, 130 or 75
-(74: the disk was full, not saved); a file `save` saves. The same command resumes the run."""
+(74: the disk was full, not saved); a file `save` saves. The same command resumes the run.
+
+stages, and variants of them:
+  """ + "\n  ".join(table_rows())
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -57,6 +63,20 @@ def _parser() -> argparse.ArgumentParser:
         prog="loopanimate-train", description=__doc__, epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
+    _add_train_options(parser)
+    commands = parser.add_subparsers(
+        title="other commands", metavar="{plan,inspect,index,cache,report,export}"
+    )
+    _add_plan(commands)
+    _add_inspect(commands)
+    _add_index(commands)
+    _add_cache(commands)
+    _add_report(commands)
+    _add_export(commands)
+    return parser
+
+
+def _add_train_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_train)
     _add_run_options(parser, required=False)
     parser.add_argument("--dry-run", action="store_true", help="print the resolved run, then stop")
@@ -71,10 +91,9 @@ def _parser() -> argparse.ArgumentParser:
         help="run on the workers of a Ray cluster, or of this machine",
     )
     parser.add_argument("--workers", type=int, default=1, help="how many Ray workers (default 1)")
-    commands = parser.add_subparsers(
-        title="other commands", metavar="{plan,inspect,index,cache,report,export}"
-    )
 
+
+def _add_plan(commands: Commands) -> None:
     planner = commands.add_parser("plan", help="predict the memory that a run will take")
     planner.set_defaults(run=_plan)
     _add_run_options(planner, required=True)
@@ -90,6 +109,8 @@ def _parser() -> argparse.ArgumentParser:
         "--measure", action="store_true", help="take two steps on the GPU instead, and time them"
     )
 
+
+def _add_inspect(commands: Commands) -> None:
     inspect = commands.add_parser(
         "inspect", help="count the clips of a data set by what becomes of them"
     )
@@ -99,10 +120,14 @@ def _parser() -> argparse.ArgumentParser:
         "--list", type=Path, metavar="FILE", help="write the clips left out, a JSON line each"
     )
 
+
+def _add_index(commands: Commands) -> None:
     index = commands.add_parser("index", help="examine a data set; training does it on first use")
     index.set_defaults(run=_index)
     _add_data_options(index)
 
+
+def _add_cache(commands: Commands) -> None:
     cache = commands.add_parser("cache", help="encode all clips of a run into its cache")
     cache.set_defaults(run=_cache)
     _add_run_options(cache, required=True)
@@ -110,11 +135,15 @@ def _parser() -> argparse.ArgumentParser:
         "--shard", default="1/1", metavar="I/N", help="only the I-th of N shares of the clips"
     )
 
+
+def _add_report(commands: Commands) -> None:
     reporter = commands.add_parser("report", help="write a run's curves and loops as one HTML page")
     reporter.set_defaults(run=_report)
     reporter.add_argument("run_folder", type=Path, metavar="RUN", help="a run's folder")
     reporter.add_argument("-o", "--output", type=Path, help="the page (default: RUN/report.html)")
 
+
+def _add_export(commands: Commands) -> None:
     export = commands.add_parser(
         "export", help="write a checkpoint's averaged weights as a bundle, a delta or a LoRA"
     )
@@ -129,14 +158,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     only.add_argument("--lora", action="store_true", help="write the adapters of a model.lora run")
     export.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="float16")
-    return parser
 
 
 def _add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "target", type=Path, help="settings of a run (.yaml), a folder, a table or a tar"
     )
-    parser.add_argument("--stage", metavar="N", help="one stage (default: all)")
+    parser.add_argument(
+        "--stage", metavar="N", help="one stage (default: that of the settings, or all)"
+    )
     parser.add_argument(
         "--set",
         action="append",

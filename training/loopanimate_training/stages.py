@@ -79,7 +79,7 @@ def stage_defaults(stage: int, variant: str = "") -> dict[str, Any]:
 
 
 def table_rows() -> list[str]:
-    """Both tables as lines of text, for `--help` and `plan`."""
+    """Both tables as lines of text, for `--help`."""
     lines = [f"{'run':<12}{'frames':>7}{'rate':>9}{'steps':>10}  trains"]
     for stage, (parts, f, lr, steps, _) in _TABLE.items():
         lines.append(f"{stage:<12}{2 * f - 1:>7}{lr:>9g}{steps:>10,}  {', '.join(parts)}")
