@@ -21,7 +21,7 @@ from loopanimate_training.video import (
     examine_video,
     read_numbered,
     read_video,
-    resampled_count,
+    resampled_counts,
     source_frames,
 )
 
@@ -106,7 +106,7 @@ def test_uneven_times_are_resampled_to_the_nearest(films: Films, tmp_path: Path)
     path = films.write_uneven(tmp_path / "phone.mkv", times)
     facts = examine_video(Blob(path))
     assert facts.frames == 10 and len(facts.times) == 10
-    assert resampled_count(facts.frames, facts.fps, 25.0) == 26
+    assert resampled_counts(facts.frames, facts.fps, 25.0) == 26
     chosen = source_frames(facts, range(26), 25.0).tolist()
     assert chosen == [0, 1, 2, 3, 4, 4, 4, 4, 5, 5, 5, 6, 7, 7, 7, 7, 7, 7, 8, 8, 8, 8, 8, 8, 9, 9]
     assert films.numbers(read_video(Blob(path), chosen, facts)) == chosen
@@ -123,7 +123,7 @@ def test_resampling_takes_the_nearest_frame(gaps: list[int], fps: float, first: 
     times = tuple(first + int(t) for t in np.cumsum([0, *gaps]))
     step = (times[-1] - times[0]) / (len(times) - 1)
     facts = VideoFacts(len(times), 8, 8, 0, 0.001, times[0], step, times)
-    count = resampled_count(facts.frames, facts.fps, fps)
+    count = resampled_counts(facts.frames, facts.fps, fps).item()
     chosen = source_frames(facts, range(count), fps)
     seconds = (np.array(times) - first) * 0.001
     assert (count - 1) / fps <= seconds[-1] + 1e-4 < count / fps + 2e-4
@@ -137,8 +137,14 @@ def test_resampling_takes_the_nearest_frame(gaps: list[int], fps: float, first: 
 def test_even_clips_at_their_own_rate_stay_as_they_are(frames: int, fps: float) -> None:
     facts = VideoFacts(frames, 8, 8, 0, 1e-4, 77, 1e4 / fps)
     assert source_frames(facts, range(frames), None).tolist() == list(range(frames))
-    assert resampled_count(frames, facts.fps, facts.fps) == frames
+    assert resampled_counts(frames, facts.fps, facts.fps) == frames
     assert source_frames(facts, range(frames), facts.fps).tolist() == list(range(frames))
+
+
+def test_clips_without_times_keep_their_frames() -> None:
+    counts = resampled_counts([49, 49, 0, 7], [24.0, 0.0, 24.0, 0.0], 12.0)
+    assert counts.tolist() == [25, 49, 0, 7]
+    assert resampled_counts([49, 7], [24.0, 0.0], None).tolist() == [49, 7]
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])

@@ -25,6 +25,7 @@ from .progress import refresh_s
 from .readers import Blob, Reader, Row, open_reader
 from .readers.rows import pictures_in
 from .table import ClipTable, TableWriter
+from .video import resampled_counts
 
 MISSING = "missing"
 NO_CAPTION = "without a caption (data.uncaptioned: keep)"
@@ -113,7 +114,7 @@ def index_path(data: DataConfig) -> Path:
 
 def judge(table: ClipTable, data: DataConfig, clip: ClipConfig) -> Judgement:
     """Sort the rows of an index by what becomes of them in a run."""
-    frames = frame_counts(table, clip.fps)
+    frames = resampled_counts(table.column("frames"), frame_rates(table), clip.fps)
     reasons, codes = list(table.reasons), table.column("reason").astype(np.uint8)
 
     def leave_out(rows: np.ndarray, reason: str) -> None:
@@ -155,17 +156,6 @@ def frame_rates(table: ClipTable) -> np.ndarray:
     """Frames per second of every row, 0 where time means nothing."""
     seconds = table.column("ticks_per_frame") * table.column("tick_s")
     return np.divide(1.0, seconds, out=np.zeros(len(table)), where=seconds > 0)
-
-
-def frame_counts(table: ClipTable, fps: float | None) -> np.ndarray:
-    """`resampled_count` of every row, `[rows]` int64."""
-    frames = table.column("frames").astype(np.int64)
-    rates = frame_rates(table)
-    if fps is None:
-        return frames
-    share = np.divide(fps, rates, out=np.ones(len(table)), where=rates > 0)
-    resampled = np.floor((frames - 1) * share + 1e-6).astype(np.int64) + 1
-    return np.where((frames > 0) & (rates > 0), resampled, frames)
 
 
 def is_held_out(origins: np.ndarray, share: float) -> np.ndarray:

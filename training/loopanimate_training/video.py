@@ -13,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 from av.error import FFmpegError
+from numpy.typing import ArrayLike
 
 from .badclip import BadClip
 from .readers.rows import Blob
@@ -60,11 +61,17 @@ def frames_per_second(ticks_per_frame: float, tick_s: float) -> float:
     return 1 / (ticks_per_frame * tick_s) if ticks_per_frame * tick_s > 0 else 0.0
 
 
-def resampled_count(frames: int, clip_fps: float, fps: float | None) -> int:
-    """Frames that a clip of `frames` has at `fps` (None, or a clip without times: its own)."""
-    if fps is None or clip_fps <= 0 or frames < 1:
+def resampled_counts(frames: ArrayLike, clip_fps: ArrayLike, fps: float | None) -> np.ndarray:
+    """Frames that clips of `frames` have at `fps`, of the same shape, int64.
+
+    Without `fps`, and in clips without times (`clip_fps` 0), their own.
+    """
+    frames, rates = np.asarray(frames, np.int64), np.asarray(clip_fps, np.float64)
+    if fps is None:
         return frames
-    return math.floor((frames - 1) * fps / clip_fps + 1e-6) + 1
+    share = np.divide(fps, rates, out=np.ones_like(rates), where=rates > 0)
+    resampled = np.floor((frames - 1) * share + 1e-6).astype(np.int64) + 1
+    return np.where((frames > 0) & (rates > 0), resampled, frames)
 
 
 def source_frames(facts: VideoFacts, indices: Sequence[int], fps: float | None) -> np.ndarray:
