@@ -146,6 +146,20 @@ def test_a_full_disk_while_indexing(
     assert_one_sentence(capsys, "No space left on device; the same command goes on")
 
 
+def test_settings_of_a_stage_are_inspected_for_that_stage(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "run.yaml"
+    config = make_run("3-qk").model_dump(mode="json")
+    file.write_text(json.dumps(config))
+    assert run("inspect", str(file)) == 0
+    assert "stage 3-qk" in (shown := capsys.readouterr().out) and "stage 1" not in shown
+    assert run("index", str(file)) == 0
+    file.write_text(json.dumps({name: config[name] for name in ("clip", "data")}))
+    assert run("inspect", str(file)) == 0
+    assert "stage 1" in (shown := capsys.readouterr().out) and "stage 3" in shown
+
+
 def test_what_the_system_refuses_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("inspect", LONG_NAME) == 1
     assert_one_sentence(capsys, f"{LONG_NAME}: File name too long")
@@ -190,6 +204,8 @@ def test_ctrl_c_is_one_sentence_in_every_command(
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         assert run(*arguments) == 130
+    except KeyboardInterrupt:
+        pytest.fail("it came through")  # or the tests would end here
     finally:
         signal.signal(signal.SIGINT, before)
     assert_one_sentence(capsys, "interrupted; the same command goes on from what is saved")
