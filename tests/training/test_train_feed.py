@@ -138,10 +138,11 @@ def test_frame_folders_with_masks(make_run: MakeRun, tmp_path: Path) -> None:
         mask.save(root / "a.masks" / f"{i:03}.png")
     config = make_run(**{"data.source": "frames", "data.path": root, "clip.mask": "object"})
     source = FileSource(config.data, config.clip)
-    frames, masks = source.read(0, [0, 41])
+    frames, masks = source.read(0, [0, 1, 41])
     assert len(source) == 1 and source.caption(0) == "a box"
-    assert frames[1, 0, 0].tolist() == [41, 0, 0]
-    assert masks is not None and masks[0, 0, 0] and not masks[1, 0, 0]
+    assert frames[2, 0, 0].tolist() == [41, 0, 0]
+    assert masks is not None and len(masks) == 2  # of the ends alone
+    assert masks[0, 0, 0] and not masks[1, 0, 0]
     latent_masks = open_feed(config).batch(0, 0).masks[0]
     assert latent_masks[0, 0, :, :2].min() == 1 and latent_masks[0, 0, :, 2:].max() == 0
     assert torch.equal(latent_masks[1], 1 - latent_masks[0])

@@ -272,7 +272,7 @@ class ClipStore:
 
     def _encode(self, clip_id: int, start: int, offsets: Sequence[int]) -> EncodedClip:
         frames, masks = self.source.read(clip_id, [start + offset for offset in offsets])
-        return self.encoder(offsets, frames, None if masks is None else masks[[0, -1]])
+        return self.encoder(offsets, frames, masks)
 
 
 def weights_hash(*modules: nn.Module) -> str:

@@ -51,7 +51,8 @@ class ClipSource(Protocol):
     def caption(self, clip_id: int) -> str: ...
 
     def read(self, clip_id: int, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
-        """Frames [n, H, W, 3] uint8 and object masks [n, H, W] bool (None: unknown) at ascending `indices`.
+        """Frames [n, H, W, 3] uint8 at ascending `indices`, and object masks [2, H, W] bool of the first and
+        the last of them (None: unknown).
 
         Raises:
             BadClip: the clip cannot be read.
@@ -142,10 +143,11 @@ class FileSource:
                 frames = read_video(row.media, numbers, facts)
             if row.masks is None or not self._with_masks:
                 return frames, None
+            ends = [numbers[0], numbers[-1]]
             if row.masks.path.is_dir():
-                masks = read_pictures(pictures_in(row.masks.path), numbers, "L")
+                masks = read_pictures(pictures_in(row.masks.path), ends, "L")
             else:
-                masks = read_numbered(row.masks, numbers, "gray")
+                masks = read_numbered(row.masks, ends, "gray")
         except OSError as error:
             raise BadClip(f"{row.media.path} cannot be read ({error})") from error
         if masks.shape[1:] != frames.shape[1:3]:
@@ -212,4 +214,5 @@ class MiniSource:
         return self._clips[clip_id].caption
 
     def read(self, clip_id: int, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
-        return self._clips[clip_id].frames(indices)
+        frames, masks = self._clips[clip_id].frames(indices)
+        return frames, masks[[0, -1]]
