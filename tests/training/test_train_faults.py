@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import random
@@ -47,6 +48,7 @@ from loopanimate_training.soak import (
     kill_at_random,
     newest_step,
     toy_run,
+    two_processes,
     with_settings,
 )
 
@@ -67,8 +69,13 @@ def toy(tmp_path: Path, toy_bundle_path: Path) -> Toy:
 # ------------------------------------------------------------------------------ kills and damage
 def test_twenty_kills_and_a_damaged_checkpoint_change_nothing(toy: Toy) -> None:
     config, rng = toy(steps=ENDLESS, **{"batch.accumulate": 2}), random.Random(0)
-    codes = [kill_at_random(config, rng) for _ in range(20)]
+    codes, steps = [], [0]
+    for _ in range(20):
+        codes.append(kill_at_random(config, rng))
+        steps.append(newest_step(config.out))
     assert codes == [-signal.SIGKILL] * 20
+    gained = [after - before for before, after in itertools.pairwise(steps)]
+    assert min(gained) >= 0 and sum(gain > 0 for gain in gained) >= 8, steps
     Life(with_settings(config, steps=newest_step(config.out) + 2)).end()
     damage_newest(config.out, rng)
     assert finish_and_compare(config) is None
@@ -353,8 +360,7 @@ def test_files_ask_for_a_checkpoint_and_for_the_end(toy: Toy) -> None:
     life = Life(config)
     life.wait_for_steps(1)
     (config.out / "save").touch()
-    while (config.out / "save").exists() and life.process.is_alive():
-        time.sleep(0.01)
+    life.wait_until("saving on request", lambda: not (config.out / "save").exists())
     saved = newest_step(config.out)
     life.wait_for_steps(1)
     (config.out / "save_quit").touch()
@@ -371,14 +377,6 @@ def test_two_runs_in_one_folder_are_refused(toy: Toy) -> None:
     life.send(signal.SIGKILL)  # the next one need not wait
     life.end()
     assert train(with_settings(config, steps=newest_step(config.out) + 1)).exit_code == 0
-
-
-def two_processes(config: RunConfig, port: int, **variables: str) -> list[Life]:
-    """The run on two processes that talk over gloo, as a launcher starts them."""
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **variables}
-    return [
-        Life(config, {"RANK": str(rank), "LOCAL_RANK": str(rank), **common}) for rank in range(2)
-    ]
 
 
 def test_sigterm_of_one_process_stops_both_at_the_same_step(toy: Toy, free_port: int) -> None:
@@ -398,7 +396,9 @@ def test_sigterm_of_one_process_stops_both_at_the_same_step(toy: Toy, free_port:
         torch.testing.assert_close(stopped.weights[name], tensor, atol=1e-5, rtol=1e-4)
 
 
-def test_checkpoints_are_replaced_without_a_gap(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_gives_way_to_the_same_step_and_nothing_is_left_over(
+    tmp_path: Path,
+) -> None:
     first = save_checkpoint(tmp_path, weights(10), keep=1)
     (first / checkpoint_module.STATE).write_text("damaged")
     save_checkpoint(tmp_path, weights(10), keep=1)

@@ -23,7 +23,7 @@ from loopanimate_training.launch import _ray_worker, train_on_ray
 from loopanimate_training.loop import train
 from loopanimate_training.optim import make_optimizer
 from loopanimate_training.runlog import read_log
-from loopanimate_training.soak import Life, toy_run, with_settings
+from loopanimate_training.soak import toy_run, two_processes, with_settings
 
 LAUNCH = Path(__file__).parents[2] / "training" / "launch"
 Toy = Callable[..., RunConfig]
@@ -32,7 +32,7 @@ Toy = Callable[..., RunConfig]
 @pytest.fixture
 def toy(tmp_path: Path, toy_bundle_path: Path) -> Toy:
     def make(name: str = "run", **settings: Any) -> RunConfig:
-        more = {"steps": 3, "save.every_steps": 100, **settings}
+        more = {"steps": 3, "save.every_steps": 100, "batch.accumulate": 2, **settings}
         return toy_run(tmp_path, toy_bundle_path, out=tmp_path / name, **more)
 
     return make
@@ -59,13 +59,9 @@ def assert_close_runs(a: RunConfig, b: RunConfig) -> None:
 
 def test_fsdp_takes_the_same_steps_and_saves_whole_weights(toy: Toy, free_port: int) -> None:
     alone, sharded = toy("alone", steps=4), toy("sharded")
-    variables = {
-        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port),
-        "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2",
-    }  # fmt: skip
     for steps in (2, 3):  # the second resumes
         run = with_settings(sharded, steps=steps)
-        ranks = [Life(run, {**variables, "RANK": str(i), "LOCAL_RANK": str(i)}) for i in range(2)]
+        ranks = two_processes(run, free_port, ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
         assert [life.end() for life in ranks] == [0, 0]
     one_more = with_settings(sharded, steps=4)
     train(one_more)  # and goes on alone

@@ -1,8 +1,8 @@
 """Does a run survive? `python -m loopanimate_training.soak --minutes 10` trains a toy while things go wrong.
 
-Kills at random moments, signals, requests to quit and damaged checkpoints; at the end the run must be
-equal, bit for bit, to one that was left alone. The processes are forked from a warm one, so that a life
-takes a second.
+Kills at random moments, signals, requests to quit, damaged checkpoints and cut-off cache files; at the end
+the run must be equal, bit for bit, to one that was left alone. The processes are forked from a warm one, so
+that a life takes a second.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ from loopanimate_core.errors import LoopAnimateError
 
 from .checkpoint import OPTIMIZER, WEIGHTS, Checkpoint, checkpoints, load_latest
 from .config import RunConfig, merge, parse, resolve
-from .heartbeat import read_heartbeat
+from .heartbeat import STARTING, read_heartbeat
+from .loop import ASKED_TO_QUIT, train
 from .runlog import FILE as LOG_FILE
 from .runlog import read_log
 from .signals import QUIT_FILE
@@ -44,6 +45,7 @@ SMALL_UNET = {
     "block_out_channels": [8, 16, 16, 16], "layers_per_block": 1, "num_attention_heads": 2,
     "motion_num_attention_heads": 2, "norm_num_groups": 4,
 }  # fmt: skip
+TROUBLES = {"kill": 6, "SIGTERM": 1, "quit": 1, "damage": 2, "cut cache": 1}  # and their weights
 _fork = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
 WARM = (
     "loopanimate_training.loop", "loopanimate_training.index", "transformers.models.clip.modeling_clip",
@@ -92,27 +94,54 @@ class Life:
         self.process = _fork.Process(target=_live, args=(values, str(self.report), variables))
         self.process.start()
 
-    def wait_for_steps(self, count: int = 0) -> None:
-        """Until it has taken `count` steps, or has ended."""
-        first, until = None, time.monotonic() + WAIT_S
-        while self.process.is_alive() and time.monotonic() < until:
-            beat = read_heartbeat(self.run) or {}
-            if beat.get("pid") == self.process.pid and beat["state"] != "starting":
-                rows = [row["step"] for row in read_log(self.run / LOG_FILE)]
-                last = max(rows, default=0)
-                first = last if first is None else first
-                if last - first >= count:
+    def wait_until(self, what: str, holds: Callable[[], bool]) -> None:
+        """Until `holds()` is true of the living process.
+
+        Raises:
+            LoopAnimateError: it ended before, or nothing came of it in `WAIT_S`.
+        """
+        until = time.monotonic() + WAIT_S
+        while not holds():
+            if not self.process.is_alive():
+                if holds():  # its last act
                     return
+                raise LoopAnimateError(
+                    f"a process of {self.run} ended with exit code {self.process.exitcode} before {what}:\n{self.said()}"
+                )
+            if time.monotonic() > until:
+                raise LoopAnimateError(f"{what}: not in {WAIT_S:.0f} s, in {self.run}")
             time.sleep(POLL_S)
 
-    def wait_for_state(self, state: str) -> None:
-        """Until its heartbeat shows a state, or it has ended."""
-        until = time.monotonic() + WAIT_S
-        while self.process.is_alive() and time.monotonic() < until:
+    def wait_for_steps(self, count: int = 0) -> None:
+        """Until it trains and has logged `count` steps since that was first seen; raises as `wait_until`."""
+        first = -1
+
+        def taken() -> bool:
+            nonlocal first
             beat = read_heartbeat(self.run) or {}
-            if (beat.get("pid"), beat.get("state")) == (self.process.pid, state):
-                return
-            time.sleep(POLL_S)
+            if beat.get("pid") != self.process.pid or beat["state"] == STARTING:
+                return False
+            last = max((row["step"] for row in read_log(self.run / LOG_FILE)), default=0)
+            first = last if first < 0 else first
+            return last - first >= count
+
+        self.wait_until(f"{count} steps", taken)
+
+    def wait_for_state(self, state: str) -> None:
+        """Until its heartbeat shows a state; raises as `wait_until`."""
+        mine = (self.process.pid, state)
+
+        def shown() -> bool:
+            beat = read_heartbeat(self.run) or {}
+            return (beat.get("pid"), beat.get("state")) == mine
+
+        self.wait_until(f"the state {state!r}", shown)
+
+    def said(self) -> str:
+        """The end of what it, and earlier processes of its run, have printed."""
+        return (
+            self.report.read_text(encoding="utf-8")[-2000:].strip() if self.report.exists() else ""
+        )
 
     def send(self, number: int) -> None:
         if self.process.is_alive():
@@ -125,13 +154,19 @@ class Life:
             self.process.kill()
             raise LoopAnimateError(f"a process of {self.run} did not end in {WAIT_S:.0f} s")
         if self.process.exitcode == 1:
-            raise LoopAnimateError(self.report.read_text(encoding="utf-8")[-2000:])
+            raise LoopAnimateError(self.said())
         return self.process.exitcode
 
 
-def _live(values: dict[str, Any], report: str, environment: dict[str, str]) -> None:
-    from .loop import train
+def two_processes(config: RunConfig, port: int, **variables: str) -> list[Life]:
+    """The run on two processes that talk over gloo, as a launcher starts them."""
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **variables}
+    return [
+        Life(config, {"RANK": str(rank), "LOCAL_RANK": str(rank), **common}) for rank in range(2)
+    ]
 
+
+def _live(values: dict[str, Any], report: str, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     torch.set_num_threads(1)
     tqdm.set_lock(
@@ -156,7 +191,7 @@ def kill_at_random(config: RunConfig, rng: random.Random) -> int:
     """Start the endless run and kill it (SIGKILL) at a random moment; returns the exit code."""
     life = Life(config)
     if rng.random() < 0.8:  # else while it starts
-        life.wait_for_steps()
+        life.wait_for_steps(rng.randrange(1, 4))  # so that the run gets on, on a slow machine too
     time.sleep(rng.uniform(0.0, 0.3))
     life.send(signal.SIGKILL)
     return life.end()
@@ -173,6 +208,14 @@ def damage_newest(run: Path, rng: random.Random) -> str:
         content[place] ^= 1 << rng.randrange(8)
     file.write_bytes(content)
     return f"damaged {file.parent.name}/{file.name} at byte {place}"
+
+
+def cut_cache(cache: Path, rng: random.Random) -> str:
+    """Cut off a file of the cache, as a machine that goes down may leave it; says what was done."""
+    file = rng.choice(sorted(cache.rglob("*.safetensors")))
+    place = rng.randrange(file.stat().st_size)
+    os.truncate(file, place)
+    return f"cut off {file.name[:8]}… of the cache at byte {place}"
 
 
 def newest_step(run: Path) -> int:
@@ -248,23 +291,45 @@ class Soak:
     counts: dict[str, int] = field(default_factory=dict)
 
     def trouble(self) -> str:
-        """One misfortune, drawn at random; says which."""
-        kind = self.rng.choices(("kill", "SIGTERM", "quit", "damage"), (6, 1, 1, 2))[0]
+        """One misfortune, drawn at random; says which.
+
+        Raises:
+            LoopAnimateError: the run did not take it as it should.
+        """
+        kind = self.rng.choices(tuple(TROUBLES), tuple(TROUBLES.values()))[0]
         if kind == "damage" and len(checkpoints(self.config.out)) < 2:
-            kind = "kill"
+            kind = "kill"  # there must be one to go on from
+        if kind == "cut cache" and newest_step(self.config.out) == 0:
+            kind = "kill"  # there is no cache yet
         self.counts[kind] = self.counts.get(kind, 0) + 1
+        return self.suffer(kind)
+
+    def suffer(self, kind: str) -> str:
+        """The misfortune named so in `TROUBLES`; says and raises as `trouble`."""
         if kind == "damage":
             return damage_newest(self.config.out, self.rng)
+        if kind == "cut cache":
+            assert self.config.data.cache is not None
+            return cut_cache(self.config.data.cache, self.rng)
         if kind == "kill":
-            kill_at_random(self.config, self.rng)
-            return "killed"
+            return (
+                f"kill, exit code {_expect(kill_at_random(self.config, self.rng), -signal.SIGKILL)}"
+            )
         life = Life(self.config)
         life.wait_for_steps(self.rng.randrange(3))
         if kind == "quit":
             (self.config.out / QUIT_FILE).touch()
+            expected = ASKED_TO_QUIT
         else:
             life.send(signal.SIGTERM)
-        return f"{kind}, exit code {life.end()}"
+            expected = 128 + signal.SIGTERM
+        return f"{kind}, exit code {_expect(life.end(), expected)}"
+
+
+def _expect(code: int, expected: int) -> int:
+    if code != expected:
+        raise LoopAnimateError(f"a process ended with exit code {code} instead of {expected:d}")
+    return code
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -276,10 +341,13 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         soak = Soak(toy_run(Path(folder), steps=ENDLESS), random.Random(options.seed))
         until = time.monotonic() + 60 * options.minutes
-        while time.monotonic() < until:
-            what = soak.trouble()
-            print(f"step {newest_step(soak.config.out):6}  {what}", flush=True)
-        found = finish_and_compare(soak.config)
+        try:
+            while time.monotonic() < until:
+                what = soak.trouble()
+                print(f"step {newest_step(soak.config.out):6}  {what}", flush=True)
+            found = finish_and_compare(soak.config)
+        except LoopAnimateError as error:
+            found = str(error)
     counts = ", ".join(f"{count} × {kind}" for kind, count in sorted(soak.counts.items()))
     print(f"{counts}: {found or 'equal to a run without trouble, bit for bit'}")
     return 1 if found else 0
