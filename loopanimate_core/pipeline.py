@@ -18,7 +18,17 @@ from .errors import LoopAnimateError
 from .images import Picture, fit_mask, fit_picture, load_picture
 from .latents import decode_latents, encode_frames
 from .saliency import salient_mask
-from .sampling import FAST, StepState, guided_denoiser, prepare_noise, sample_loop
+from .sampling import (
+    FAST,
+    StepState,
+    guided_denoiser,
+    prepare_noise,
+    require_hold_still,
+    sample_loop,
+)
+from .sampling import (
+    hold_still as held_still,
+)
 from .schedule import make_scheduler
 from .text import encode_image, encode_prompts
 
@@ -81,6 +91,7 @@ class LoopAnimatePipeline:
         preset: str = "best",
         closing: str = "tie",
         start: float | None = None,
+        hold_still: float | None = None,
         mask: Tensor | str = "auto",
         height_px: int | None = None,
         width_px: int | None = None,
@@ -100,6 +111,7 @@ class LoopAnimatePipeline:
             preset: `best`, or `fast` for few steps.
             closing: `tie`, `shift`, `windows` (any length) or `off`.
             start: in (0, 1]; less noise, less motion.
+            hold_still: 0 … 1; flicker below this, in latents, is taken out of places that hardly move. 0: off.
             mask: `[H, W]` with 1 = object, `auto` to find the salient object, `none` for the whole picture.
             height_px, width_px: multiples of the VAE's patch; the picture is cropped to fit.
             callback: called with a StepState after every step.
@@ -116,6 +128,8 @@ class LoopAnimatePipeline:
         seed = secrets.randbelow(2**32) if seed is None else seed
         if not 0 <= seed <= MAX_SEED:
             raise LoopAnimateError(f"seed is {seed}; it must be 0 to {MAX_SEED}")
+        level = own.hold_still if hold_still is None else hold_still
+        require_hold_still(level)
         height_px, width_px = (
             height_px or bundle.config.height_px,
             width_px or bundle.config.width_px,
@@ -160,6 +174,7 @@ class LoopAnimatePipeline:
             generator=generator,
             callback=callback,
         )[:, :, : frames - 1]
+        latents = held_still(latents, conditions.z_still, level)
         decoded = decode_latents(bundle.vae, latents).float().cpu()
         return Loop(decoded, latents.cpu(), own.fps, seed, object_mask, still)
 

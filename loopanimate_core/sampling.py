@@ -20,7 +20,12 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]  # (Z_C [1, 9, L, h, w], timestep)
 
 @dataclass(frozen=True)
 class SamplingDefaults:
-    """A model's own best settings. `start` in (0, 1]: how far into the noise sampling begins."""
+    """A model's own best settings.
+
+    Attributes:
+        start: in (0, 1], how far into the noise sampling begins.
+        hold_still: as in the function of this name.
+    """
 
     scheduler: str = "dpmpp_2m_lu"
     steps: int = 25
@@ -28,6 +33,10 @@ class SamplingDefaults:
     frames: int = 35
     fps: float = 8.0
     start: float = 1.0
+    hold_still: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_hold_still(self.hold_still)
 
 
 FAST = {"scheduler": "dpmpp_2m_lu", "steps": 8}  # the `fast` preset: DDIM's quality at 25 steps
@@ -131,6 +140,32 @@ def prediction_of(
         return output
     alpha_bar = alphas_cumprod(schedule).to(output.device)[timestep.round().long()]
     return corrected_velocity(output, z_c, z_still, alpha_bar, schedule.still_prior)
+
+
+def hold_still(z: Tensor, z_still: Tensor, level: float) -> Tensor:
+    """Take the flicker out of places that hardly differ from the still, over the whole loop.
+
+    A Wiener filter of every place's change: r² = mean over frames and channels of (z - z_still)² holds motion
+    and flicker, of which flicker has level²; the change is multiplied by what is left, max(0, 1 - level²/r²).
+    All frames of a place are treated alike, so what moves keeps its course.
+
+    Args:
+        z: latents of a loop, `[N, 4, P, h, w]`; z_still: `[N, 4, h, w]`.
+        level: standard deviation of a model's flicker, in latents, 0 … 1; 0 changes nothing.
+    """
+    require_hold_still(level)
+    if level == 0:
+        return z
+    still = z_still[:, :, None]
+    change = z - still
+    share = 1 - level**2 / change.square().mean((1, 2), keepdim=True)  # -inf where nothing changes
+    return still + share.clamp(min=0) * change
+
+
+def require_hold_still(level: float) -> None:
+    """Raises LoopAnimateError for a level that is none."""
+    if not 0 <= level <= 1:
+        raise LoopAnimateError(f"hold_still is {level}; it must be 0 (off) to 1")
 
 
 def prepare_noise(

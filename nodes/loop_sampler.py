@@ -71,6 +71,7 @@ class LoopSampler(io.ComfyNode):
                         " off: not at all."
                     ),
                 ),
+                io.Float.Input("hold_still", default=-1.0, min=-1.0, max=1.0, step=0.01, optional=True, tooltip="Takes flicker weaker than this out of places that hardly move. -1: the model's own level, 0: off. Raise it where a background shimmers, lower it where something small should move."),
             ],
             outputs=[
                 io.Latent.Output("latent_out", display_name="latent", tooltip="The frames that play, one less than were asked for, for VAE Decode."),
@@ -90,12 +91,14 @@ class LoopSampler(io.ComfyNode):
         sampler: str,
         scheduler: str,
         closing: str,
+        hold_still: float = -1.0,
     ) -> io.NodeOutput:
         import comfy.sample
         import comfy.utils
 
         from .native.closing import close_loops
         from .native.model import loop_model_of
+        from .native.still import without_flicker
 
         best = loop_model_of(model).bundle_config.defaults
         steps, cfg = steps or best.steps, cfg or best.guidance
@@ -110,7 +113,8 @@ class LoopSampler(io.ComfyNode):
             callback=lambda step, x0, x, total: bar.update_absolute(step + 1, total),
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         )  # fmt: skip
-        playing = samples[:-1]
+        level = best.hold_still if hold_still < 0 else hold_still
+        playing = without_flicker(model, samples[:-1], positive, level)
         kept = {k: v for k, v in latent.items() if k in ("loop_start", "noise_mask")}
         return io.NodeOutput({**kept, "samples": playing, "loop_plays": len(playing)})
 

@@ -146,6 +146,7 @@ def _sample(
                 preset="fast" if arguments.fast else "best",
                 closing=arguments.closing,
                 start=arguments.start,
+                hold_still=arguments.hold_still,
                 mask=mask,
                 height_px=arguments.height,
                 width_px=arguments.width,

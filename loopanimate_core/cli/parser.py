@@ -157,6 +157,12 @@ def _add_animate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="noise to start from, above 0 to 1: less noise, less motion",
     )
     sampling.add_argument(
+        "--hold-still",
+        type=float,
+        metavar="X",
+        help="flicker to take out of places that hardly move, in latents, 0 (off) to 1",
+    )
+    sampling.add_argument(
         "--closing",
         choices=CLOSINGS,
         default="tie",

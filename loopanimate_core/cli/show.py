@@ -101,7 +101,7 @@ def _info_lines(found: BundleInfo) -> list[str]:
         "schedule": f"{config.schedule.beta_schedule}, {config.schedule.prediction_type}",
         "reads": f"down blocks {down}, middle block {middle}, up blocks {up}",
         "defaults": f"{own.scheduler}, {own.steps} steps, guidance {own.guidance:g}, {own.frames}"
-        f" frames at {own.fps:g} fps, start {own.start:g}",
+        f" frames at {own.fps:g} fps, start {own.start:g}, hold still {own.hold_still:g}",
         "parameters": ", ".join(f"{part} {count:,}" for part, count in found.parameters.items()),
         **{f"provenance: {name}": str(value) for name, value in found.provenance.items()},
     }

@@ -63,6 +63,7 @@ from LoopAnimate.nodes.native.closing import close_loops
 from LoopAnimate.nodes.native.load import load_bundle
 from LoopAnimate.nodes.native.model import LoopModelConfig, build_model
 from LoopAnimate.nodes.native.preview import small_frames
+from LoopAnimate.nodes.native.still import without_flicker
 from LoopAnimate.nodes.native.unet import (
     comfys_attention,
     comfys_attention_is_better,
@@ -72,6 +73,7 @@ from LoopAnimate.nodes.native.vae import build_vae, fit_colours
 
 from loopanimate_core.bundle import read_parts
 from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.sampling import hold_still
 from loopanimate_core.schedule import ScheduleConfig, alphas_cumprod
 
 FRAMES, SIDE = 5, 8  # of the clips sampled here, in latents
@@ -148,6 +150,27 @@ def check_euler_agrees_with_the_core() -> None:
             close_to(found[: len(expected)], expected, 2e-4)
 
 
+def check_a_trained_bundle() -> None:
+    """What the trainer exported, through the node: its own weights, and the core's loop."""
+    folder_paths.add_model_folder_path("loopanimate", str(FOLDER))
+    assert LoadLoopAnimate.fingerprint_inputs(bundle="trained.safetensors")
+    model, clip, vision, vae = LoadLoopAnimate.execute("trained.safetensors", dtype="fp32").args
+    start, trained = (load_file(str(FOLDER / f"{name}.safetensors")) for name in ("toy", "trained"))
+    weights = model.model.diffusion_model.state_dict()
+    for name, tensor in weights.items():
+        assert torch.equal(tensor, trained[f"unet.{name}"].float()), name
+    changed = [n for n in weights if not torch.equal(start[f"unet.{n}"], trained[f"unet.{n}"])]
+    assert changed and all("conv_in" in name or "motion_modules" in name for name in changed)
+    given = core()
+    noise = given["noise"][:FRAMES] * given["sigmas"][0] / (1 + given["sigmas"][0] ** 2).sqrt()
+    found = sample(model, sigmas=given["sigmas"], noise=noise)
+    close_to(found[: len(given["euler_trained"])], given["euler_trained"], 2e-4)
+    assert (found[: FRAMES - 1] - given["euler_tie_0.0"]).abs().max() > 0.01
+    assert torch.isfinite(vae.decode(found)).all()
+    assert torch.isfinite(clip.encode_from_tokens(clip.tokenize("a square"))).all()
+    assert torch.isfinite(vision.encode_image(torch.rand(1, 64, 64, 3)).image_embeds).all()
+
+
 def check_schedules_are_the_cores() -> None:
     config = read_parts(FOLDER / "toy.safetensors").config
     for name in ("scaled_linear", "linear"):
@@ -158,6 +181,18 @@ def check_schedules_are_the_cores() -> None:
         sampling = comfy.model_base.model_sampling(own, comfy.model_base.ModelType.EPS)
         alpha_bar = alphas_cumprod(schedule)
         close_to(sampling.sigmas, ((1 - alpha_bar) / alpha_bar).sqrt(), 1e-4)
+
+
+def check_flicker_goes_as_in_the_core() -> None:
+    """Levels are those of the model's latents; ComfyUI's are divided by a scale."""
+    model = load_bundle(FOLDER / "mini.safetensors").model
+    scale = model.model.latent_format.scale_factor = 0.18215  # Stable Diffusion's
+    still, change = torch.randn(1, 4, 4, 4), 0.1 * torch.rand(1, 1, 4, 4)
+    z = still[:, :, None] + change[:, :, None] * torch.randn(1, 4, 7, 4, 4)
+    positive = [[None, {}], [None, {"loop_still": still / scale}]]
+    found = without_flicker(model, z[0].transpose(0, 1) / scale, positive, 0.05)
+    close_to(found * scale, hold_still(z, still, 0.05)[0].transpose(0, 1), 1e-5)
+    assert not torch.equal(found * scale, z[0].transpose(0, 1))
 
 
 def check_text_encoder() -> None:

@@ -97,6 +97,17 @@ def test_closings(server: ComfyServer, closing: str, frames: int) -> None:
     assert len(set(run(server, graph))) == frames - 1
 
 
+def test_flicker_is_held_still_as_asked(server: ComfyServer) -> None:
+    """The toy's own level is 0, and workflows of before the setting do not name it."""
+    graph = loop_graph("ghost.png", **TOY)
+    own = run(server, graph)
+    found = {}
+    for level in (0.0, 0.9):
+        graph["sample"]["inputs"]["hold_still"] = level
+        found[level] = run(server, graph)
+    assert found[0.0] == own and found[0.9] != own
+
+
 def test_too_many_frames_is_a_sentence(server: ComfyServer) -> None:
     with pytest.raises(PromptError, match=r"45 frames are more than .* use closing 'windows'"):
         server.run(loop_graph("ghost.png", frames=45, **TOY))

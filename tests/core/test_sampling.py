@@ -1,5 +1,6 @@
 """sample_loop under every scheduler and closing, with a real (tiny, untrained) LoopUNet."""
 
+import math
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from loopanimate_core import LoopAnimateError, LoopConditions, LoopUNet, LoopUNetConfig, sample_loop
 from loopanimate_core.closing import CLOSINGS, Closing
-from loopanimate_core.sampling import StepState, guided_denoiser, prepare_noise
+from loopanimate_core.sampling import StepState, guided_denoiser, hold_still, prepare_noise
 from loopanimate_core.schedule import SCHEDULERS, ScheduleConfig, alphas_cumprod, make_scheduler
 
 V = ScheduleConfig(prediction_type="v_prediction")
@@ -201,3 +202,37 @@ def test_illegal_settings_are_refused(
 def test_schedules_and_predictions_have_names() -> None:
     with pytest.raises(LoopAnimateError, match="beta_schedule is 'cosine'; choose one of linear"):
         ScheduleConfig(beta_schedule="cosine")
+
+
+# ------------------------------------------------------------------------------------- holding still
+def flickering(moving: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """A loop of 12 frames that flickers with 0.05 everywhere and, if `moving`, swings in one corner."""
+    rng = torch.Generator().manual_seed(0)
+    still = torch.randn(1, 4, 8, 8, generator=rng)
+    z = still[:, :, None] + 0.05 * torch.randn(1, 4, 12, 8, 8, generator=rng)
+    if moving:
+        z[..., :4, :4] += torch.sin(torch.arange(12) * 2 * math.pi / 12)[:, None, None]
+    return z, still
+
+
+def test_flicker_goes_and_motion_stays() -> None:
+    z, still = flickering(moving=True)
+    held = hold_still(z, still, 0.06)
+    left, right = held - still[:, :, None], z - still[:, :, None]
+    assert left[..., 4:, 4:].abs().max() < 0.2 * right[..., 4:, 4:].abs().max()
+    assert left[..., 4:, 4:].abs().mean() < 0.02 * right[..., 4:, 4:].abs().mean() + 1e-3
+    torch.testing.assert_close(held[..., :4, :4], z[..., :4, :4], atol=0.03, rtol=0.02)
+
+
+def test_a_level_of_zero_and_a_still_clip_are_left_alone() -> None:
+    z, still = flickering(moving=False)
+    assert hold_still(z, still, 0.0) is z
+    frozen = still[:, :, None].repeat(1, 1, 5, 1, 1)
+    assert torch.equal(hold_still(frozen, still, 0.1), frozen)
+
+
+@pytest.mark.parametrize("level", [-0.1, 1.5, math.nan])
+def test_a_level_out_of_range_is_one_sentence(level: float) -> None:
+    z, still = flickering(moving=False)
+    with pytest.raises(LoopAnimateError, match=r"hold_still is .*; it must be 0 \(off\) to 1"):
+        hold_still(z, still, level)

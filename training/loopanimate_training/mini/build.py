@@ -57,7 +57,7 @@ class Preset:
     precision: str = "no"
     folder: Path = PRESETS_FOLDER
     defaults: SamplingDefaults = field(
-        default_factory=lambda: SamplingDefaults(steps=12, guidance=1.5)
+        default_factory=lambda: SamplingDefaults(steps=12, guidance=1.5, hold_still=0.06)
     )
 
 

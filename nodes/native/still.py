@@ -1,0 +1,30 @@
+"""The end of sampling in ComfyUI's layout: frames in the batch, latents before the model's scaling."""
+
+# pyright: reportMissingImports=false
+# (ComfyUI is there only at run time.)
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from loopanimate_core.sampling import hold_still
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
+
+def without_flicker(
+    model: ModelPatcher, playing: Tensor, positive: list[Any], level: float
+) -> Tensor:
+    """`playing [P, 4, h, w]` with places that hardly differ from the still held still.
+
+    Args:
+        positive: the conditioning, which knows the still.
+        level: as in `loopanimate_core.sampling.hold_still`.
+    """
+    scale: Any = model.get_model_object("latent_format")
+    still = next(options["loop_still"] for _, options in positive if "loop_still" in options)
+    z = scale.process_in(playing.transpose(0, 1)[None])  # [1, 4, P, h, w]
+    held = hold_still(z, scale.process_in(still.to(playing)), level)
+    return scale.process_out(held)[0].transpose(0, 1)
