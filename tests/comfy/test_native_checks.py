@@ -36,13 +36,16 @@ from loopanimate_core.models import LoopUNet, LoopUNetConfig
 from loopanimate_core.sampling import guided_denoiser, sample_loop
 from loopanimate_core.schedule import ScheduleConfig, make_scheduler
 from loopanimate_core.text import build_tokenizer, encode_image, encode_prompts
+from loopanimate_training.export import export_bundle
+from loopanimate_training.loop import train
+from loopanimate_training.soak import toy_run
 
 CHECKS = Path(__file__).parent / "native_checks.py"
 NAMES = re.findall(r"^def (check_\w+)", CHECKS.read_text(), re.M)
 MAX_FRAMES, SIDE, STEPS = 45, 8, 4
 
 
-def core_results(toy_path: Path) -> dict[str, torch.Tensor]:
+def core_results(toy_path: Path, trained_path: Path) -> dict[str, torch.Tensor]:
     """Embeddings, latents and Euler's loops as the core computes them."""
     found: dict[str, torch.Tensor] = {}
     picture = fit_picture(load_picture(mini_bundle_path().parent / "pictures/ghost.png"), 64, 64)
@@ -67,6 +70,7 @@ def core_results(toy_path: Path) -> dict[str, torch.Tensor]:
     for prior in (0.0, 0.5):
         for closing, frames in (("tie", 5), ("shift", 5), ("off", 5), ("windows", 45)):
             found[f"euler_{closing}_{prior}"] = euler(toy, found, closing, frames, prior)
+    found["euler_trained"] = euler(read_bundle(trained_path), found, "tie", 5, 0.0)
     return {name: tensor.detach().contiguous() for name, tensor in found.items()}
 
 
@@ -150,6 +154,17 @@ def make_parts(folder: Path) -> None:
     write_bundle(folder / "whole.safetensors", bundle, torch.float32)
 
 
+def make_trained(folder: Path, toy_path: Path) -> Path:
+    """The toy after three steps of the trainer at a high rate, exported."""
+    sizes = {"clip.f": 3, "clip.height_px": 64, "clip.width_px": 64}
+    learning = {"optimizer.lr": 0.01, "optimizer.warmup_steps": 0, "optimizer.ema_decay": 0}
+    config = toy_run(folder / "training", toy_path, steps=3, **sizes, **learning)
+    train(config)
+    path = folder / "trained.safetensors"
+    export_bundle(config.out, path, torch.float32)
+    return path
+
+
 @pytest.fixture(scope="module")
 def results(
     comfyui: Path, toy_bundle_path: Path, tmp_path_factory: pytest.TempPathFactory
@@ -159,7 +174,7 @@ def results(
     folder = tmp_path_factory.mktemp("checks")
     shutil.copy(toy_bundle_path, folder / "toy.safetensors")
     shutil.copy(mini_bundle_path(), folder / "mini.safetensors")
-    tensors = core_results(toy_bundle_path)
+    tensors = core_results(toy_bundle_path, make_trained(folder, toy_bundle_path))
     kl = make_kl()
     with torch.inference_mode():
         tensors |= coded("kl", kl, tensors["picture"])
