@@ -43,6 +43,12 @@ def write_video(path: Path, frames: np.ndarray, fps: int = 24) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def square_video() -> Callable[[Path, int], Path]:
+    """`square_video(path, frames)` writes a video of a square that swings."""
+    return lambda path, frames: write_video(path, moving_square(frames, 0.2))
+
+
 class Films:
     """Videos whose frames show their number in binary, so that a test can tell which ones it got."""
 
