@@ -171,27 +171,6 @@ def check_a_trained_bundle() -> None:
     assert torch.isfinite(vision.encode_image(torch.rand(1, 64, 64, 3)).image_embeds).all()
 
 
-def check_a_trained_bundle() -> None:
-    """What the trainer exported, through the node: its own weights, and the core's loop."""
-    folder_paths.add_model_folder_path("loopanimate", str(FOLDER))
-    assert LoadLoopAnimate.fingerprint_inputs(bundle="trained.safetensors")
-    model, clip, vision, vae = LoadLoopAnimate.execute("trained.safetensors", dtype="fp32").args
-    start, trained = (load_file(str(FOLDER / f"{name}.safetensors")) for name in ("toy", "trained"))
-    weights = model.model.diffusion_model.state_dict()
-    for name, tensor in weights.items():
-        assert torch.equal(tensor, trained[f"unet.{name}"].float()), name
-    changed = [n for n in weights if not torch.equal(start[f"unet.{n}"], trained[f"unet.{n}"])]
-    assert changed and all("conv_in" in name or "motion_modules" in name for name in changed)
-    given = core()
-    noise = given["noise"][:FRAMES] * given["sigmas"][0] / (1 + given["sigmas"][0] ** 2).sqrt()
-    found = sample(model, sigmas=given["sigmas"], noise=noise)
-    close_to(found[: len(given["euler_trained"])], given["euler_trained"], 2e-4)
-    assert (found[: FRAMES - 1] - given["euler_tie_0.0"]).abs().max() > 0.01
-    assert torch.isfinite(vae.decode(found)).all()
-    assert torch.isfinite(clip.encode_from_tokens(clip.tokenize("a square"))).all()
-    assert torch.isfinite(vision.encode_image(torch.rand(1, 64, 64, 3)).image_embeds).all()
-
-
 def check_schedules_are_the_cores() -> None:
     config = read_parts(FOLDER / "toy.safetensors").config
     for name in ("scaled_linear", "linear"):
