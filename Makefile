@@ -1,5 +1,5 @@
 # One list of commands, used by people, by pre-commit and by .ci/run.
-.PHONY: fmt lint types test check soak
+.PHONY: fmt lint types test check soak train-demo
 
 fmt:
 	ruff check --fix .

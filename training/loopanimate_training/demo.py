@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from loopanimate_core.bundle import mini_bundle_path
+from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.images import fit_pixels, load_picture
 from loopanimate_core.saliency import salient_mask
 from loopanimate_core.video import write_video
@@ -99,30 +100,40 @@ def train_command(work: Path, stage: int) -> list[str]:
 
 
 def run(arguments: list[str]) -> None:
-    """Run a Python command, and show it."""
+    """Run a Python command, and show it.
+
+    Raises:
+        LoopAnimateError: it failed; what it printed says why.
+    """
     print(f"$ python {shlex.join(arguments)}", flush=True)
-    subprocess.run([sys.executable, *arguments], check=True)
+    if code := subprocess.run([sys.executable, *arguments], check=False).returncode:
+        raise LoopAnimateError(f"the last command ended with exit code {code}")
 
 
 def run_and_kill(arguments: list[str], run_folder: Path) -> None:
-    """Start a training and kill it, as a power cut would, once it has saved a checkpoint."""
+    """Start a training and kill it, as a power cut would, once it has saved a checkpoint.
+
+    Raises:
+        LoopAnimateError: it ended by itself before.
+    """
     print(f"$ python {shlex.join(arguments)}   # killed on the way", flush=True)
     process = subprocess.Popen([sys.executable, *arguments])
     while process.poll() is None and not checkpoints(run_folder):
         time.sleep(0.2)
     if process.poll() is None:
         process.send_signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
-    process.wait()
-    print(
-        f"\nkilled; {checkpoints(run_folder)[-1].name} is there, the same command goes on",
-        flush=True,
-    )
+    code, saved = process.wait(), checkpoints(run_folder)
+    if not saved:
+        raise LoopAnimateError(
+            f"a training ended with exit code {code} before its first checkpoint"
+        )
+    print(f"\nkilled; {saved[-1].name} is there, the same command goes on", flush=True)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="loopanimate-train-demo", description=__doc__)
     parser.add_argument("work", type=Path, help="folder for videos, runs and results")
-    work = parser.parse_args().work.resolve()
+    work = parser.parse_args(arguments).work.resolve()
     began = time.perf_counter()
 
     clips = write_clips(work / "clips") + copy_clips(work / "clips")
@@ -132,15 +143,17 @@ def main() -> None:
         if stage == KILLED_STAGE and not checkpoints(work / f"stage{stage}"):
             run_and_kill(command, work / f"stage{stage}")
         run(command)
-    bundle, loop = work / "demo.safetensors", work / "ghost.mp4"
-    run(["-m", "loopanimate_training", "export", str(work / "stage3"), "-o", str(bundle)])
+    last, bundle, loop = work / f"stage{max(STEPS)}", work / "demo.safetensors", work / "ghost.mp4"
+    run(["-m", "loopanimate_training", "export", str(last), "-o", str(bundle)])
     picture = str(PICTURES / "ghost.png")
     run(["-m", "loopanimate_core", "animate", picture, "--bundle", str(bundle), "--prompt",
          "a ghost bobbing up and down", "-o", str(loop), "--sheet", str(work / "ghost.png"), "--force"])  # fmt: skip
-    print(
-        f"{(time.perf_counter() - began) / 60:.1f} minutes; {work / 'stage3' / 'report.html'} tells of the last stage"
-    )
+    minutes = (time.perf_counter() - began) / 60
+    print(f"{minutes:.1f} minutes; {last / 'report.html'} tells of the last stage")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except LoopAnimateError as error:
+        sys.exit(str(error))
