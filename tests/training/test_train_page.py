@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -17,6 +18,7 @@ from loopanimate_training.curves import curve, number, thin
 from loopanimate_training.loop import train
 from loopanimate_training.page import write_page
 from loopanimate_training.report import describe_run
+from loopanimate_training.soak import ENDLESS, Life
 
 MakeRun = Callable[..., RunConfig]
 
@@ -49,6 +51,21 @@ def test_a_run_ends_with_its_page(make_run: MakeRun) -> None:
         log.write(json.dumps({"step": 4, "event": "waited for the disk"}) + "\n")
     page = write_page(config.out, config.out / "again.html")
     assert "waited for the disk" in page.read_text()
+
+
+def test_a_run_in_progress_has_a_page_from_its_first_sheet_on(make_run: MakeRun) -> None:
+    settings = {"sheets.every_steps": 1, "sheets.steps": 1, "sheets.clips": 1, "batch.size": 1}
+    config = make_run(steps=ENDLESS, **settings)
+    page = config.out / "report.html"
+    life = Life(config)
+    life.wait_until("a page", page.exists)
+    html = page.read_text(encoding="utf-8")
+    life.send(signal.SIGKILL)
+    life.end()
+    assert 'alt="Sheet of step 1"' in html and f"of {ENDLESS:,}" in html
+    assert "adapters" not in html and "<h2>Settings</h2>" not in html  # no checkpoint has them yet
+    told = write_page(config.out, settings=config.model_dump(mode="json")).read_text()
+    assert "stage 1 · trains conv_in, cab, temm<" in told and "<h2>Settings</h2>" in told
 
 
 def test_a_folder_without_a_run_is_a_mistake(tmp_path: Path) -> None:

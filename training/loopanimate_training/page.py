@@ -40,8 +40,13 @@ FIGURES = {
 }
 
 
-def write_page(run: Path, target: Path | None = None) -> Path:
+def write_page(
+    run: Path, target: Path | None = None, settings: Mapping[str, Any] | None = None
+) -> Path:
     """Write the page of a run, finished or not, to `target` (default: `report.html` in its folder).
+
+    Args:
+        settings: those of the run; by default its newest checkpoint's, and none are shown before the first.
 
     Raises:
         LoopAnimateError: the folder holds no run.
@@ -51,8 +56,7 @@ def write_page(run: Path, target: Path | None = None) -> Path:
     if not rows and not saved:
         raise LoopAnimateError(f"{run} holds no run: it has neither a log nor a checkpoint")
     target = target or run / PAGE
-    state = _read_json(saved[-1] / STATE) if saved else {}
-    config = state.get("config", {})
+    config = settings or (_read_json(saved[-1] / STATE).get("config", {}) if saved else {})
     body = "".join(
         (
             _header(run, rows, config),
@@ -81,17 +85,14 @@ def _header(run: Path, rows: Sequence[Mapping[str, Any]], config: Mapping[str, A
     steps = [row for row in rows if "loss" in row]
     beat = _read_json(run / heartbeat.FILE)
     last = steps[-1] if steps else {}
-    done = last.get("step", 0) == config.get("steps")
-    state = str(beat.get("state", heartbeat.FINISHED if done else "unfinished"))
-    stage = f"stage {config.get('stage', '?')}"
-    if config.get("variant"):
-        stage += f"-{config['variant']}"
+    of = config.get("steps", beat.get("steps", 0))
+    state = str(beat.get("state", heartbeat.FINISHED if last.get("step") == of else "unfinished"))
     clip, batch = config.get("clip", {}), config.get("batch", {})
     clips_per_step = batch.get("size", 1) * batch.get("accumulate", 1)
     tiles = {
-        "step": f"{last.get('step', 0):,}<small> of {config.get('steps', 0):,}</small>",
+        "step": f"{last.get('step', 0):,}<small> of {of:,}</small>",
         "loss, smoothed": number(last["mean_loss"]) if last.get("mean_loss") else "–",
-        "clips seen": f"{last.get('step', 0) * clips_per_step:,}",
+        "clips seen": f"{last.get('step', 0) * clips_per_step:,}" if batch else "–",
         "speed": f"{number(last['clips_per_s'])}<small> clips/s</small>" if last else "–",
         "time": _duration(steps),
         "frames": f"{2 * clip['f'] - 1}<small> at {clip['width_px']} × {clip['height_px']}</small>"
@@ -101,13 +102,21 @@ def _header(run: Path, rows: Sequence[Mapping[str, Any]], config: Mapping[str, A
     cells = "".join(
         f"<div><span>{name}</span><b>{value}</b></div>" for name, value in tiles.items()
     )
-    trained = ", ".join(config.get("model", {}).get("train", ())) or "adapters"
     title = escape(config.get("title") or run.resolve().name)
     kind = state if state in (heartbeat.FINISHED, heartbeat.FAILED) else "other"
     return (
-        f'<header><p class="kicker">LoopAnimate training · {escape(stage)} · trains {escape(trained)}</p>'
+        f'<header><p class="kicker">LoopAnimate training{escape(_kind_of_run(config))}</p>'
         f'<h1>{title} <em class="{kind}">{escape(state)}</em></h1><div class="tiles">{cells}</div></header>'
     )
+
+
+def _kind_of_run(config: Mapping[str, Any]) -> str:
+    """Stage, variant and what is trained; nothing without settings."""
+    if not config:
+        return ""
+    variant = f"-{config['variant']}" if config.get("variant") else ""
+    trained = ", ".join(config.get("model", {}).get("train", ())) or "adapters"
+    return f" · stage {config.get('stage', '?')}{variant} · trains {trained}"
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> str:
