@@ -354,6 +354,23 @@ def test_clips_that_go_bad_are_set_aside_until_they_are_too_many(toy: Toy) -> No
     assert (read_heartbeat(config.out) or {})["state"] == "failed"
 
 
+def test_videos_out_of_reach_end_the_run_and_once_back_it_goes_on(toy: Toy) -> None:
+    config = toy(steps=ENDLESS, **{"data.cache": "null"})
+    life = Life(config)
+    life.wait_for_steps(2)
+    away = config.data.path.rename(config.data.path.with_name("away"))
+    with pytest.raises(LoopAnimateError, match=r"2 of 3 clips could not be read"):
+        life.end()
+    stopped = newest_step(config.out)
+    assert stopped >= 1
+    away.rename(config.data.path)
+    on = with_settings(config, steps=stopped + 1)
+    with pytest.raises(LoopAnimateError, match=r"quarantine\.jsonl names them"):
+        train(on)
+    (config.out / "quarantine.jsonl").unlink()
+    assert train(on).step == stopped + 1
+
+
 # ----------------------------------------------------------------------------- asked from outside
 def test_files_ask_for_a_checkpoint_and_for_the_end(toy: Toy) -> None:
     config = toy(steps=ENDLESS, **{"save.every_steps": ENDLESS})
