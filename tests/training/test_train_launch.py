@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import threading
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,7 @@ from torch import nn
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.checkpoint import Checkpoint, load_latest
-from loopanimate_training.cli import main
 from loopanimate_training.config import OptimizerConfig, RunConfig
-from loopanimate_training.launch import _ray_worker, train_on_ray
 from loopanimate_training.loop import train
 from loopanimate_training.optim import make_optimizer
 from loopanimate_training.runlog import read_log
@@ -96,40 +92,9 @@ def test_eight_bit_adamw_learns_and_resumes(toy: Toy) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_missing_packages_are_one_sentence(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(LoopAnimateError, match="pip install bitsandbytes"):
         make_optimizer(
             {"unet.a": nn.Parameter(torch.zeros(1))}, OptimizerConfig(lr=1, kind="adamw8bit")
         )
-    monkeypatch.setitem(sys.modules, "ray.train", None)
-    with pytest.raises(LoopAnimateError, match=r"pip install 'ray\[train\]'"):
-        train_on_ray(toy(), 2, gpus=False)
-
-
-def test_a_ray_worker_trains_in_its_thread_and_reports(
-    toy: Toy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What Ray does with a worker, without Ray: its function runs beside the main thread."""
-    reports: list[dict[str, Any]] = []
-    stand_in = types.ModuleType("ray.train")
-    stand_in.report = reports.append  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "ray.train", stand_in)
-    for config in (toy(steps=1), toy(steps=2, **{"optimizer.lr": 1.0})):
-        settings = {"run": config.model_dump(mode="json"), "allow_change": False}
-        worker = threading.Thread(target=_ray_worker, args=(settings,))
-        worker.start()
-        worker.join()
-    assert reports[0] == {"exit_code": 0}
-    assert "holds a run with optimizer.lr" in reports[1]["mistake"]
-
-
-def test_ray_is_an_option_of_the_command(
-    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "run.yaml"
-    file.write_text(toy().model_dump_json())
-    monkeypatch.setitem(sys.modules, "ray.train", None)
-    with pytest.raises(SystemExit) as ended:
-        main(["--stage", "1", "--config", str(file), "--launcher", "ray", "--workers", "2"])
-    assert ended.value.code == 1 and "pip install 'ray[train]'" in capsys.readouterr().err

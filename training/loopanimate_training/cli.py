@@ -202,14 +202,13 @@ def _train(options: argparse.Namespace) -> int:
         print(describe_run(config))
         return 0
     if options.launcher == "ray":
-        from .launch import train_on_ray
+        from .on_ray import train_on_ray
 
-        return train_on_ray(
-            config, options.workers, config.device != "cpu", allow_change=options.allow_change
-        )
-    from .loop import train
+        outcome = train_on_ray(config, options.workers, allow_change=options.allow_change)
+    else:
+        from .loop import train
 
-    outcome = train(config, allow_change=options.allow_change)
+        outcome = train(config, allow_change=options.allow_change)
     if outcome.exit_code:
         saved = "" if outcome.saved else ", which is NOT saved"
         print(

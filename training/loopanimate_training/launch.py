@@ -1,8 +1,7 @@
-"""Processes of a run: one alone, several under `accelerate launch` or torchrun, or a Ray cluster's workers."""
+"""Processes of a run: one alone, or several under `accelerate launch`, torchrun or Ray (`on_ray.py`)."""
 
 from __future__ import annotations
 
-import importlib
 import os
 from datetime import timedelta
 from typing import Any
@@ -72,52 +71,4 @@ def _compile(module: nn.Module, backend: str) -> None:
     except InvalidBackend as error:
         raise LoopAnimateError(
             f"model.compile is {backend!r}; choose one of {', '.join(torch.compiler.list_backends())}"
-        ) from error
-
-
-def train_on_ray(config: RunConfig, workers: int, gpus: bool, *, allow_change: bool = False) -> int:
-    """Run the training on `workers` workers of the Ray cluster at hand, or of this machine; returns the exit code.
-
-    Workers that are lost are started again and go on from the newest checkpoint, so the run's folder must
-    lie where all of them see it.
-
-    Raises:
-        LoopAnimateError: Ray is not installed, or the run itself failed on a mistake of the user's.
-    """
-    train_module, torch_module = _ray("ray.train"), _ray("ray.train.torch")
-    trainer = torch_module.TorchTrainer(
-        _ray_worker,
-        train_loop_config={"run": config.model_dump(mode="json"), "allow_change": allow_change},
-        scaling_config=train_module.ScalingConfig(num_workers=workers, use_gpu=gpus),
-        run_config=train_module.RunConfig(
-            name="ray",
-            storage_path=str(config.out.resolve()),
-            failure_config=train_module.FailureConfig(max_failures=3),
-        ),
-    )
-    metrics = trainer.fit().metrics or {}
-    if "mistake" in metrics:
-        raise LoopAnimateError(metrics["mistake"])
-    return int(metrics.get("exit_code", 0))
-
-
-def _ray_worker(settings: dict[str, Any]) -> None:
-    """One process's share. A mistake of the user's is reported: starting anew would not mend it."""
-    from .config import parse
-    from .loop import train
-
-    try:
-        outcome = train(parse(settings["run"]), allow_change=settings["allow_change"])
-        report = {"exit_code": outcome.exit_code}
-    except LoopAnimateError as error:
-        report = {"mistake": str(error)}
-    _ray("ray.train").report(report)
-
-
-def _ray(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise LoopAnimateError(
-            "the launcher ray needs Ray, which is not installed: pip install 'ray[train]', or use accelerate launch"
         ) from error
