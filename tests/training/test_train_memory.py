@@ -15,10 +15,12 @@ from loopanimate_core.bundle import Bundle, read_bundle
 from loopanimate_core.text import encode_prompts
 from loopanimate_training.clips import ClipEncoder
 from loopanimate_training.config import LossConfig, ModelConfig, RunConfig
+from loopanimate_training.fill import fill_cache
 from loopanimate_training.launch import use_memory_settings
-from loopanimate_training.loop import make_feed, make_loss
+from loopanimate_training.loop import draw_sheet, make_feed, make_loss, open_run
 from loopanimate_training.losses import Batch, DiffusionLoss
 from loopanimate_training.precision import autocast, shrink_frozen, sound_kernels
+from loopanimate_training.runlog import RunLog
 from loopanimate_training.soak import toy_run, with_settings
 from loopanimate_training.start import trained_parameters
 
@@ -113,11 +115,37 @@ def test_encoders_come_when_they_are_needed_and_leave_when_the_cache_is_complete
         moves.clear()
         for clip, start in [*windows, *windows]:
             feed.store.get(clip, start)
-        assert moves == ["cpu"]  # once, after as many finds as there are clips
+        assert set(moves) == {"cpu"}  # after as many finds as there are clips, and from then on
+        moves.clear()
+        with feed.store.encoder.on_device():  # a sheet is drawn
+            for clip, start in windows:
+                feed.store.get(clip, start)
+        assert moves == ["cuda"]  # nobody takes them away
+        feed.store.get(*next(iter(windows)))
+        assert moves == ["cuda", "cpu"]
         moves.clear()
         feed.store.path_of(0, 0).unlink()
         feed.store.get(0, 0)
         assert moves == ["cuda"]
+
+
+def test_a_sheet_sends_the_encoders_back_to_where_they_were(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"every_steps": 1, "steps": 1, "clips": 1}
+    config = with_settings(config, out=str(tmp_path / "run"), sheets=settings)
+    fill_cache(config)
+    config.out.mkdir()
+    run = open_run(config, Accelerator(cpu=True), allow_change=False)
+    run.feed.batch(0, 0)
+    moves: list[str] = []
+    monkeypatch.setattr(ClipEncoder, "_move", lambda _, device: moves.append(device.type))
+    with RunLog(config.out, 1, 0, None, True) as log:
+        draw_sheet(run, log)
+        assert moves == ["cpu"]  # they were there already
+        run.feed.store.encoder.device = torch.device("cuda")  # where they would go
+        draw_sheet(run, log)
+    assert moves == ["cpu", "cuda", "cpu"] and (config.out / "sheet-00000000.png").exists()
 
 
 def test_captions_are_encoded_once_and_the_text_encoder_leaves_with_the_others(

@@ -76,6 +76,8 @@ class ClipEncoder:
         self.config, self.device = run.clip, device
         self.vae, self.image_encoder = bundle.vae, bundle.image_encoder
         self.text_encoder = None if run.model.train_text_encoder else bundle.text_encoder
+        found = (self.vae, self.image_encoder, self.text_encoder)
+        self._networks = [network for network in found if network is not None]
         self._tokenizer = bundle.tokenizer
         self._text_length = bundle.text_encoder.config.max_position_embeddings
         self.fingerprint = weights_hash(self.vae, self.image_encoder)
@@ -99,6 +101,17 @@ class ClipEncoder:
             with self._lock:
                 self._users -= 1
 
+    @contextmanager
+    def visiting(self) -> Iterator[None]:
+        """Have the encoders on the device for a while, and away again if they were away before."""
+        away = any(next(n.parameters()).device.type != self.device.type for n in self._networks)
+        try:
+            with self.on_device():
+                yield
+        finally:
+            if away:
+                self.rest()
+
     def rest(self) -> None:
         """Give the memory of the device back, unless somebody is encoding."""
         with self._lock:
@@ -106,8 +119,8 @@ class ClipEncoder:
                 self._move(torch.device("cpu"))
 
     def _move(self, device: torch.device) -> None:
-        for network in (self.vae, self.image_encoder, self.text_encoder):
-            if network is not None and next(network.parameters()).device != device:
+        for network in self._networks:
+            if next(network.parameters()).device != device:
                 network.to(device)
 
     def __call__(
@@ -175,6 +188,7 @@ class ClipStore:
             raise LoopAnimateError(f"data.cache is {cache}; that is a file, and must be a folder")
         self.source, self.encoder, self.cache = source, encoder, cache
         self.must_keep, self._found_in_a_row = must_keep, 0
+        self._lock = threading.Lock()  # of the count
         config = encoder.config
         self._grid = tuple(
             range(0, config.span_frames, math.gcd(config.stride, *config.reverse_steps))
@@ -204,8 +218,10 @@ class ClipStore:
                 {"latents": clip.latents, "masks": clip.masks, "image_embeds": clip.image_embeds},
             )
             return clip
-        self._found_in_a_row += 1
-        if self._found_in_a_row == len(self.source):
+        with self._lock:
+            self._found_in_a_row += 1
+            complete = self._found_in_a_row >= len(self.source)
+        if complete:  # every time: somebody may have been encoding, or drawing, the time before
             self.encoder.rest()
         return EncodedClip(
             self._grid, tensors["latents"], tensors["masks"], tensors["image_embeds"]
@@ -255,7 +271,8 @@ class ClipStore:
             pass
         except (OSError, SafetensorError) as error:  # cut off by a crash of the machine, or worse
             _log.warning("%s cannot be read and is made anew: %s", path, error)
-        self._found_in_a_row = 0
+        with self._lock:
+            self._found_in_a_row = 0
         return None
 
     def _keep(self, path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -183,13 +183,12 @@ def open_run(config: RunConfig, accelerator: Accelerator, allow_change: bool) ->
 
 
 def draw_sheet(run: Run, log: RunLog) -> None:
-    """Loops drawn from the averaged weights, and the run's page with them."""
-    if not run.accelerator.is_main_process:
-        return
-    config, state = run.config, run.state
-    with run.feed.store.encoder.on_device(), autocast(config.precision, run.accelerator.device):
-        log.attempt("sheet", lambda: run.sheets.draw(state.ema, state.step))
-    log.attempt("report", lambda: write_page(config.out))
+    """Loops drawn from the averaged weights, a share by every process, and the run's page with them."""
+    config, state, accelerator = run.config, run.state, run.accelerator
+    with run.feed.store.encoder.visiting(), autocast(config.precision, accelerator.device):
+        log.attempt("sheet", lambda: run.sheets.draw(state.ema, state.step, accelerator))
+    if accelerator.is_main_process:
+        log.attempt("report", lambda: write_page(config.out))
 
 
 @dataclass
