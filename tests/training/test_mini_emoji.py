@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from loopanimate_core.errors import LoopAnimateError
+from loopanimate_training.config import ClipConfig, DataConfig
 from loopanimate_training.mini.emoji import (
     EmojiCache,
     download,
@@ -15,6 +17,7 @@ from loopanimate_training.mini.emoji import (
     is_held_out,
     prepare,
 )
+from loopanimate_training.sources import MiniSource
 
 
 @pytest.mark.parametrize(
@@ -108,3 +111,22 @@ def test_downloading_without_npm_says_so(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LoopAnimateError, match="npm"):
         download(tmp_path / "archives")
+
+
+@pytest.mark.parametrize("file", ["emoji.json", "sprites.npy"])
+def test_clips_of_other_stickers_have_other_keys(
+    sticker_cache: EmojiCache, tmp_path: Path, file: str
+) -> None:
+    data = DataConfig(source="mini", path=sticker_cache.folder, clips=4)
+    clip = ClipConfig(f=2, height_px=32, width_px=32)
+    source = MiniSource(data, clip)
+    copied = shutil.copytree(sticker_cache.folder, tmp_path / "copy")
+    data = data.model_copy(update={"path": copied})
+    same = MiniSource(data, clip)
+    assert same.key(1) == source.key(1) != source.key(2)
+    content = bytearray((copied / file).read_bytes())
+    place = content.index(b"thing") if file == "emoji.json" else len(content) - 1
+    content[place] ^= 1  # as many stickers as before
+    (copied / file).write_bytes(content)
+    other = MiniSource(data, clip)
+    assert other.key(1) != source.key(1) and other.fingerprint() != source.fingerprint()

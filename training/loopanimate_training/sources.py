@@ -199,7 +199,8 @@ class MiniSource:
         return self._count
 
     def key(self, clip_id: int) -> str:
-        return f"mini {self._split} {self._size_px} px, seed {self._clips.seed}, {len(self._clips.cache.emoji)} stickers, {clip_id}"
+        stickers = self._clips.cache.content
+        return f"mini {self._split} {self._size_px} px, seed {self._clips.seed}, stickers {stickers}, {clip_id}"
 
     def fingerprint(self) -> str:
         return hashlib.sha256(f"{self.key(0)} of {len(self)}".encode()).hexdigest()[:16]

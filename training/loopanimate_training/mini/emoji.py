@@ -93,6 +93,17 @@ class EmojiCache:
         """[T, S, S, 4] uint8, straight alpha."""
         return np.load(self.folder / "clips.npy", mmap_mode="r")
 
+    @cached_property
+    def content(self) -> str:
+        """A hash of the names and the first frames, and of how much there is of the others, which come from
+        the same files and are too many to read."""
+        digest = hashlib.sha256((self.folder / "emoji.json").read_bytes())
+        with (self.folder / "sprites.npy").open("rb") as sprites:
+            while block := sprites.read(1 << 20):
+                digest.update(block)
+        digest.update(str((self.folder / "clips.npy").stat().st_size).encode())
+        return digest.hexdigest()[:16]
+
     def select(self, held_out: bool, *, movable: bool = False, animated: bool = False) -> list[int]:
         """Row numbers of one side of the split; `movable` leaves out art cut off by the picture's edge."""
         return [
