@@ -106,6 +106,13 @@ def _add_plan(commands: Commands) -> None:
         help="clip lengths (default: 71 141)",
     )
     planner.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="cards that share batch.size (default 1)",
+    )
+    planner.add_argument(
         "--measure", action="store_true", help="take two steps on the GPU instead, and time them"
     )
 
@@ -223,7 +230,7 @@ def _plan(options: argparse.Namespace) -> int:
     from .plan import PLACEHOLDERS, measure, plan
 
     config = resolve(options.stage, options.config, options.set, PLACEHOLDERS)
-    print((measure if options.measure else plan)(config, options.frames))
+    print((measure if options.measure else plan)(config, options.frames, options.processes))
     return 0
 
 

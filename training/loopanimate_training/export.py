@@ -20,11 +20,11 @@ from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.lora import write_lora
 from loopanimate_core.tensorfile import open_tensors
 
-from .checkpoint import Checkpoint, is_checkpoint, load_checkpoint, load_latest
+from .checkpoint import Checkpoint
 from .config import RunConfig, parse
 from .lora import ADAPTER, is_adapter, merge_adapters, updates_of
 from .origin import FROZEN, frozen_hash
-from .start import load_weights, open_start, trained_frames, with_run
+from .start import find_checkpoint, load_weights, open_start, trained_frames, with_run
 
 
 def export_bundle(checkpoint: Path, target: Path, dtype: torch.dtype = torch.float16) -> int:
@@ -96,7 +96,7 @@ def read_run(checkpoint: Path) -> tuple[Checkpoint, RunConfig]:
     Raises:
         LoopAnimateError: there is none.
     """
-    found = load_checkpoint(checkpoint) if is_checkpoint(checkpoint) else load_latest(checkpoint)
+    found = find_checkpoint(checkpoint)
     if found is None:
         raise LoopAnimateError(f"{checkpoint} holds no whole checkpoint")
     return found, parse(found.config)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loopanimate_core.components import PARTS, build_on_meta, shapes_of
 from loopanimate_core.errors import LoopAnimateError
@@ -18,6 +17,9 @@ from loopanimate_core.tensorfile import count_parameters
 
 from .config import ModelConfig, RunConfig
 from .memory import RunMemory, StepMemory, run_memory, step_memory
+
+if TYPE_CHECKING:
+    import torch
 
 CARDS_GB = (12, 16, 24, 40, 48, 80)
 # What a plan may leave open: nothing of it changes the memory.
@@ -70,14 +72,12 @@ def find_networks(model: ModelConfig) -> Networks:
     """Sizes from the run's start if it is there (only its header is read), else the paper's."""
     from loopanimate_core.bundle import bundle_info
 
-    from .checkpoint import STATE, checkpoints, is_checkpoint
     from .config import parse
+    from .start import find_checkpoint
 
     start = model.start
-    saved = [start] if is_checkpoint(start) else checkpoints(start) if start.is_dir() else []
-    if saved:
-        earlier = json.loads((saved[-1] / STATE).read_text(encoding="utf-8"))["config"]
-        found = find_networks(parse(earlier).model)
+    if (earlier := find_checkpoint(start)) is not None:
+        found = find_networks(parse(earlier.config).model)
     elif start.is_file():
         info = bundle_info(start)
         others = {part: size for part, size in info.parameters.items() if part != "unet"}
@@ -136,12 +136,28 @@ def most_frames(memory: RunMemory, line: Line, card_bytes: float) -> int:
     return frames if frames >= 3 else 0
 
 
-def plan(config: RunConfig, frames: Sequence[int] = ()) -> str:
-    """The tables that `loopanimate-train plan` prints.
+def on_one_card(config: RunConfig, processes: int) -> RunConfig:
+    """The run as each of its processes sees it, a card each.
 
     Raises:
-        LoopAnimateError: a clip length below 3.
+        LoopAnimateError: `batch.size` does not divide by their number.
     """
+    size = config.batch.size
+    if processes < 1 or size % processes:
+        raise LoopAnimateError(
+            f"batch.size is {size}; it must divide by the number of processes ({processes})"
+        )
+    batch = config.batch.model_copy(update={"size": size // processes})
+    return config.model_copy(update={"batch": batch})
+
+
+def plan(config: RunConfig, frames: Sequence[int] = (), processes: int = 1) -> str:
+    """The tables that `loopanimate-train plan` prints, for a card of `processes`.
+
+    Raises:
+        LoopAnimateError: a clip length below 3, or `batch.size` does not divide by the processes.
+    """
+    config = on_one_card(config, processes)
     if bad := [count for count in frames if count < 3]:
         raise LoopAnimateError(f"--frames has {bad[0]}; a clip has 3 frames or more")
     networks = find_networks(config.model)
@@ -200,59 +216,67 @@ def _advice(rows: Sequence[tuple[str, RunMemory]]) -> list[str]:
     return lines
 
 
-def measure(config: RunConfig, frames: Sequence[int] = ()) -> str:
-    """Take two optimiser steps of a random network on the GPU per clip length; print memory and time.
+def measure(config: RunConfig, frames: Sequence[int] = (), processes: int = 1) -> str:
+    """Take two optimiser steps of a random network per clip length; print memory and time.
+
+    On the GPU, or with `device: cpu` on the CPU, where memory is not measured.
 
     Raises:
-        LoopAnimateError: there is no CUDA device.
+        LoopAnimateError: there is no CUDA device, or `batch.size` does not divide by the processes.
     """
     import torch
 
-    if not torch.cuda.is_available():
+    config = on_one_card(config, processes)
+    device = torch.device("cpu" if config.device == "cpu" else "cuda")
+    if device.type == "cuda" and not torch.cuda.is_available():
         raise LoopAnimateError("--measure needs a CUDA device, and there is none here")
     networks = find_networks(config.model)
     rows = [
-        f"{torch.cuda.get_device_name()}",
+        torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
         f"{'frames':>6}{'predicted GB':>14}{'measured GB':>13}{'reserved GB':>13}{'s/step':>8}",
     ]
     for count in sorted({config.clip.frames, *frames}):
         step = step_memory(config, networks.unet, count)
         predicted = run_memory(config, networks.unet, [], step)
+        row = f"{count:>6}{(predicted.total - predicted.reserve) / 1e9:>14.2f}"
         try:
-            taken, reserved, seconds = _measure_step(config, networks.unet, count)
+            found = _measure_step(config, networks.unet, count, device)
         except torch.cuda.OutOfMemoryError:
-            rows.append(
-                f"{count:>6}{(predicted.total - predicted.reserve) / 1e9:>14.2f}   out of memory"
-            )
+            rows.append(f"{row}   out of memory")
             break
-        rows.append(
-            f"{count:>6}{(predicted.total - predicted.reserve) / 1e9:>14.2f}{taken / 1e9:>13.2f}"
-            f"{reserved / 1e9:>13.2f}{seconds:>8.2f}"
-        )
+        row += "".join(f"{'-' if size is None else f'{size / 1e9:.2f}':>13}" for size in found[:2])
+        rows.append(f"{row}{found[2]:>8.2f}")
     return "\n".join(rows)
 
 
-def _measure_step(config: RunConfig, unet: LoopUNetConfig, frames: int) -> tuple[int, int, float]:
-    """Bytes allocated and reserved at most, and seconds of the second step."""
+def _measure_step(
+    config: RunConfig, unet: LoopUNetConfig, frames: int, device: torch.device
+) -> tuple[int | None, int | None, float]:
+    """Bytes allocated and reserved at most (None: not on CUDA), and seconds of the second step."""
     import torch
 
+    from .launch import use_memory_settings
     from .memory import build_network, network_inputs
     from .optim import Ema, make_optimizer
     from .precision import autocast, shrink_frozen
 
-    device = torch.device("cuda")
-    torch.cuda.empty_cache()
+    on_cuda = device.type == "cuda"
+    if on_cuda:
+        torch.cuda.empty_cache()
     plain = config.model_copy(update={"precision": "no"})  # norms are autocast by CUDA itself
     network = build_network(plain, unet, frames)
+    use_memory_settings(network, config.model)
     shrink_frozen(network, config.precision)
     network.to(device)
     trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
     optimizer, ema = make_optimizer(trained, config.optimizer), Ema(trained, 0.99)
     inputs = [tensor.to(device) for tensor in network_inputs(config, unet, frames)]
-    torch.cuda.reset_peak_memory_stats()
+    if on_cuda:
+        torch.cuda.reset_peak_memory_stats()
     began = time.perf_counter()
     for _ in range(2):
-        torch.cuda.synchronize()
+        if on_cuda:
+            torch.cuda.synchronize()
         began = time.perf_counter()
         with autocast(config.precision, device):
             loss = network(*inputs).float().square().mean()
@@ -260,6 +284,8 @@ def _measure_step(config: RunConfig, unet: LoopUNetConfig, frames: int) -> tuple
         optimizer.step()
         ema.update(0)
         optimizer.zero_grad(set_to_none=True)
+    if not on_cuda:
+        return None, None, time.perf_counter() - began
     torch.cuda.synchronize()
     seconds = time.perf_counter() - began
     return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved(), seconds

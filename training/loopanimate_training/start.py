@@ -15,7 +15,7 @@ from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models import LoopUNet, LoopUNetConfig
 from loopanimate_core.models.parts import is_idle, part_of
 
-from .checkpoint import Checkpoint, checkpoints, is_checkpoint, load_checkpoint, load_latest
+from .checkpoint import Checkpoint, is_checkpoint, load_checkpoint, load_latest
 from .config import ModelConfig, RunConfig, parse
 from .lora import add_adapters, is_adapter, merge_adapters
 
@@ -28,12 +28,9 @@ def open_start(model: ModelConfig, seed: int) -> Bundle:
     A checkpoint, or a run's folder (its newest checkpoint), is that run's own start with the averaged
     weights of its trained parts. With `model.lora`, new adapters hang on its UNet.
     """
-    path = model.start
-    found = load_checkpoint(path) if is_checkpoint(path) else None
-    if found is None and path.is_dir() and checkpoints(path):
-        found = load_latest(path)
+    found = find_checkpoint(model.start)
     if found is None:
-        bundle = read_bundle(path)
+        bundle = read_bundle(model.start)
     else:
         earlier = parse(found.config)
         bundle = open_start(earlier.model, earlier.seed)
@@ -56,6 +53,15 @@ def open_start(model: ModelConfig, seed: int) -> Bundle:
     if model.lora is not None:
         add_adapters(bundle.unet, model.lora, seed)
     return bundle
+
+
+def find_checkpoint(path: Path) -> Checkpoint | None:
+    """A checkpoint, or the newest whole one of a run's folder; None: `path` is neither.
+
+    Raises:
+        LoopAnimateError: the checkpoint, or every one of the run, is damaged.
+    """
+    return load_checkpoint(path) if is_checkpoint(path) else load_latest(path)
 
 
 def trained_frames(start: Bundle, run: RunConfig) -> tuple[int, ...]:
