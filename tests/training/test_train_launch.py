@@ -12,9 +12,10 @@ import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from loopanimate_core.errors import LoopAnimateError
-from loopanimate_training.checkpoint import Checkpoint, load_latest
+from loopanimate_training.checkpoint import Checkpoint, checkpoints, load_checkpoint, load_latest
 from loopanimate_training.config import OptimizerConfig, RunConfig
 from loopanimate_training.loop import train
 from loopanimate_training.optim import make_optimizer
@@ -83,13 +84,17 @@ def test_compilation_changes_nothing(toy: Toy) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
 def test_eight_bit_adamw_learns_and_resumes(toy: Toy) -> None:
-    whole = toy("whole", steps=4, **{"optimizer.kind": "adamw8bit"})
-    parts = toy("parts", steps=4, **{"optimizer.kind": "adamw8bit"})
+    settings = {"optimizer.kind": "adamw8bit", "model.train": "[all]"}  # some weights large enough
+    whole, parts = toy("whole", steps=4, **settings), toy("parts", steps=4, **settings)
     train(whole)
     for steps in (2, 4):
         train(with_settings(parts, steps=steps))
-    ours, theirs = latest(whole).weights, latest(parts).weights
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    ours, theirs = latest(whole), latest(parts)
+    assert all(torch.equal(ours.weights[name], theirs.weights[name]) for name in ours.weights)
+    states = [leaf for leaf in tree_leaves(theirs.optimizer) if isinstance(leaf, torch.Tensor)]
+    assert any(state.dtype == torch.uint8 for state in states)
+    first = load_checkpoint(checkpoints(parts.out)[0]).weights
+    assert any(not torch.equal(first[name], theirs.weights[name]) for name in first)
 
 
 def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
