@@ -42,11 +42,11 @@ def latest(config: RunConfig) -> Checkpoint:
 
 
 def assert_close_runs(a: RunConfig, b: RunConfig) -> None:
-    ours, theirs = (
-        [(row["step"], row["loss"]) for row in read_log(c.out / "log.jsonl")] for c in (a, b)
-    )
-    assert [step for step, _ in ours] == [step for step, _ in theirs]
-    assert [loss for _, loss in ours] == pytest.approx([loss for _, loss in theirs], rel=1e-4)
+    ours, theirs = (read_log(c.out / "log.jsonl") for c in (a, b))
+    for name in ("step", "loss", "grad_norm"):
+        assert [row[name] for row in ours] == pytest.approx(
+            [row[name] for row in theirs], rel=1e-4
+        ), name
     for what in ("weights", "average"):
         mine, other = getattr(latest(a), what), getattr(latest(b), what)
         assert mine.keys() == other.keys()
