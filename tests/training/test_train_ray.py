@@ -117,6 +117,7 @@ def test_a_mistake_that_one_worker_sees_ends_all_and_is_one_sentence(
     said = [line for line in errors.splitlines() if line.startswith("loopanimate-train: ")]
     assert ended.value.code == 1 and len(said) == 1
     assert f"process {os.getpid()} is training in run" in said[0]
+    assert not (config.out / on_ray.FILE).exists()
 
 
 @needs_ray

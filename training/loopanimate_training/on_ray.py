@@ -65,7 +65,10 @@ def train_on_ray(config: RunConfig, workers: int, *, allow_change: bool = False)
         failure = _wait(trainer.fit, config.out / QUIT_FILE, caught)
     if caught:  # the workers may have ended without it
         (config.out / QUIT_FILE).unlink(missing_ok=True)
-    outcome = _read(config.out, launch)
+    try:
+        outcome = _read(config.out, launch)
+    finally:
+        (config.out / FILE).unlink(missing_ok=True)
     if isinstance(failure, failed):
         last = str(failure).strip().rpartition("\n")[2]
         raise LoopAnimateError(f"Ray's workers failed more than {RESTARTS} times; at last: {last}")
@@ -76,7 +79,6 @@ def train_on_ray(config: RunConfig, workers: int, *, allow_change: bool = False)
             f"Ray's workers have ended and {config.out / FILE} does not say how: is {config.out.resolve()} on a "
             "disk that all machines see?"
         )
-    (config.out / FILE).unlink(missing_ok=True)
     if caught and outcome.request.quit:  # the file was this process's own
         return dataclasses.replace(outcome, request=Request(signal_number=caught[0]))
     return outcome
