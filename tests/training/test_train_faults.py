@@ -260,7 +260,8 @@ def test_a_run_that_fails_leaves_a_page_and_says_so(toy: Toy) -> None:
     poison(config, 6)
     with pytest.raises(LoopAnimateError, match="not finite"):
         train(config)
-    assert (config.out / "report.html").exists()
+    page = (config.out / "report.html").read_text(encoding="utf-8")
+    assert '<em class="failed">failed</em>' in page
     assert (read_heartbeat(config.out) or {})["state"] == "failed"
 
 

@@ -21,7 +21,7 @@ from .clips import ClipEncoder, ClipStore
 from .config import RunConfig, require_same_run
 from .disk import Saver
 from .feed import Feed
-from .heartbeat import DRAWING, FINISHED, STARTING, STOPPED, Heartbeat
+from .heartbeat import DRAWING, FAILED, FINISHED, STARTING, STOPPED, Heartbeat
 from .launch import distribute, start_processes, use_memory_settings, wants_shards
 from .losses import Batch, DiffusionLoss
 from .optim import Ema, make_optimizer, set_learning_rate
@@ -85,10 +85,13 @@ def train(config: RunConfig, *, allow_change: bool = False) -> Outcome:
             requests = Requests(accelerator, config.out, caught)
             try:
                 outcome = take_steps(run, batches, requests, heartbeat, log)
+                heartbeat.beat(state.step, STOPPED if outcome.exit_code else FINISHED)
+            except BaseException:
+                heartbeat.beat(state.step, FAILED)
+                raise
             finally:  # what happened is worth a page, whatever it was
                 if is_main:
-                    log.attempt("report", lambda: write_page(config.out))
-            heartbeat.beat(state.step, STOPPED if outcome.exit_code else FINISHED)
+                    write_report(config, log)
             accelerator.wait_for_everyone()  # a launcher ends all once one has ended
     return outcome
 
@@ -188,7 +191,13 @@ def draw_sheet(run: Run, log: RunLog) -> None:
     with run.feed.store.encoder.visiting(), autocast(config.precision, accelerator.device):
         log.attempt("sheet", lambda: run.sheets.draw(state.ema, state.step, accelerator))
     if accelerator.is_main_process:
-        log.attempt("report", lambda: write_page(config.out))
+        write_report(config, log)
+
+
+def write_report(config: RunConfig, log: RunLog) -> None:
+    """The run's page, as things stand."""
+    settings = config.model_dump(mode="json")
+    log.attempt("report", lambda: write_page(config.out, settings=settings))
 
 
 @dataclass
