@@ -213,7 +213,10 @@ def changed_config(bundle: Bundle, **changes) -> dict[str, str]:
         ({"schedule": {"beta_schedule": "cosine"}}, "beta_schedule is 'cosine'"),
         ({"schedule": {"gamma": 1}}, "gamma"),
         ({"unet": {"depth": 1}}, "unknown UNet setting 'depth'"),
-        ({"unet": {"norm_num_groups": 0}}, "config is not valid"),
+        (
+            {"unet": {"norm_num_groups": 0}},
+            "norm_num_groups is 0; it must be a whole number above 0",
+        ),
         ({"unet": 5}, "config is not valid"),
         ({"text_encoder": {"hidden_size": 99}}, "hidden_size is 99, the UNet reads 16"),
         ({"tokenizer": "t5"}, "tokenizer must be"),

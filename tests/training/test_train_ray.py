@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from loopanimate_core.errors import LoopAnimateError
@@ -127,6 +126,8 @@ def test_killed_workers_are_started_again_and_the_run_finishes(
     config = toy(steps=30, **{"save.every_steps": 1})
     killed: list[int] = []
 
+    processes = pytest.importorskip("psutil")  # accelerate brings it
+
     def kill_the_first_then_another() -> None:
         wait_for_steps(config, 2)
         first = (read_heartbeat(config.out) or {})["pid"]
@@ -137,7 +138,7 @@ def test_killed_workers_are_started_again_and_the_run_finishes(
             assert time.monotonic() < until, "rank 0 did not come back"
             time.sleep(0.05)
         wait_for_steps(config, losses(config)[-1][0] + 2)
-        family = psutil.Process().children(recursive=True)
+        family = processes.Process().children(recursive=True)
         workers = [p.pid for p in family if "RayTrainWorker" in " ".join(p.cmdline())]
         killed.append(next(p for p in workers if p != (read_heartbeat(config.out) or {})["pid"]))
         os.kill(killed[1], signal.SIGKILL)
