@@ -21,13 +21,11 @@ from .saliency import salient_mask
 from .sampling import (
     FAST,
     StepState,
+    filter_flicker,
     guided_denoiser,
     prepare_noise,
     require_hold_still,
     sample_loop,
-)
-from .sampling import (
-    hold_still as held_still,
 )
 from .schedule import make_scheduler
 from .text import encode_image, encode_prompts
@@ -174,7 +172,7 @@ class LoopAnimatePipeline:
             generator=generator,
             callback=callback,
         )[:, :, : frames - 1]
-        latents = held_still(latents, conditions.z_still, level)
+        latents = filter_flicker(latents, conditions.z_still, level)
         decoded = decode_latents(bundle.vae, latents).float().cpu()
         return Loop(decoded, latents.cpu(), own.fps, seed, object_mask, still)
 

@@ -24,7 +24,7 @@ class SamplingDefaults:
 
     Attributes:
         start: in (0, 1], how far into the noise sampling begins.
-        hold_still: as in the function of this name.
+        hold_still: the level of `filter_flicker`.
     """
 
     scheduler: str = "dpmpp_2m_lu"
@@ -142,7 +142,7 @@ def prediction_of(
     return corrected_velocity(output, z_c, z_still, alpha_bar, schedule.still_prior)
 
 
-def hold_still(z: Tensor, z_still: Tensor, level: float) -> Tensor:
+def filter_flicker(z: Tensor, z_still: Tensor, level: float) -> Tensor:
     """Take the flicker out of places that hardly differ from the still, over the whole loop.
 
     A Wiener filter of every place's change: r² = mean over frames and channels of (z - z_still)² holds motion

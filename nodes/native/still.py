@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from loopanimate_core.sampling import hold_still
+from loopanimate_core.sampling import filter_flicker
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -21,10 +21,10 @@ def without_flicker(
 
     Args:
         positive: the conditioning, which knows the still.
-        level: as in `loopanimate_core.sampling.hold_still`.
+        level: as in `loopanimate_core.sampling.filter_flicker`.
     """
     scale: Any = model.get_model_object("latent_format")
     still = next(options["loop_still"] for _, options in positive if "loop_still" in options)
     z = scale.process_in(playing.transpose(0, 1)[None])  # [1, 4, P, h, w]
-    held = hold_still(z, scale.process_in(still.to(playing)), level)
+    held = filter_flicker(z, scale.process_in(still.to(playing)), level)
     return scale.process_out(held)[0].transpose(0, 1)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from loopanimate_core import LoopAnimateError, LoopConditions, LoopUNet, LoopUNetConfig, sample_loop
 from loopanimate_core.closing import CLOSINGS, Closing
-from loopanimate_core.sampling import StepState, guided_denoiser, hold_still, prepare_noise
+from loopanimate_core.sampling import StepState, filter_flicker, guided_denoiser, prepare_noise
 from loopanimate_core.schedule import SCHEDULERS, ScheduleConfig, alphas_cumprod, make_scheduler
 
 V = ScheduleConfig(prediction_type="v_prediction")
@@ -217,7 +217,7 @@ def flickering(moving: bool) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_flicker_goes_and_motion_stays() -> None:
     z, still = flickering(moving=True)
-    held = hold_still(z, still, 0.06)
+    held = filter_flicker(z, still, 0.06)
     left, right = held - still[:, :, None], z - still[:, :, None]
     assert left[..., 4:, 4:].abs().max() < 0.2 * right[..., 4:, 4:].abs().max()
     assert left[..., 4:, 4:].abs().mean() < 0.02 * right[..., 4:, 4:].abs().mean() + 1e-3
@@ -226,13 +226,13 @@ def test_flicker_goes_and_motion_stays() -> None:
 
 def test_a_level_of_zero_and_a_still_clip_are_left_alone() -> None:
     z, still = flickering(moving=False)
-    assert hold_still(z, still, 0.0) is z
+    assert filter_flicker(z, still, 0.0) is z
     frozen = still[:, :, None].repeat(1, 1, 5, 1, 1)
-    assert torch.equal(hold_still(frozen, still, 0.1), frozen)
+    assert torch.equal(filter_flicker(frozen, still, 0.1), frozen)
 
 
 @pytest.mark.parametrize("level", [-0.1, 1.5, math.nan])
 def test_a_level_out_of_range_is_one_sentence(level: float) -> None:
     z, still = flickering(moving=False)
     with pytest.raises(LoopAnimateError, match=r"hold_still is .*; it must be 0 \(off\) to 1"):
-        hold_still(z, still, level)
+        filter_flicker(z, still, level)

@@ -18,6 +18,7 @@ from PIL import Image
 
 from loopanimate_training.config import RunConfig, resolve
 from loopanimate_training.mini.emoji import EmojiCache, prepare
+from loopanimate_training.soak import toy_run
 
 Overrides = dict[str, Any]
 
@@ -112,6 +113,18 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def index_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where toy runs keep their index, so that the videos are examined once."""
     return tmp_path_factory.mktemp("index")
+
+
+@pytest.fixture
+def toy(tmp_path: Path, toy_bundle_path: Path) -> Callable[..., RunConfig]:
+    """`toy(**{"section.name": value})`: a run of tiny steps that saves after each."""
+
+    def make(
+        folder: Path = tmp_path, start: Path | str = toy_bundle_path, **settings: Any
+    ) -> RunConfig:
+        return toy_run(folder, Path(start), **settings)
+
+    return make
 
 
 @pytest.fixture

@@ -47,23 +47,12 @@ from loopanimate_training.soak import (
     finish_and_compare,
     kill_at_random,
     newest_step,
-    toy_run,
     two_processes,
     with_settings,
 )
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX systems")
 Toy = Callable[..., RunConfig]
-
-
-@pytest.fixture
-def toy(tmp_path: Path, toy_bundle_path: Path) -> Toy:
-    """`toy(**{"section.name": value})`: a run of tiny steps that saves after each."""
-
-    def make(folder: Path = tmp_path, **settings: Any) -> RunConfig:
-        return toy_run(folder, toy_bundle_path, **settings)
-
-    return make
 
 
 # ------------------------------------------------------------------------------ kills and damage

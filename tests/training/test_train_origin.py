@@ -16,17 +16,9 @@ from loopanimate_training.checkpoint import load_latest
 from loopanimate_training.config import RunConfig, require_same_run
 from loopanimate_training.export import export_bundle
 from loopanimate_training.loop import train
-from loopanimate_training.soak import Life, toy_run, with_settings
+from loopanimate_training.soak import Life, with_settings
 
 Toy = Callable[..., RunConfig]
-
-
-@pytest.fixture
-def toy(tmp_path: Path, toy_bundle_path: Path) -> Toy:
-    def make(**settings: Any) -> RunConfig:
-        return toy_run(tmp_path, toy_bundle_path, **settings)
-
-    return make
 
 
 def saved(config: RunConfig) -> dict[str, Any]:

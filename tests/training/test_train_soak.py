@@ -8,7 +8,6 @@ import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,21 +26,12 @@ from loopanimate_training.soak import (
     finish_and_compare,
     log_difference,
     newest_step,
-    toy_run,
     with_settings,
 )
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX systems")
 Toy = Callable[..., RunConfig]
 CODES = {"kill": -signal.SIGKILL, "SIGTERM": 128 + signal.SIGTERM, "quit": 75}
-
-
-@pytest.fixture
-def toy(tmp_path: Path, toy_bundle_path: Path) -> Toy:
-    def make(folder: Path = tmp_path, **settings: Any) -> RunConfig:
-        return toy_run(folder, **{"start": toy_bundle_path, **settings})
-
-    return make
 
 
 def test_each_trouble_happens_and_all_are_outlived(toy: Toy) -> None:
