@@ -1,5 +1,5 @@
 # One list of commands, used by people, by pre-commit and by .ci/run.
-.PHONY: fmt lint types test check soak train-demo
+.PHONY: fmt lint types test check soak train-demo node-schemas fit-workflows comfy-thumbnails comfy-pictures
 
 fmt:
 	ruff check --fix .
@@ -26,3 +26,17 @@ soak:
 WORK ?= work/demo
 train-demo:
 	python -m loopanimate_training.demo $(WORK)
+
+# Files that are made from the nodes: their golden schemas, the sizes in the templates, pictures of real runs.
+HELPERS = PYTHONPATH=tests/support:tests/fakes
+node-schemas:
+	$(HELPERS) python tests/support/schema_golden.py
+
+fit-workflows:
+	$(HELPERS) python tests/nodes/fit_workflows.py
+
+comfy-thumbnails:
+	$(HELPERS) python tests/comfy/browser/thumbnails.py $(ARGS)
+
+comfy-pictures:
+	$(HELPERS) python tests/comfy/browser/pictures.py $(ARGS)

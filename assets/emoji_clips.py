@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from loopanimate_core.video import write_video
+from loopanimate_training.data.stickers.emoji import EmojiCache
 from loopanimate_training.demo import EMOJI_CLIPS
-from loopanimate_training.mini.emoji import EmojiCache
 
 CAPTIONS = {
     "black cat": "a black cat walking",

@@ -28,8 +28,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from loopanimate_core.formats import FORMATS, Options
 from loopanimate_core.video import read_video, write_video
+from loopanimate_core.video.formats import FORMATS, Options
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@
     python benchmarks/mini_quality.py --data WORK/data [--bundle FILE] [--sheet PNG] [--json FILE]
 
 Every sticker is animated with five prompts and one seed. What moves, and how, is read from the
-frames by `loopanimate_training.mini.classify`, which knows the background: the still is rendered here.
+frames by `loopanimate_training.data.stickers.classify`, which knows the background: the still is rendered here.
 Beside the model stand three loops that read no prompt, and the renderer's own motion through the
 model's autoencoder: what a perfect denoiser would score.
 
@@ -37,18 +37,18 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
-from loopanimate_core.alss import forward_indices, loop_indices
-from loopanimate_core.check_measures import LEVELS, distance, step_sizes
+from loopanimate_core.check.measures import LEVELS, distance, step_sizes
+from loopanimate_core.encoders.vae import decode_latents, encode_frames
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
-from loopanimate_core.images import contact_sheet, save_picture
-from loopanimate_core.latents import decode_latents, encode_frames
+from loopanimate_core.picture.images import contact_sheet, save_picture
 from loopanimate_core.pipeline import LoopAnimatePipeline
-from loopanimate_training.mini.classify import ROCKING, masks_from_background, read_motion
-from loopanimate_training.mini.clips import MiniClips, SourceClip
-from loopanimate_training.mini.emoji import EmojiCache
-from loopanimate_training.mini.motion import CORE_VERBS, SHIFT, STILL, Motion
-from loopanimate_training.mini.render import BACKGROUND_KINDS, draw_background
+from loopanimate_training.alss import forward_indices, loop_indices
+from loopanimate_training.data.stickers.classify import ROCKING, masks_from_background, read_motion
+from loopanimate_training.data.stickers.clips import MiniClips, SourceClip
+from loopanimate_training.data.stickers.emoji import EmojiCache
+from loopanimate_training.data.stickers.motion import CORE_VERBS, SHIFT, STILL, Motion
+from loopanimate_training.data.stickers.render import BACKGROUND_KINDS, draw_background
 
 STRIDE, STEPS = 3, (1, 2, 3, 4)  # of the loop sampling the mini is trained with
 MODEL = "mini"

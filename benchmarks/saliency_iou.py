@@ -18,8 +18,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from loopanimate_core.images import Picture, fit_mask, fit_picture, load_picture
-from loopanimate_core.saliency import salient_mask
+from loopanimate_core.picture.images import Picture, fit_mask, fit_picture, load_picture
+from loopanimate_core.picture.saliency import salient_mask
 
 SIDE_PX = 512
 PLACES = ((0.0, 0.0), (-0.12, 0.08), (0.1, -0.1))

@@ -14,10 +14,11 @@ from torch import Tensor
 from .bundle import Bundle, mini_bundle_path, read_bundle
 from .closing import Closing
 from .conditions import LoopConditions, mask_to_latent
+from .encoders.text import encode_image, encode_prompts
+from .encoders.vae import decode_latents, encode_frames
 from .errors import LoopAnimateError
-from .images import Picture, fit_mask, fit_picture, load_picture
-from .latents import decode_latents, encode_frames
-from .saliency import salient_mask
+from .picture.images import Picture, fit_mask, fit_picture, load_picture
+from .picture.saliency import salient_mask
 from .sampling import (
     FAST,
     StepState,
@@ -28,7 +29,6 @@ from .sampling import (
     sample_loop,
 )
 from .schedule import make_scheduler
-from .text import encode_image, encode_prompts
 
 MAX_SEED = 2**63 - 1
 

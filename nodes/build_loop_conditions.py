@@ -11,7 +11,7 @@ from comfy_api.latest import io
 
 from loopanimate_core.conditions import mask_to_latent
 from loopanimate_core.errors import LoopAnimateError
-from loopanimate_core.images import fit_mask, fit_picture
+from loopanimate_core.picture.images import fit_mask, fit_picture
 
 from .schema import schema
 
@@ -111,7 +111,7 @@ def embed_picture(clip_vision: Any, picture: torch.Tensor) -> torch.Tensor:
     """CLIP's projected image embedding `[1, 1, D]` of `picture [H, W, 3]`, seen as in training.
 
     That is the whole picture squeezed to the encoder's square, bicubic with aligned corners, no
-    antialiasing (`loopanimate_core.text.encode_image`). ComfyUI's own resizing is left nothing to do.
+    antialiasing (`loopanimate_core.encoders.text.encode_image`). ComfyUI's own resizing is left nothing to do.
     """
     side = getattr(clip_vision, "image_size", 224)
     pixels = torch.nn.functional.interpolate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from loopanimate_core.joining import chain_loops
+from loopanimate_core.video.joining import chain_loops
 
 from .common import rgb
 from .schema import schema
@@ -14,7 +14,7 @@ MOST = 8
 
 
 class ChainLoops(io.ComfyNode):
-    """Schema and wiring; see `loopanimate_core.joining`."""
+    """Schema and wiring; see `loopanimate_core.video.video.joining`."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

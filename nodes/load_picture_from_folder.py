@@ -8,8 +8,8 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from loopanimate_core.images import load_picture
-from loopanimate_core.picture_folder import BUNDLED, list_pictures, pick_picture
+from loopanimate_core.picture.folder import BUNDLED, list_pictures, pick_picture
+from loopanimate_core.picture.images import load_picture
 
 from .schema import schema
 
@@ -18,7 +18,7 @@ INPUT = "input"
 
 
 class LoadPictureFromFolder(io.ComfyNode):
-    """Schema and wiring; the order is made in `loopanimate_core.picture_folder`."""
+    """Schema and wiring; the order is made in `loopanimate_core.picture.folder`."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

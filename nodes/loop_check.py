@@ -9,10 +9,10 @@ import torch
 from comfy_api.latest import io
 
 from loopanimate_core.check import ImageEncoder, LoopReport, LoopThresholds, check_loop
-from loopanimate_core.check_chart import seam_chart
+from loopanimate_core.check.chart import seam_chart
 from loopanimate_core.errors import LoopAnimateError
-from loopanimate_core.frame_sheet import draw_sheet, plan_sheet
-from loopanimate_core.images import save_picture
+from loopanimate_core.picture.images import save_picture
+from loopanimate_core.video.sheet import draw_sheet, plan_sheet
 
 from .common import log, rgb, temp_file
 from .schema import schema
@@ -21,7 +21,7 @@ ENCODED_AT_ONCE = 16  # frames; ComfyUI moves the whole batch it is given to the
 
 
 class LoopCheck(io.ComfyNode):
-    """Schema and wiring; the measuring is in `loopanimate_core.check`."""
+    """Schema and wiring; the measuring is in `loopanimate_core.check.report`."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

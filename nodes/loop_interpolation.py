@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from loopanimate_core.joining import close_loop, open_loop
+from loopanimate_core.video.joining import close_loop, open_loop
 
 from .common import rgb
 from .schema import schema

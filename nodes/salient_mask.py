@@ -6,8 +6,8 @@ import torch
 from comfy_api.latest import io
 
 from loopanimate_core.errors import LoopAnimateError
-from loopanimate_core.images import fit_pixels
-from loopanimate_core.saliency import mask_preview, salient_mask
+from loopanimate_core.picture.images import fit_pixels
+from loopanimate_core.picture.saliency import mask_preview, salient_mask
 
 from .common import rgb
 from .folders import NONE, files_of, model_path
@@ -18,7 +18,7 @@ MODELS = "loopanimate_saliency"
 
 
 class SalientMask(io.ComfyNode):
-    """Schema and wiring; the methods are in `loopanimate_core.saliency`."""
+    """Schema and wiring; the methods are in `loopanimate_core.picture.saliency`."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -13,12 +13,12 @@ import torch
 from comfy_api.latest import io
 
 from loopanimate_core.errors import LoopAnimateError
-from loopanimate_core.filenames import expand_prefix
-from loopanimate_core.formats import FORMATS
-from loopanimate_core.frame_sheet import shrink_frames
-from loopanimate_core.presets import PRESETS, apply_preset
 from loopanimate_core.video import write_video
-from loopanimate_core.workflow_tags import workflow_tags
+from loopanimate_core.video.filenames import expand_prefix
+from loopanimate_core.video.formats import FORMATS
+from loopanimate_core.video.shapes import PRESETS, apply_preset
+from loopanimate_core.video.sheet import shrink_frames
+from loopanimate_core.video.workflow_tags import workflow_tags
 
 from .common import log, temp_file
 from .schema import schema
@@ -30,7 +30,7 @@ PREVIEW_PX = 384
 
 
 class SaveLoop(io.ComfyNode):
-    """Schema and wiring; the encodings are in `loopanimate_core.video`."""
+    """Schema and wiring; the encodings are in `loopanimate_core.video.video`."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import LoopAnimateError
-from ..filenames import safe_stem
-from ..picture_folder import list_pictures as files_of
+from ..picture.folder import list_pictures as files_of
+from ..video.filenames import safe_stem
 
 if TYPE_CHECKING:
-    from ..images import Picture
+    from ..picture.images import Picture
 
-# What ComfyUI's Load Image turns into the same pixels as `loopanimate_core.images`.
+# What ComfyUI's Load Image turns into the same pixels as `loopanimate_core.picture.images`.
 _PLAIN_FORMATS = {"PNG", "JPEG", "WEBP", "BMP"}
 _PLAIN_MODES = {"RGB", "RGBA", "L"}
 
@@ -83,7 +83,7 @@ def upload_of(picture: PictureFile, on_white: bool) -> tuple[str, bytes]:
     """
     from PIL import Image
 
-    from ..images import load_picture
+    from ..picture.images import load_picture
 
     loaded = load_picture(picture.path)
     data = picture.path.read_bytes()
@@ -107,7 +107,7 @@ def _as_png(picture: Picture, on_white: bool) -> bytes:
     import torch
     from PIL import Image
 
-    from ..images import to_uint8
+    from ..picture.images import to_uint8
 
     pixels = picture.over() if on_white else picture.rgb
     if picture.alpha is not None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LoopAnimateError
-from ..filenames import PICTURE, safe_stem
-from ..formats import FORMATS
+from ..video.filenames import PICTURE, safe_stem
+from ..video.formats import FORMATS
 from .client import Graph, ServerFile
 
 FOLDER_LOADER = "LoopAnimate_LoadPictureFromFolder"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LoopAnimateError
-from ..formats import FORMATS, find_format
+from ..video.formats import FORMATS, find_format
 from .outputs import free_path, require_writable
 from .parser import build_parser
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ..images import Picture
+    from ..picture.images import Picture
     from ..pipeline import Loop, LoopAnimatePipeline
     from ..sampling import StepState
 
@@ -36,7 +36,7 @@ def animate(arguments: argparse.Namespace) -> int:
         raise LoopAnimateError(f"--chain is {arguments.chain}; it must be 1 or more")
     import torch
 
-    from ..images import contact_sheet, load_picture, save_picture
+    from ..picture.images import contact_sheet, load_picture, save_picture
     from ..video import write_video
 
     picture = load_picture(arguments.picture)
@@ -112,7 +112,7 @@ def _mask(choice: str, picture: Picture) -> Tensor | str:
     """What the pipeline takes as mask: `auto`, `none`, or `[H, W]` of the picture's own size."""
     if choice in ("auto", "none"):
         return choice
-    from ..images import load_picture
+    from ..picture.images import load_picture
 
     mask = load_picture(choice)
     if mask.rgb.shape != picture.rgb.shape:

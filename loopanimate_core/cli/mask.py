@@ -13,8 +13,8 @@ def mask(arguments: argparse.Namespace) -> int:
     stem = Path(arguments.picture).stem
     output = Path(arguments.output) if arguments.output else free_path(Path(f"{stem}_mask.png"))
     require_writable(output, arguments.force)
-    from ..images import load_picture, save_picture
-    from ..saliency import salient_mask
+    from ..picture.images import load_picture, save_picture
+    from ..picture.saliency import salient_mask
 
     picture = load_picture(arguments.picture)
     found = salient_mask(

@@ -7,8 +7,8 @@ import importlib
 from collections.abc import Callable
 
 from .. import __version__
-from ..formats import FORMATS
 from ..schedule import BETA_SCHEDULES, SCHEDULERS
+from ..video.formats import FORMATS
 
 # Spelled out here because the modules that own them import torch; a test holds them equal.
 CLOSINGS = ("tie", "shift", "windows", "off")

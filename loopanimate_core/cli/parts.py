@@ -14,8 +14,8 @@ def assemble(arguments: argparse.Namespace) -> int:
     output = require_writable(Path(arguments.output), arguments.force)
     import torch
 
-    from .. import convert
     from ..bundle import write_bundle
+    from ..convert import assemble as convert
     from ..schedule import ScheduleConfig
 
     sources = ("unet", "motion", "vae", "text_encoder", "image_encoder")
@@ -43,8 +43,8 @@ def extract(arguments: argparse.Namespace) -> int:
     """Write a bundle's parts for other programs."""
     import torch
 
-    from .. import convert
     from ..bundle import read_bundle
+    from ..convert import assemble as convert
 
     folder = Path(arguments.output)
     if folder.exists() and not arguments.force and (not folder.is_dir() or any(folder.iterdir())):
@@ -61,7 +61,7 @@ def extract(arguments: argparse.Namespace) -> int:
 def apply(arguments: argparse.Namespace) -> int:
     """Put a delta onto the model it was made from."""
     output = require_writable(Path(arguments.output), arguments.force)
-    from ..delta import apply_delta
+    from ..bundle.delta import apply_delta
 
     apply_delta(arguments.delta, arguments.base, output)
     print(output)

@@ -22,7 +22,7 @@ HIDDEN_METADATA = {"format", "modelspec.thumbnail"}
 def info(arguments: argparse.Namespace) -> int:
     """Print what a bundle's header says; no weights are read."""
     from ..bundle import bundle_info, mini_bundle_path
-    from ..delta import is_delta
+    from ..bundle.delta import is_delta
 
     if arguments.bundle is not None and is_delta(arguments.bundle):
         print("\n".join(_delta_lines(arguments.bundle, arguments.json)))
@@ -43,12 +43,12 @@ def check(arguments: argparse.Namespace) -> int:
     if chart is not None:
         require_writable(chart, arguments.force)
     from ..check import check_file
-    from ..images import load_picture, save_picture
+    from ..picture.images import load_picture, save_picture
 
     reference = None if arguments.picture is None else load_picture(arguments.picture)
     report = check_file(arguments.file, reference=reference)
     if chart is not None:
-        from ..check_chart import seam_chart
+        from ..check.chart import seam_chart
 
         save_picture(seam_chart(report), chart)
     if arguments.json:
@@ -111,7 +111,7 @@ def _info_lines(found: BundleInfo) -> list[str]:
 
 def _delta_lines(path: str, as_json: bool) -> list[str]:
     """What a delta's header says."""
-    from ..delta import delta_info
+    from ..bundle.delta import delta_info
 
     found = delta_info(path)
     if as_json:

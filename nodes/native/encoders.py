@@ -19,14 +19,14 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from loopanimate_core.errors import LoopAnimateError
-from loopanimate_core.text import (
+from loopanimate_core.encoders.text import (
     END,
     START,
     TOKENIZER_CLIP,
     vocabulary_of,
     write_tokenizer_files,
 )
+from loopanimate_core.errors import LoopAnimateError
 
 
 def build_clip(

@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from loopanimate_core import layouts
 from loopanimate_core.bundle import BundleConfig, read_parts
-from loopanimate_core.convert import assemble_unet
+from loopanimate_core.bundle.tensorfile import read_tensors
+from loopanimate_core.convert import layouts
+from loopanimate_core.convert.assemble import assemble_unet
+from loopanimate_core.convert.sources import image_encoder_sizes, text_encoder_sizes, vae_sizes
+from loopanimate_core.encoders.text import TOKENIZER_CLIP
 from loopanimate_core.errors import LoopAnimateError
-from loopanimate_core.sources import image_encoder_sizes, text_encoder_sizes, vae_sizes
-from loopanimate_core.tensorfile import read_tensors
-from loopanimate_core.text import TOKENIZER_CLIP
 
 from .encoders import build_clip, build_clip_vision
 from .model import build_model

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from loopanimate_core.bundle import BundleConfig
-from loopanimate_core.components import require_same_tensors
+from loopanimate_core.bundle.components import require_same_tensors
 from loopanimate_core.conditions import semantic_mask, stack_static_dynamic
 from loopanimate_core.errors import LoopAnimateError
 

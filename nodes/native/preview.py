@@ -15,8 +15,8 @@ from comfy_execution.utils import get_executing_context
 from PIL import Image
 from torch import Tensor
 
-from loopanimate_core.frame_sheet import draw_sheet, plan_sheet
-from loopanimate_core.images import to_uint8
+from loopanimate_core.picture.images import to_uint8
+from loopanimate_core.video.sheet import draw_sheet, plan_sheet
 
 EVENT = "loopanimate.preview"
 SECONDS_BETWEEN = 0.5

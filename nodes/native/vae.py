@@ -19,10 +19,10 @@ import comfy.taesd.taesd
 import torch
 from torch import Tensor, nn
 
-from loopanimate_core import layouts
-from loopanimate_core.components import require_same_tensors
+from loopanimate_core.bundle.components import require_same_tensors
+from loopanimate_core.convert import layouts
 from loopanimate_core.errors import LoopAnimateError
-from loopanimate_core.images import fit_picture, load_picture
+from loopanimate_core.picture.images import fit_picture, load_picture
 
 from .model import LoopLatentFormat
 from .tiny_vae import TinyVAE

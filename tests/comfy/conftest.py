@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-# Test modules have no package to import siblings from (--import-mode=importlib).
-sys.path.insert(0, str(Path(__file__).parent))
-
-from server import ComfyServer, find_comfyui
+from comfy_server import ComfyServer, find_comfyui
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,6 +1,6 @@
 """Checks of the native types that need their insides; ComfyUI's own Python runs this file.
 
-    python native_checks.py COMFYUI FOLDER
+    PYTHONPATH=COMFYUI python native_checks.py FOLDER
 
 FOLDER holds what `test_native_checks.py` made: bundles, parts, and what the core computes with them. Every
 function `check_…` runs; the last line printed is a JSON object of their tracebacks, null for none.
@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Any
 
 PACK = Path(__file__).resolve().parent.parent.parent
-COMFYUI, FOLDER = Path(sys.argv[1]), Path(sys.argv[2])
-sys.path.insert(0, str(COMFYUI))
+FOLDER = Path(sys.argv[1])
 
 from comfy.cli_args import args
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from comfy_server import PACK, ComfyServer, free_port
 from PIL import Image
-from server import PACK, ComfyServer, free_port
 
 from loopanimate_core.batch import (
     Batch,

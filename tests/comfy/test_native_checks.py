@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from server import python_of
+from comfy_server import python_of
 
 from loopanimate_core.bundle import (
     Bundle,
@@ -22,22 +22,22 @@ from loopanimate_core.bundle import (
     read_bundle,
     write_bundle,
 )
-from loopanimate_core.closing import Closing
-from loopanimate_core.components import (
+from loopanimate_core.bundle.components import (
     image_encoder_settings,
     text_encoder_settings,
     vae_settings,
 )
+from loopanimate_core.closing import Closing
 from loopanimate_core.conditions import LoopConditions
-from loopanimate_core.convert import extract
-from loopanimate_core.images import fit_picture, load_picture
-from loopanimate_core.latents import decode_latents, encode_frames
+from loopanimate_core.convert.assemble import extract
+from loopanimate_core.encoders.text import build_tokenizer, encode_image, encode_prompts
+from loopanimate_core.encoders.vae import decode_latents, encode_frames
 from loopanimate_core.models import LoopUNet, LoopUNetConfig
+from loopanimate_core.picture.images import fit_picture, load_picture
 from loopanimate_core.sampling import guided_denoiser, sample_loop
 from loopanimate_core.schedule import ScheduleConfig, make_scheduler
-from loopanimate_core.text import build_tokenizer, encode_image, encode_prompts
-from loopanimate_training.export import export_bundle
 from loopanimate_training.loop import train
+from loopanimate_training.model.export import export_bundle
 from loopanimate_training.soak import toy_run
 
 CHECKS = Path(__file__).parent / "native_checks.py"
@@ -184,11 +184,9 @@ def results(
     save_file(kl.state_dict(), str(folder / "kl.safetensors"))
     (folder / "kl.json").write_text(json.dumps(vae_settings(kl.config)))
     make_parts(folder / "parts")
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
-        "OMP_NUM_THREADS": "1"
-    }
+    environment = {**os.environ, "PYTHONPATH": str(comfyui), "OMP_NUM_THREADS": "1"}
     run = subprocess.run(
-        [python_of(comfyui), str(CHECKS), str(comfyui), str(folder)],
+        [python_of(comfyui), str(CHECKS), str(folder)],
         capture_output=True, text=True, cwd=folder, env=environment, timeout=600,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-6000:]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from graphs import (
+from comfy_graphs import (
     Graph,
     give_picture,
     ksampler_graph,
@@ -23,10 +23,10 @@ from graphs import (
     pictures,
     saved,
 )
+from comfy_server import ComfyServer, PromptError
+from comfy_websocket import Listener
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from server import ComfyServer, PromptError
-from websocket import Listener
 
 TOY = {"bundle": "toy.safetensors", "side": 64}
 

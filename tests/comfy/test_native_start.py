@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from server import ComfyServer
+from comfy_server import ComfyServer
 
 
 def test_the_extension_is_imported(comfy: ComfyServer) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from comfy_server import ComfyServer, PromptError
 from PIL import Image
-from server import ComfyServer, PromptError
 
-from loopanimate_core.formats import FORMATS
 from loopanimate_core.video import read_metadata, read_video, write_video
+from loopanimate_core.video.formats import FORMATS
 
 GOLDEN = Path(__file__).resolve().parent.parent / "nodes/schemas.json"
 FRAMES = 12

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from server import PACK, ComfyServer
+from comfy_server import PACK, ComfyServer
 
 BROWSER = Path(__file__).parent / "browser"
 TIMEOUT_S = 600

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from graphs import Graph, node, pictures
+from comfy_graphs import Graph, node, pictures
+from comfy_server import PACK, ComfyServer
 from safetensors.torch import load_file, save_file
-from server import PACK, ComfyServer
 
 from loopanimate_core.bundle import mini_bundle_path
 from loopanimate_training import demo

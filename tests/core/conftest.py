@@ -15,13 +15,13 @@ from transformers import (
 )
 
 from loopanimate_core.bundle import Bundle, BundleConfig
-from loopanimate_core.components import (
+from loopanimate_core.bundle.components import (
     image_encoder_settings,
     text_encoder_settings,
     vae_settings,
 )
+from loopanimate_core.encoders.text import END, START, build_tokenizer, byte_symbols
 from loopanimate_core.models import LoopUNet, LoopUNetConfig
-from loopanimate_core.text import END, START, build_tokenizer, byte_symbols
 
 CLIP: dict[str, Any] = {"intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 

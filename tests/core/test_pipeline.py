@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from loopanimate_core import LoopAnimateError, LoopAnimatePipeline
-from loopanimate_core.images import Picture
+from loopanimate_core.picture.images import Picture
 from loopanimate_core.sampling import StepState
 
 

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import extension
 import pytest
 import torch
-
-# Test modules have no package to import siblings from (--import-mode=importlib).
-sys.path.insert(0, str(Path(__file__).parent))
-
-import extension
 
 Nodes = Mapping[str, Any]
 

@@ -1,6 +1,6 @@
 """Fits the templates to the bundled model, after another one took its place.
 
-    python tests/nodes/fit_workflows.py
+    make fit-workflows
 
 writes its size, frames, speed and sampling into every workflow that uses it, and into the copy for scripts.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,6 @@ LOADER = """
 import asyncio, importlib.util, logging, os, sys
 logging.basicConfig()
 sys.meta_path[:] = [f for f in sys.meta_path if "ditable" not in getattr(f, "__name__", "")]
-sys.path[:0] = [{fakes!r}]
 
 def load(path):
     name = path.replace(".", "_x_")
@@ -36,8 +36,11 @@ def in_comfyui(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run `code` after LOADER in `folder`, where a nodes.py stands for ComfyUI's own module."""
     (folder / "nodes.py").write_text("OWNER = 'ComfyUI'\n")
     script = folder / "main.py"
-    script.write_text(LOADER.format(fakes=str(FAKES)) + code)
-    return subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=folder)
+    script.write_text(LOADER + code)
+    environment = {**os.environ, "PYTHONPATH": str(FAKES)}
+    return subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, cwd=folder, env=environment
+    )
 
 
 def copy_extension(target: Path) -> Path:

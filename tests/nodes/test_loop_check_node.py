@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from loopanimate_core.errors import LoopAnimateError
-from loopanimate_core.images import load_picture
+from loopanimate_core.picture.images import load_picture
 
 DEFAULTS: dict[str, Any] = {"fps": 8.0, "jump_ratio": 1.6, "frozen_change": 3.0, "on_fail": "warn"}
 

@@ -15,8 +15,8 @@ import torch
 from onnx import TensorProto, helper
 
 from loopanimate_core.errors import LoopAnimateError
-from loopanimate_core.images import save_picture
-from loopanimate_core.picture_folder import BUNDLED, list_pictures
+from loopanimate_core.picture.folder import BUNDLED, list_pictures
+from loopanimate_core.picture.images import save_picture
 
 MASKING: dict[str, Any] = {
     "method": "auto",

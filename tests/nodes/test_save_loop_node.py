@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from loopanimate_core.errors import LoopAnimateError
-from loopanimate_core.formats import FORMATS
 from loopanimate_core.video import read_metadata, read_video
+from loopanimate_core.video.formats import FORMATS
 
 DEFAULTS: dict[str, Any] = {
     "filename_prefix": "loopanimate/loop",
@@ -136,7 +136,7 @@ def test_mistakes_are_one_sentence_and_leave_no_file(
 def test_an_encoder_that_is_missing_is_named(
     nodes: Any, loop: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from loopanimate_core import ffmpeg
+    from loopanimate_core.video import ffmpeg
 
     monkeypatch.setattr(ffmpeg, "encoders", lambda: frozenset({"libx264"}))
     with pytest.raises(LoopAnimateError, match="no encoder libsvtav1, so webm-av1 cannot be"):

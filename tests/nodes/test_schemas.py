@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from schema_golden import broken_promises, describe, read_golden
 
-COMMAND = "python tests/nodes/schema_golden.py"
+COMMAND = "make node-schemas"
 NODES = (
     "LoadLoopAnimate",
     "LoadPictureFromFolder",

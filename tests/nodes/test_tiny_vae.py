@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
-from loopanimate_core.components import vae_settings
+from loopanimate_core.bundle.components import vae_settings
 from loopanimate_core.errors import LoopAnimateError
 
 FILE = Path(__file__).resolve().parent.parent.parent / "nodes/native/tiny_vae.py"

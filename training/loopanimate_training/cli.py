@@ -204,12 +204,12 @@ def _train(options: argparse.Namespace) -> int:
         raise LoopAnimateError(f"say which stage to train: --stage {', '.join(RUNS)}")
     config = resolve(options.stage, options.config, options.set)
     if options.dry_run:
-        from .report import describe_run
+        from .commands.dry_run import describe_run
 
         print(describe_run(config))
         return 0
     if options.launcher == "ray":
-        from .on_ray import train_on_ray
+        from .distributed.ray import train_on_ray
 
         outcome = train_on_ray(config, options.workers, allow_change=options.allow_change)
     else:
@@ -226,8 +226,8 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
+    from .commands.plan import PLACEHOLDERS, measure, plan
     from .config import resolve
-    from .plan import PLACEHOLDERS, measure, plan
 
     config = resolve(options.stage, options.config, options.set, PLACEHOLDERS)
     print((measure if options.measure else plan)(config, options.frames, options.processes))
@@ -235,15 +235,15 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from .survey import survey
+    from .commands.inspect import survey
 
     print(survey(options.target, options.stage, options.set, options.list))
     return 0
 
 
 def _index(options: argparse.Namespace) -> int:
-    from .index import open_index
-    from .survey import resolve_target, stages_of
+    from .commands.inspect import resolve_target, stages_of
+    from .data.index import open_index
 
     stage = stages_of(options.target, options.stage)[0]  # an index is the same for all
     table = open_index(resolve_target(options.target, stage, options.set).data)
@@ -252,8 +252,8 @@ def _index(options: argparse.Namespace) -> int:
 
 
 def _cache(options: argparse.Namespace) -> int:
+    from .commands.cache import Shard, fill_cache
     from .config import resolve
-    from .fill import Shard, fill_cache
 
     config = resolve(options.stage, options.config, options.set)
     filled = fill_cache(config, Shard.parse(options.shard), say=print)
@@ -265,7 +265,7 @@ def _cache(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from .page import write_page
+    from .run.report import write_page
 
     print(write_page(options.run_folder, options.output))
     return 0
@@ -274,7 +274,7 @@ def _report(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     import torch
 
-    from .export import export_bundle, export_delta, export_lora
+    from .model.export import export_bundle, export_delta, export_lora
 
     dtype = getattr(torch, options.dtype)
     if options.lora:

@@ -22,9 +22,9 @@ from pydantic import (
     model_validator,
 )
 
-from loopanimate_core import alss
 from loopanimate_core.errors import LoopAnimateError
 
+from . import alss
 from .stages import parse_run_name, stage_defaults
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]

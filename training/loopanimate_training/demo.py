@@ -22,13 +22,13 @@ from torch import Tensor
 
 from loopanimate_core.bundle import mini_bundle_path
 from loopanimate_core.errors import LoopAnimateError
-from loopanimate_core.images import fit_pixels, load_picture
-from loopanimate_core.saliency import salient_mask
+from loopanimate_core.picture.images import fit_pixels, load_picture
+from loopanimate_core.picture.saliency import salient_mask
 from loopanimate_core.video import write_video
 
-from .checkpoint import checkpoints
-from .mini.motion import FPS, SPAN_FRAMES, Motion
-from .mini.render import Placement, render_clip
+from .data.stickers.motion import FPS, SPAN_FRAMES, Motion
+from .data.stickers.render import Placement, render_clip
+from .storage.checkpoint import checkpoints
 
 RECIPES = Path(__file__).parent / "recipes"
 PICTURES = mini_bundle_path().parent / "pictures"

@@ -16,24 +16,24 @@ from torch.nn.parallel import DistributedDataParallel
 from loopanimate_core.bundle import Bundle
 from loopanimate_core.errors import LoopAnimateError
 
-from .checkpoint import Checkpoint, load_latest, remove_leftovers
-from .clips import ClipEncoder, ClipStore
 from .config import RunConfig, require_same_run
-from .disk import Saver
-from .feed import Feed
-from .heartbeat import DRAWING, FAILED, FINISHED, STARTING, STOPPED, Heartbeat
-from .launch import distribute, start_processes, use_memory_settings, wants_shards
-from .losses import Batch, DiffusionLoss
-from .optim import Ema, make_optimizer, set_learning_rate
-from .origin import origin_of, require_agreement, require_same_origin
-from .page import write_page
-from .precision import StepGuard, autocast, shrink_frozen, sound_kernels
-from .runlog import RunLog
-from .shards import divided_state, whole
-from .sheets import SheetMaker
-from .signals import Request, Requests, caught_signals
-from .sources import open_source, open_validation_source
-from .start import load_weights, named_parameters, open_start, trained_parameters
+from .data.latent_cache import ClipEncoder, ClipStore
+from .data.loader import Feed
+from .data.source import open_source, open_validation_source
+from .distributed.fsdp import divided_state, whole
+from .distributed.launch import distribute, start_processes, use_memory_settings, wants_shards
+from .model.losses import Batch, DiffusionLoss
+from .model.optim import Ema, make_optimizer, set_learning_rate
+from .model.precision import StepGuard, autocast, shrink_frozen, sound_kernels
+from .model.start import load_weights, named_parameters, open_start, trained_parameters
+from .run.heartbeat import DRAWING, FAILED, FINISHED, STARTING, STOPPED, Heartbeat
+from .run.log import RunLog
+from .run.origin import origin_of, require_agreement, require_same_origin
+from .run.report import write_page
+from .run.requests import Request, Requests, caught_signals
+from .run.saver import Saver
+from .run.validation import SheetMaker
+from .storage.checkpoint import Checkpoint, load_latest, remove_leftovers
 
 NOT_SAVED, ASKED_TO_QUIT = 74, 75  # exit codes: EX_IOERR and EX_TEMPFAIL of sysexits.h
 

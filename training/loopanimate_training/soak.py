@@ -30,13 +30,13 @@ from tqdm import tqdm
 from loopanimate_core.bundle import bundle_info, mini_bundle_path
 from loopanimate_core.errors import LoopAnimateError
 
-from .checkpoint import OPTIMIZER, WEIGHTS, Checkpoint, checkpoints, load_latest
 from .config import RunConfig, merge, parse, resolve
-from .heartbeat import STARTING, read_heartbeat
 from .loop import ASKED_TO_QUIT, train
-from .runlog import FILE as LOG_FILE
-from .runlog import read_log
-from .signals import QUIT_FILE
+from .run.heartbeat import STARTING, read_heartbeat
+from .run.log import FILE as LOG_FILE
+from .run.log import read_log
+from .run.requests import QUIT_FILE
+from .storage.checkpoint import OPTIMIZER, WEIGHTS, Checkpoint, checkpoints, load_latest
 
 ENDLESS = 1_000_000  # steps
 POLL_S = 0.02
@@ -48,7 +48,7 @@ SMALL_UNET = {
 TROUBLES = {"kill": 6, "SIGTERM": 1, "quit": 1, "damage": 2, "cut cache": 1}  # and their weights
 _fork = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
 WARM = (
-    "loopanimate_training.loop", "loopanimate_training.index", "transformers.models.clip.modeling_clip",
+    "loopanimate_training.loop", "loopanimate_training.data.index", "transformers.models.clip.modeling_clip",
     "diffusers.models.autoencoders.autoencoder_tiny",
 )  # fmt: skip
 _fork.set_forkserver_preload(list(WARM))  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
 """Take the README's pictures of ComfyUI again: a real run of the basic workflow, on a server of its own.
 
-python tests/comfy/browser/pictures.py [--url RUNNING_SERVER]
+    make comfy-pictures [ARGS='--url RUNNING_SERVER']
 
 $COMFYUI_FRONTEND (the `static` folder of a comfyui-frontend-package with Vue nodes), $PLAYWRIGHT_CORE
 and $CHROMIUM are used as in test_page.py.
@@ -17,11 +17,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from comfy_server import PACK, ComfyServer, find_comfyui
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from server import PACK, ComfyServer, find_comfyui
 
 WIDE_PX = 2000
 NODES_PX = 1500

@@ -1,6 +1,6 @@
 """Take the pictures of the templates and of the help pages again, from a real run of every template.
 
-python tests/comfy/browser/thumbnails.py [--url RUNNING_SERVER] [TEMPLATE ...]
+    make comfy-thumbnails [ARGS='[--url RUNNING_SERVER] [TEMPLATE ...]']
 
 writes workflows/*.jpg and web/docs/*.jpg. $PLAYWRIGHT_CORE and $CHROMIUM are used as in test_page.py.
 """
@@ -15,11 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from comfy_server import PACK, ComfyServer, find_comfyui
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from server import PACK, ComfyServer, find_comfyui
 
 LONGEST_PX = 1000
 WIDE = 2.0  # a template wider than this is cut to the end that tells more

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-
-# Test modules have no package to import siblings from (--import-mode=importlib).
-sys.path.insert(0, str(Path(__file__).parent))
-
 from networks import Parts
 
 from loopanimate_core.bundle import Bundle
-from loopanimate_core.convert import PartFiles, assemble, extract
+from loopanimate_core.convert.assemble import PartFiles, assemble, extract
 
 
 @pytest.fixture(scope="session")

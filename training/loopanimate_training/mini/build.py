@@ -16,22 +16,22 @@ from typing import Any
 import torch
 
 from loopanimate_core.bundle import Bundle, BundleConfig, read_bundle, write_bundle
-from loopanimate_core.components import (
+from loopanimate_core.bundle.components import (
     image_encoder_settings,
     text_encoder_settings,
     vae_settings,
 )
+from loopanimate_core.encoders.text import build_tokenizer
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
 from loopanimate_core.models import LoopUNet, LoopUNetConfig
 from loopanimate_core.sampling import SamplingDefaults
 from loopanimate_core.schedule import ScheduleConfig
-from loopanimate_core.text import build_tokenizer
 
 from ..config import resolve
-from ..export import export_bundle
+from ..data.stickers.emoji import EmojiCache, download, prepare
 from ..loop import train
-from .emoji import EmojiCache, download, prepare
+from ..model.export import export_bundle
 from .encoders import learn_vocabulary, train_encoders
 from .vae import QUALITY_FILE, VaeRecipe, VaeTrainer
 

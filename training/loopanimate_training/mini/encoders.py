@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from loopanimate_core.text import END, START, build_tokenizer, byte_symbols, encode_image
+from loopanimate_core.encoders.text import END, START, build_tokenizer, byte_symbols, encode_image
 
-from .clips import MiniClips
-from .emoji import EmojiCache
-from .motion import SPEEDS, STRENGTHS, VERBS
+from ..data.stickers.clips import MiniClips
+from ..data.stickers.emoji import EmojiCache
+from ..data.stickers.motion import SPEEDS, STRENGTHS, VERBS
 
 VOCABULARY = 2_248
 WIDTH = 128

@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from loopanimate_core.files import atomic_write
 
-from .clips import MiniClips
-from .emoji import EmojiCache
+from ..data.stickers.clips import MiniClips
+from ..data.stickers.emoji import EmojiCache
 
 WARMUP_STEPS = 100
 CLIPS_PER_BATCH = 512  # numbers set aside for one batch

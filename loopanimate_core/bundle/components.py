@@ -1,0 +1,234 @@
+"""The four networks of a bundle: their settings as JSON, and building them without reading weights.
+
+Only the settings that decide the architecture are kept, so that a file written with one version of
+diffusers or transformers opens with another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import LoopAnimateError
+from ..models import LoopUNet, LoopUNetConfig
+
+PARTS = ("unet", "vae", "text_encoder", "image_encoder")
+
+_CLIP_FIELDS = (
+    "hidden_size",
+    "intermediate_size",
+    "projection_dim",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "hidden_act",
+    "layer_norm_eps",
+)
+TEXT_FIELDS = (
+    *_CLIP_FIELDS,
+    "vocab_size",
+    "max_position_embeddings",
+    "bos_token_id",
+    "eos_token_id",
+)
+IMAGE_FIELDS = (*_CLIP_FIELDS, "image_size", "patch_size", "num_channels")
+VAE_FIELDS = {
+    "AutoencoderKL": (
+        "in_channels",
+        "out_channels",
+        "down_block_types",
+        "up_block_types",
+        "block_out_channels",
+        "layers_per_block",
+        "act_fn",
+        "latent_channels",
+        "norm_num_groups",
+        "scaling_factor",
+    ),
+    "AutoencoderTiny": (
+        "in_channels",
+        "out_channels",
+        "encoder_block_out_channels",
+        "decoder_block_out_channels",
+        "act_fn",
+        "upsample_fn",
+        "latent_channels",
+        "upsampling_scaling_factor",
+        "num_encoder_blocks",
+        "num_decoder_blocks",
+        "latent_magnitude",
+        "latent_shift",
+        "scaling_factor",
+    ),
+}
+
+# What a VAE's config means that does not say it (sd-image-variations' does not).
+VAE_SCALING_FACTORS = {"AutoencoderKL": 0.18215, "AutoencoderTiny": 1.0}
+
+
+# ------------------------------------------------------------------------------------- settings
+def vae_settings(config: Mapping[str, Any], class_name: str | None = None) -> dict[str, Any]:
+    """The settings a bundle keeps of an autoencoder's (diffusers) config."""
+    class_name = class_name or str(config.get("_class_name", "AutoencoderKL"))
+    if class_name not in VAE_FIELDS:
+        raise LoopAnimateError(
+            f"the VAE's class is {class_name!r}; choose one of {', '.join(VAE_FIELDS)}"
+        )
+    if config.get("shift_factor"):
+        raise LoopAnimateError("a VAE with a shift_factor is not one of Stable Diffusion 1.x")
+    settings = {"_class_name": class_name, "scaling_factor": VAE_SCALING_FACTORS[class_name]}
+    return settings | _chosen(config, VAE_FIELDS[class_name])
+
+
+def text_encoder_settings(config: Any) -> dict[str, Any]:
+    """The settings a bundle keeps of a `CLIPTextConfig` (or its JSON)."""
+    return _chosen(_as_mapping(config), TEXT_FIELDS)
+
+
+def image_encoder_settings(config: Any) -> dict[str, Any]:
+    """The settings a bundle keeps of a `CLIPVisionConfig`, or of a whole CLIP's JSON (`model_type: clip`)."""
+    values = _as_mapping(config)
+    if "vision_config" in values:
+        values = {**values["vision_config"], "projection_dim": values.get("projection_dim", 512)}
+    return _chosen(values, IMAGE_FIELDS)
+
+
+def _as_mapping(config: Any) -> Mapping[str, Any]:
+    return config if isinstance(config, Mapping) else config.to_dict()
+
+
+def _chosen(config: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
+    chosen = {name: config[name] for name in fields if config.get(name) is not None}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in chosen.items()}  # as JSON has it
+
+
+# ------------------------------------------------------------------------------------- building
+def build_on_meta(part: str, config: Any) -> nn.Module:
+    """Build a part without storage (the "meta" device); `config` is a bundle's entry for it.
+
+    Raises:
+        LoopAnimateError: the settings are not those of such a network.
+    """
+    builders = {
+        "unet": _build_unet,
+        "vae": _build_vae,
+        "text_encoder": _build_text_encoder,
+        "image_encoder": _build_image_encoder,
+    }
+    try:
+        with torch.device("meta"):
+            return builders[part](config)
+    except LoopAnimateError:
+        raise
+    except ImportError:
+        raise
+    except Exception as error:  # whatever a library raises for settings it cannot use
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise LoopAnimateError(f"the settings of the {part} are not valid: {reason[-1]}") from error
+
+
+def _build_unet(config: LoopUNetConfig) -> nn.Module:
+    return LoopUNet(config)
+
+
+def _build_vae(config: Mapping[str, Any]) -> nn.Module:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+
+    settings = vae_settings(config)  # rejects other classes
+    if unknown := sorted(set(config) - set(settings)):
+        raise LoopAnimateError(f"the VAE has an unknown setting {unknown[0]!r}")
+    build: Any = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}[
+        settings.pop("_class_name")
+    ]
+    return build(**settings)
+
+
+def _build_text_encoder(config: Mapping[str, Any]) -> nn.Module:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    _require_known("text encoder", config, TEXT_FIELDS)
+    return CLIPTextModel(CLIPTextConfig(**config))
+
+
+def _build_image_encoder(config: Mapping[str, Any]) -> nn.Module:
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    _require_known("image encoder", config, IMAGE_FIELDS)
+    return CLIPVisionModelWithProjection(CLIPVisionConfig(**config))
+
+
+def _require_known(what: str, config: Mapping[str, Any], fields: Iterable[str]) -> None:
+    if unknown := sorted(set(config) - set(fields)):
+        raise LoopAnimateError(f"the {what} has an unknown setting {unknown[0]!r}")
+
+
+# ------------------------------------------------------------------------------------- weights
+def classic_names(part: str, names: Iterable[str]) -> dict[str, str]:
+    """Map a module's own parameter names to the names in files.
+
+    transformers 5 dropped `text_model.` from CLIPTextModel; files keep it, for ComfyUI and older tools.
+    """
+    if part != "text_encoder":
+        return {name: name for name in names}
+    return {
+        name: name if name.startswith("text_model.") else "text_model." + name for name in names
+    }
+
+
+def shapes_of(part: str, module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shapes of a module's tensors under their names in files."""
+    state = module.state_dict()
+    return {new: tuple(state[old].shape) for old, new in classic_names(part, state).items()}
+
+
+def state_of(part: str, module: nn.Module) -> dict[str, Tensor]:
+    """A module's tensors under their names in files (not copied)."""
+    state = module.state_dict()
+    return {new: state[old] for old, new in classic_names(part, state).items()}
+
+
+def require_same_tensors(
+    what: str, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raise a LoopAnimateError that names the first unknown, missing or misshapen tensor of `what`."""
+    if unknown := sorted(set(found) - set(expected)):
+        raise LoopAnimateError(f"{what} has an unknown tensor {unknown[0]!r}{_more(unknown)}")
+    if missing := sorted(set(expected) - set(found)):
+        raise LoopAnimateError(f"{what} lacks the tensor {missing[0]!r}{_more(missing)}")
+    wrong = [name for name in expected if tuple(found[name]) != tuple(expected[name])]
+    if wrong:
+        name = wrong[0]
+        raise LoopAnimateError(
+            f"{what}: tensor {name!r} has shape {list(found[name])}, "
+            f"{list(expected[name])} was expected{_more(wrong)}"
+        )
+
+
+def _more(names: list[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+
+
+def give_weights(part: str, module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """Put weights, by their names in files, into a module built on meta; nothing is copied.
+
+    Returns:
+        The same module, in eval mode.
+
+    Raises:
+        LoopAnimateError: a tensor is unknown, missing or of another shape.
+    """
+    require_same_tensors(
+        f"the {part}", shapes_of(part, module), {k: tuple(v.shape) for k, v in state.items()}
+    )
+    own = {old: state[new] for old, new in classic_names(part, module.state_dict()).items()}
+    module.load_state_dict(own, assign=True)
+    device = next(iter(own.values())).device
+    for owner in module.modules():
+        for name, buffer in owner.named_buffers(recurse=False):
+            if name == "position_ids":  # CLIP's only buffer; it is 0, 1, 2, … and not in the file
+                ids = torch.arange(buffer.shape[-1], device=device).expand(buffer.shape)
+                owner.register_buffer(name, ids, persistent=False)
+    return module.eval()

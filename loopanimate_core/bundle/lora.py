@@ -1,0 +1,110 @@
+"""LoRA files for LoopUNet: kohya's names, which ComfyUI's stock LoRA nodes read, and merging them.
+
+A file holds, for each adapted layer, `lora_unet_<name>.lora_down.weight` (A, `[rank, in]`), `.lora_up.weight`
+(B, `[out, rank]`) and `.alpha`, where `<name>` is the layer's name in LoopUNet with `_` for `.`. The layer's
+weight becomes W + strength · alpha/rank · B·A.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import LoopAnimateError
+from .tensorfile import open_tensors, write_tensors
+
+PREFIX = "lora_unet_"
+DOWN, UP, ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """The update of one layer: `down` A `[rank, in]`, `up` B `[out, rank]`."""
+
+    down: Tensor
+    up: Tensor
+    alpha: float
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
+
+    def delta(self) -> Tensor:
+        """alpha/rank · B·A, `[out, in]` float32."""
+        return (self.alpha / self.rank) * (self.up.float() @ self.down.float())
+
+
+def kohya_name(layer: str) -> str:
+    """The name of LoopUNet's `layer` (`down_blocks.0.…to_q`) in a LoRA file, without the ending."""
+    return PREFIX + layer.replace(".", "_")
+
+
+def write_lora(
+    path: str | Path,
+    updates: Mapping[str, LowRank],
+    metadata: Mapping[str, str],
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write updates by layer name as a LoRA file, whole or not at all.
+
+    Raises:
+        LoopAnimateError: a NaN or infinite value, or a file that cannot be written.
+    """
+    tensors: dict[str, Tensor] = {}
+    for layer, update in updates.items():
+        name = kohya_name(layer)
+        tensors[name + DOWN], tensors[name + UP] = update.down, update.up
+        tensors[name + ALPHA] = torch.tensor(update.alpha)
+    write_tensors(path, tensors, metadata, dtype)
+
+
+def read_lora(path: str | Path, unet: nn.Module) -> dict[str, LowRank]:
+    """Read a LoRA file's updates by the names of `unet`'s layers.
+
+    Raises:
+        LoopAnimateError: not a LoRA, an entry that is incomplete, or one for a layer that `unet` does not have.
+    """
+    layers = {
+        kohya_name(name): name for name, m in unet.named_modules() if isinstance(m, nn.Linear)
+    }
+    with open_tensors(path) as handle:
+        found = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+    names = sorted({name.partition(".")[0] for name in found})
+    if not any(name.startswith(PREFIX) for name in names):
+        raise LoopAnimateError(f"{path} is no LoRA for the UNet: no name in it begins {PREFIX}")
+    updates: dict[str, LowRank] = {}
+    for name in names:
+        if name not in layers:
+            raise LoopAnimateError(f"{path} is for another network: it has no linear layer {name}")
+        if missing := [end for end in (DOWN, UP) if name + end not in found]:
+            raise LoopAnimateError(f"{path} lacks {name + missing[0]}")
+        down, up = found[name + DOWN], found[name + UP]
+        alpha = found.get(name + ALPHA)
+        updates[layers[name]] = LowRank(
+            down, up, float(len(down) if alpha is None else alpha.item())
+        )
+    return updates
+
+
+@torch.no_grad()
+def merge_lora(unet: nn.Module, updates: Mapping[str, LowRank], strength: float = 1.0) -> None:
+    """Add `strength` times each update to its layer's weight, in place.
+
+    Raises:
+        LoopAnimateError: an update of another shape than its layer's weight; nothing is changed then.
+    """
+    weights: dict[str, Tensor] = {name: unet.get_parameter(f"{name}.weight") for name in updates}
+    for name, update in updates.items():
+        shape = (update.up.shape[0], update.down.shape[1])
+        if tuple(weights[name].shape) != shape or update.up.shape[1] != update.rank:
+            raise LoopAnimateError(
+                f"the LoRA's update of {name} has shape {list(shape)}, the layer {list(weights[name].shape)}"
+            )
+    for name, update in updates.items():
+        weight = weights[name]
+        merged = weight.float() + strength * update.delta().to(weight.device)
+        weight.copy_(merged)

@@ -1,0 +1,215 @@
+"""Files of named tensors: the header of a safetensors file, a writer that streams, and old pickles read safely."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import LoopAnimateError
+from ..files import atomic_write
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+}
+ALIGNMENT_BYTES = (
+    64  # of the first tensor, so that tensors mapped from the file are as fast as copies
+)
+PICKLE_SUFFIXES = (".ckpt", ".bin", ".pt", ".pth")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says about itself: metadata strings, and each tensor's type and shape."""
+
+    path: Path
+    metadata: dict[str, str]
+    dtypes: dict[str, str]
+    shapes: dict[str, tuple[int, ...]]
+    size_bytes: int
+
+
+def read_header(path: str | Path) -> Header:
+    """Read the header of a safetensors file; no tensor is read.
+
+    Raises:
+        LoopAnimateError: no such file, a folder, another format, or a file cut short.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise LoopAnimateError(f"{path} is a folder; a .safetensors file was expected")
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            text = file.read(min(length, size))
+    except FileNotFoundError:
+        raise LoopAnimateError(f"there is no file {path}") from None
+    except OSError as error:
+        raise LoopAnimateError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        if length > len(text):
+            raise ValueError("header cut short")
+        entries = json.loads(text)
+        metadata = {k: str(v) for k, v in entries.pop("__metadata__", {}).items()}
+        ends = [entry["data_offsets"][1] for entry in entries.values()]
+        header = Header(
+            path,
+            metadata,
+            {name: entry["dtype"] for name, entry in entries.items()},
+            {name: tuple(entry["shape"]) for name, entry in entries.items()},
+            size,
+        )
+    except (ValueError, AttributeError, KeyError, TypeError, IndexError):
+        raise LoopAnimateError(_why_unreadable(path, start, text, length, size)) from None
+    expected = 8 + length + max(ends, default=0)
+    if size != expected:
+        state = "cut short" if size < expected else "longer than its header says"
+        raise LoopAnimateError(f"{path} is {state}: {size:,} of {expected:,} bytes; get it again")
+    return header
+
+
+def _why_unreadable(path: Path, start: bytes, text: bytes, length: int, size: int) -> str:
+    if size == 0:
+        return f"{path} is empty"
+    if start.startswith(b"PK") or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05"):
+        return f"{path} is a PyTorch pickle, not a safetensors file, whatever its name says"
+    if text.startswith(b"{") and length > len(text):
+        return f"{path} is cut short inside its header: {size:,} bytes; get it again"
+    return f"{path} is not a safetensors file"
+
+
+@contextmanager
+def open_tensors(path: str | Path, device: str | torch.device = "cpu") -> Iterator[Any]:
+    """A `safetensors.safe_open` handle whose errors are sentences."""
+    from safetensors import SafetensorError, safe_open
+
+    read_header(path)
+    try:
+        with safe_open(str(path), framework="pt", device=str(device)) as handle:
+            yield handle
+    except SafetensorError as error:
+        raise LoopAnimateError(f"{path} is damaged: {error}") from error
+
+
+def write_tensors(
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a safetensors file atomically, converting one tensor at a time.
+
+    `safetensors.torch.save_file` would hold a second copy of everything in memory.
+
+    Args:
+        tensors: floating tensors on any device.
+        metadata: strings of the header.
+        dtype: stored type; None keeps each tensor's own.
+
+    Raises:
+        LoopAnimateError: a tensor has NaN or infinite values (after conversion), or the file cannot be written.
+    """
+    names_of = {dtype: name for name, dtype in DTYPES.items()}
+    stored = {name: dtype or tensor.dtype for name, tensor in tensors.items()}
+    # Wide types first, so that every tensor is aligned to its own element.
+    order = sorted(tensors, key=lambda name: (-stored[name].itemsize, name))
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
+    offset = 0
+    for name in order:
+        end = offset + tensors[name].numel() * stored[name].itemsize
+        entries[name] = {
+            "dtype": names_of[stored[name]],
+            "shape": list(tensors[name].shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    header += b" " * (-(8 + len(header)) % ALIGNMENT_BYTES)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        for name in order:
+            tensor = tensors[name].detach().to("cpu", stored[name]).contiguous()
+            require_finite(name, tensor, "after conversion to " + names_of[stored[name]])
+            file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+
+
+def require_finite(name: str, tensor: Tensor, where: str) -> None:
+    """Raise a LoopAnimateError if a tensor has a NaN or an infinite value."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return
+    ends = torch.stack(
+        tensor.aminmax()
+    )  # NaN is its own extreme; 40 times faster than isfinite().all()
+    if not torch.isfinite(ends).all():
+        raise LoopAnimateError(f"tensor {name!r} has NaN or infinite values ({where})")
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """All tensors of a weight file: safetensors, or a pickle (.ckpt, .bin, .pt, .pth) read without running code.
+
+    A `state_dict` wrapper is removed; what is no tensor (epoch, global_step, settings) is left out.
+    Tensors are mapped from the disk where the file allows it.
+
+    Raises:
+        LoopAnimateError: missing, damaged, or a pickle that holds more than tensors and plain values.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in PICKLE_SUFFIXES:
+        with open_tensors(path) as handle:
+            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+    if not path.is_file():
+        raise LoopAnimateError(f"there is no file {path}")
+    return _tensors_of(_read_pickle(path), path)
+
+
+def _read_pickle(path: Path) -> Any:
+    """`torch.load` that refuses code; never anything less strict."""
+    import pickle
+    import zipfile
+
+    try:
+        return torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except pickle.UnpicklingError as error:
+        if "Unsupported operand" in str(error):
+            raise LoopAnimateError(f"{path} is not a readable PyTorch file") from error
+        raise LoopAnimateError(
+            f"{path} holds Python objects besides tensors and is not opened, because that can run code; "
+            "save its state dict as .safetensors with a tool you trust"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise LoopAnimateError(f"{path} is damaged or not a PyTorch file") from error
+
+
+def _tensors_of(loaded: Any, path: Path) -> dict[str, Tensor]:
+    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
+        loaded = loaded["state_dict"]
+    tensors = (
+        {str(k): v for k, v in loaded.items() if isinstance(v, Tensor)}
+        if isinstance(loaded, Mapping)
+        else {}
+    )
+    if not tensors:
+        raise LoopAnimateError(f"{path} holds no named tensors")
+    return tensors
+
+
+def count_parameters(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Numbers in a set of tensors, from their shapes."""
+    return sum(math.prod(shape) for shape in shapes.values())

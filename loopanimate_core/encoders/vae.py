@@ -1,0 +1,84 @@
+"""Pictures to latents and back, for both kinds of autoencoder a bundle may hold.
+
+`AutoencoderKL` (Stable Diffusion) answers `encode` with a distribution, `AutoencoderTiny` (TAESD) with
+the latents themselves; both take and give pictures in -1..1. Everything here is duck-typed, so nothing
+of diffusers is imported.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import LoopAnimateError
+
+
+def pixels_per_latent(vae: Any) -> int:
+    """Side of the square of pixels that one latent stands for (8 for Stable Diffusion and TAESD)."""
+    config = vae.config
+    channels = getattr(config, "encoder_block_out_channels", None) or config.block_out_channels
+    return 2 ** (len(channels) - 1)
+
+
+def encode_frames(vae: Any, frames: Tensor, *, chunk: int = 8, grad: bool = False) -> Tensor:
+    """Encode the frames of one clip (E of Eq. 5), times the VAE's scaling factor.
+
+    Args:
+        vae: diffusers `AutoencoderKL` (the mode of its distribution is taken) or `AutoencoderTiny`.
+        frames: `[F, H, W, 3]` in 0..1.
+        chunk: frames encoded at a time.
+        grad: record gradients, for training the VAE itself.
+
+    Returns:
+        `[1, 4, F, H/8, W/8]` float32 on the VAE's device.
+
+    Raises:
+        LoopAnimateError: the frames' shape is another, or a side is no multiple of the latents' size.
+    """
+    if frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
+        raise LoopAnimateError(f"frames must be [F, H, W, 3] with F >= 1, got {list(frames.shape)}")
+    side = pixels_per_latent(vae)
+    height, width = frames.shape[1:3]
+    if height % side or width % side:
+        raise LoopAnimateError(f"frames are {width} x {height} pixels; both must divide by {side}")
+    with torch.set_grad_enabled(grad):
+        parts = [_encode(vae, part) for part in frames.split(chunk)]
+        return torch.cat(parts).transpose(0, 1).unsqueeze(0)
+
+
+def decode_latents(vae: Any, latents: Tensor, *, chunk: int = 8, grad: bool = False) -> Tensor:
+    """Decode the latents of one clip to pictures; the inverse of `encode_frames`.
+
+    Args:
+        vae: as in `encode_frames`.
+        latents: `[1, 4, F, h, w]`, times the VAE's scaling factor.
+        chunk: frames decoded at a time (about 0.4 GB each at 512 x 512 with Stable Diffusion's VAE).
+        grad: record gradients.
+
+    Returns:
+        `[F, H, W, 3]` float32, clamped to 0..1, on the VAE's device.
+
+    Raises:
+        LoopAnimateError: the latents' shape is another.
+    """
+    if latents.ndim != 5 or latents.shape[:2] != (1, 4) or not latents.shape[2]:
+        raise LoopAnimateError(
+            f"latents must be [1, 4, F, h, w] with F >= 1, got {list(latents.shape)}"
+        )
+    with torch.set_grad_enabled(grad):
+        return torch.cat([_decode(vae, part) for part in latents[0].transpose(0, 1).split(chunk)])
+
+
+def _encode(vae: Any, frames: Tensor) -> Tensor:
+    pictures = frames.permute(0, 3, 1, 2).to(vae.device, vae.dtype) * 2 - 1
+    encoded = vae.encode(pictures)
+    latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+    return latents.float() * vae.config.scaling_factor
+
+
+def _decode(vae: Any, latents: Tensor) -> Tensor:
+    unscaled = (latents / vae.config.scaling_factor).to(vae.device, vae.dtype)
+    pictures = vae.decode(unscaled).sample.float() / 2 + 0.5
+    return pictures.clamp(0, 1).permute(0, 2, 3, 1)

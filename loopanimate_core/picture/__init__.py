@@ -1,0 +1,1 @@
+"""Still pictures: reading, fitting, the salient object, folders of them."""

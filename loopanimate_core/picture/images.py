@@ -1,0 +1,385 @@
+"""Pictures in and out: reading any still picture, fitting it to a size, contact sheets, saving.
+
+Pictures are torch float32 `[H, W, 3]` and frames `[F, H, W, 3]`, both sRGB values in 0..1.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..errors import LoopAnimateError
+from ..files import atomic_write
+
+MIN_SIDE_PX = 16
+MAX_PIXELS = 178_000_000  # Pillow itself refuses larger files as decompression bombs
+MAX_ASPECT = 8.0
+SIZE_MULTIPLE_PX = 8  # one latent of Stable Diffusion's VAE covers 8 x 8 pixels
+MAX_FIT_PX = 8192
+OPAQUE_ALPHA = 254.5 / 255
+
+FitMode = Literal["crop", "pad", "stretch"]
+Background = tuple[float, float, float] | Literal["mean"]
+WHITE = (1.0, 1.0, 1.0)
+
+_SAVE_OPTIONS: dict[str, dict[str, object]] = {
+    ".png": {"format": "PNG"},
+    ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    ".webp": {"format": "WEBP", "lossless": True},
+}
+# One still picture each, although Pillow counts embedded previews or layers as frames.
+_STILL_FORMATS = {"MPO", "PSD", "ICO", "ICNS"}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A still picture.
+
+    Attributes:
+        rgb: `[H, W, 3]` float32 in 0..1, not multiplied by alpha.
+        alpha: `[H, W]` float32 in 0..1, or None when every pixel is opaque.
+        path: the file it came from, or None.
+    """
+
+    rgb: torch.Tensor
+    alpha: torch.Tensor | None = None
+    path: Path | None = None
+
+    @property
+    def height_px(self) -> int:
+        return self.rgb.shape[0]
+
+    @property
+    def width_px(self) -> int:
+        return self.rgb.shape[1]
+
+    @property
+    def stem(self) -> str:
+        """The file name without folder and extension; `picture` when there is no file."""
+        return self.path.stem if self.path else "picture"
+
+    def over(self, background: Background = WHITE) -> torch.Tensor:
+        """`[H, W, 3]`: the picture laid over a plain colour (`mean`: its mean visible one)."""
+        if self.alpha is None:
+            return self.rgb
+        alpha = self.alpha[..., None]
+        return self.rgb * alpha + _background_colour(self, background) * (1 - alpha)
+
+
+def load_picture(path: str | os.PathLike[str]) -> Picture:
+    """Read a still picture of any kind Pillow knows, upright and in sRGB.
+
+    EXIF orientation and embedded colour profiles are applied. Grey, palette, CMYK and 16-bit
+    pictures become RGB, transparency becomes `alpha`. Of an animated file the first frame is read,
+    with a warning.
+
+    Raises:
+        LoopAnimateError: no such file, not a picture, damaged, fully transparent, a side below
+            16 px, sides more than 8 : 1 apart, or more than 178 megapixels.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise LoopAnimateError(f"{path} is a folder, expected a picture file")
+    if not path.is_file():
+        raise LoopAnimateError(f"there is no picture file {path}")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise LoopAnimateError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        rgb, alpha = _decode(data, path)
+    except LoopAnimateError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise _too_large(path) from error
+    except UnidentifiedImageError as error:
+        raise LoopAnimateError(
+            f"{path} is not a picture in a known format, such as PNG, JPEG, WebP, TIFF or GIF"
+        ) from error
+    except MemoryError as error:
+        raise LoopAnimateError(f"{path} does not fit into memory") from error
+    except Exception as error:  # decoders of damaged files raise almost anything
+        raise LoopAnimateError(f"{path} is damaged or cut off ({error})") from error
+    return Picture(rgb, alpha, path)
+
+
+def fit_picture(
+    picture: Picture | torch.Tensor,
+    height_px: int,
+    width_px: int,
+    mode: FitMode = "crop",
+    background: Background = WHITE,
+) -> torch.Tensor:
+    """Resize a picture to `[height_px, width_px, 3]` with an antialiased bicubic filter.
+
+    Args:
+        picture: a Picture, or `[H, W, 3]` in 0..1.
+        height_px, width_px: multiples of 8 in 16..8192.
+        mode: `crop` fills the size and cuts off the overhang evenly, `pad` shows the whole picture
+            and fills the rest with the background, `stretch` changes the aspect ratio.
+        background: colour in 0..1 under transparent pixels and in the padding; `mean` takes the
+            mean visible colour.
+
+    Raises:
+        LoopAnimateError: an illegal size or mode, or a tensor that is not `[H, W, 3]`.
+    """
+    if isinstance(picture, torch.Tensor):
+        picture = Picture(require_rgb(picture))
+    _check_fit_size(height_px, width_px)
+    fitted = fit_pixels(picture.over(background), height_px, width_px, mode)
+    if mode != "pad":
+        return fitted
+    inside = fit_pixels(torch.ones_like(picture.rgb[..., :1]), height_px, width_px, mode)
+    return torch.where(inside > 0.5, fitted, _background_colour(picture, background).to(fitted))
+
+
+def fit_mask(
+    mask: torch.Tensor, height_px: int, width_px: int, mode: FitMode = "crop"
+) -> torch.Tensor:
+    """Bring a mask `[H, W]` of the original picture to `[height_px, width_px]`, values 0 and 1.
+
+    It lands exactly where `fit_picture` with the same arguments puts the picture; padding is 0.
+    """
+    if mask.ndim != 2:
+        raise LoopAnimateError(f"a mask must have the shape [H, W], not {list(mask.shape)}")
+    _check_fit_size(height_px, width_px)
+    fitted = fit_pixels(mask.float()[..., None], height_px, width_px, mode)
+    return (fitted[..., 0] > 0.5).float()
+
+
+def to_uint8(frames: torch.Tensor) -> torch.Tensor:
+    """0..1 to 0..255, rounded and clipped; NaN becomes 0. Any shape."""
+    return (frames.detach().float().nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def contact_sheet(
+    frames: torch.Tensor, columns: int | None = None, gap_px: int = 4
+) -> torch.Tensor:
+    """Lay frames `[F, H, W, 3]` out on white, row by row; by default the sheet is nearly square."""
+    require_frames(frames)
+    count, height, width, _ = frames.shape
+    if columns is None:
+        columns = math.ceil(math.sqrt(count * height / width))
+    if columns < 1 or gap_px < 0:
+        raise LoopAnimateError(
+            f"columns ({columns}) must be 1 or more and gap_px ({gap_px}) 0 or more"
+        )
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    cell_height, cell_width = height + gap_px, width + gap_px
+    sheet = torch.ones(rows * cell_height + gap_px, columns * cell_width + gap_px, 3)
+    for index, frame in enumerate(frames.detach().float().cpu()):
+        top = gap_px + index // columns * cell_height
+        left = gap_px + index % columns * cell_width
+        sheet[top : top + height, left : left + width] = frame
+    return sheet
+
+
+def save_picture(picture: torch.Tensor, path: str | os.PathLike[str]) -> Path:
+    """Write `[H, W]`, `[H, W, 3]` or `[H, W, 4]` in 0..1 as PNG, JPEG or lossless WebP, atomically.
+
+    Raises:
+        LoopAnimateError: another extension or shape, alpha in a JPEG, or an unwritable file.
+    """
+    path = Path(path)
+    options = _SAVE_OPTIONS.get(path.suffix.lower())
+    if options is None:
+        raise LoopAnimateError(
+            f"{path.name!r} must end in one of {', '.join(_SAVE_OPTIONS)} to be saved as a picture"
+        )
+    if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] not in (3, 4)):
+        raise LoopAnimateError(
+            "a picture must have the shape [H, W], [H, W, 3] or [H, W, 4], not"
+            f" {list(picture.shape)}"
+        )
+    if options["format"] == "JPEG" and picture.ndim == 3 and picture.shape[2] == 4:
+        raise LoopAnimateError(f"{path.name!r}: JPEG cannot hold transparency, use .png or .webp")
+    image = Image.fromarray(to_uint8(picture).cpu().numpy())
+    with atomic_write(path) as temporary:
+        image.save(temporary, **options)  # pyright: ignore[reportArgumentType]
+    return path
+
+
+def require_rgb(picture: torch.Tensor) -> torch.Tensor:
+    """The picture as float32, after checking that it is `[H, W, 3]`."""
+    if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
+        raise LoopAnimateError(
+            f"a picture must have the shape [H, W, 3], not {list(picture.shape)}"
+        )
+    return picture.float()
+
+
+def require_frames(frames: torch.Tensor) -> torch.Tensor:
+    """The frames as they are, after checking that they are `[F, H, W, 3]` and not empty."""
+    if frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
+        raise LoopAnimateError(
+            f"frames must have the shape [F, H, W, 3] with F of 1 or more, not {list(frames.shape)}"
+        )
+    return frames
+
+
+def _decode(data: bytes, path: Path) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Decode file contents to rgb `[H, W, 3]` and alpha `[H, W]` or None."""
+    with warnings.catch_warnings():
+        # Pillow warns from 89 megapixels on; _check_size decides instead.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(io.BytesIO(data))
+    _check_size(image, path)
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format not in _STILL_FORMATS:
+        _log.warning("%s holds %d frames; only the first is used", path, frames)
+    image.load()
+    oriented = ImageOps.exif_transpose(image)
+    if oriented.mode in ("F", "I") or oriented.mode.startswith("I;16"):
+        grey = torch.from_numpy(_deep_grey(oriented, path))
+        return grey[..., None].expand(-1, -1, 3).contiguous(), None
+    rgba = _to_srgb(oriented)
+    pixels = torch.from_numpy(np.array(rgba)).float() / 255
+    if rgba.mode == "RGB":
+        return pixels, None
+    alpha = pixels[..., 3].contiguous()
+    if alpha.max() == 0:
+        raise LoopAnimateError(f"{path} is fully transparent")
+    return pixels[..., :3].contiguous(), None if alpha.min() > OPAQUE_ALPHA else alpha
+
+
+def _check_size(image: Image.Image, path: Path) -> None:
+    width, height = image.size
+    if min(width, height) < MIN_SIDE_PX:
+        raise LoopAnimateError(
+            f"{path} is {width} x {height} pixels; each side must be {MIN_SIDE_PX} or more"
+        )
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise LoopAnimateError(
+            f"{path} is {width} x {height} pixels; the longer side may be at most"
+            f" {MAX_ASPECT:g} times the shorter one"
+        )
+    if width * height > MAX_PIXELS:
+        raise _too_large(path)
+
+
+def _too_large(path: Path) -> LoopAnimateError:
+    return LoopAnimateError(
+        f"{path} has too many pixels; at most {MAX_PIXELS / 1e6:.0f} megapixels can be read"
+    )
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """An 8-bit image as RGB or RGBA in sRGB."""
+    if image.mode in ("RGBa", "La"):  # premultiplied: Pillow converts these step by step only
+        image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
+    transparent = image.has_transparency_data
+    image = _apply_profile(image)
+    return image.convert("RGBA" if transparent else "RGB")
+
+
+def _apply_profile(image: Image.Image) -> Image.Image:
+    """Convert an embedded colour profile (phones: Display P3, print: CMYK) to sRGB."""
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "RGBA", "CMYK"):
+        return image
+    try:
+        from PIL import ImageCms
+    except ImportError:  # Pillow built without littlecms
+        return image
+    try:
+        converted = ImageCms.profileToProfile(
+            image,
+            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+            ImageCms.createProfile("sRGB"),
+            outputMode="RGBA" if image.mode == "RGBA" else "RGB",
+        )
+    except (OSError, ImageCms.PyCMSError, ValueError) as error:
+        _log.warning("the embedded colour profile is unusable and was ignored (%s)", error)
+        return image
+    return converted or image
+
+
+def _deep_grey(image: Image.Image, path: Path) -> np.ndarray:
+    """Grey pictures of more than 8 bits as `[H, W]` float32 in 0..1."""
+    grey = np.asarray(image).astype(np.float32)
+    if image.mode != "F":
+        white = 65535.0 if grey.max() <= 65535 else 2.0**31 - 1
+        return np.clip(grey / white, 0, 1)
+    if not (np.isfinite(grey).all() and grey.min() >= 0 and grey.max() <= 1):
+        raise LoopAnimateError(f"{path} holds floating-point pixels outside 0..1")
+    return grey
+
+
+def _background_colour(picture: Picture, background: Background) -> torch.Tensor:
+    """`[3]`: the given colour, or the mean of the visible pixels."""
+    if background != "mean":
+        if len(background) != 3 or not all(0 <= channel <= 1 for channel in background):
+            raise LoopAnimateError(
+                f"background must be 'mean' or three numbers in 0..1, not {background}"
+            )
+        return torch.tensor(background, dtype=torch.float32, device=picture.rgb.device)
+    if picture.alpha is None:
+        return picture.rgb.mean((0, 1))
+    return (picture.rgb * picture.alpha[..., None]).sum((0, 1)) / picture.alpha.sum()
+
+
+def _check_fit_size(height_px: int, width_px: int) -> None:
+    for name, side in (("height_px", height_px), ("width_px", width_px)):
+        if side % SIZE_MULTIPLE_PX or not MIN_SIDE_PX <= side <= MAX_FIT_PX:
+            raise LoopAnimateError(
+                f"{name} ({side}) must be a multiple of {SIZE_MULTIPLE_PX} in"
+                f" {MIN_SIDE_PX}..{MAX_FIT_PX}"
+            )
+
+
+def fit_pixels(
+    pixels: torch.Tensor, height_px: int, width_px: int, mode: FitMode = "crop"
+) -> torch.Tensor:
+    """`[H, W, C]` to `[height_px, width_px, C]` of any size; padding is 0. See `fit_picture`."""
+    if mode not in ("crop", "pad", "stretch"):
+        raise LoopAnimateError(f"mode must be 'crop', 'pad' or 'stretch', not {mode!r}")
+    height, width = pixels.shape[:2]
+    if mode == "stretch":
+        return _resize(pixels, height_px, width_px)
+    ratios = (height_px / height, width_px / width)
+    if mode == "crop":
+        return _resize(_centre_crop(pixels, height_px, width_px, max(ratios)), height_px, width_px)
+    inner_height = max(1, min(height_px, round(height * min(ratios))))
+    inner_width = max(1, min(width_px, round(width * min(ratios))))
+    top, left = (height_px - inner_height) // 2, (width_px - inner_width) // 2
+    padded = pixels.new_zeros(height_px, width_px, pixels.shape[2])
+    padded[top : top + inner_height, left : left + inner_width] = _resize(
+        pixels, inner_height, inner_width
+    )
+    return padded
+
+
+def _centre_crop(pixels: torch.Tensor, height_px: int, width_px: int, scale: float) -> torch.Tensor:
+    """Cut the middle part that, enlarged by `scale`, is the wanted size."""
+    height = min(pixels.shape[0], max(1, round(height_px / scale)))
+    width = min(pixels.shape[1], max(1, round(width_px / scale)))
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    return pixels[top : top + height, left : left + width]
+
+
+def _resize(pixels: torch.Tensor, height_px: int, width_px: int) -> torch.Tensor:
+    if tuple(pixels.shape[:2]) == (height_px, width_px):
+        return pixels.clone()
+    resized = F.interpolate(
+        pixels.permute(2, 0, 1)[None],
+        size=(height_px, width_px),
+        mode="bicubic",
+        align_corners=False,
+        antialias=True,
+    )
+    return resized[0].permute(1, 2, 0).clamp(0, 1).contiguous()

@@ -1,0 +1,14 @@
+"""Loops as files: written so that the seam stays closed, and read back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .video import read_metadata, read_video, write_video
+
+__all__ = ["read_metadata", "read_video", "write_video"]
+
+__getattr__ = lazy_names(__name__, dict.fromkeys(__all__, "video"))

@@ -1,0 +1,240 @@
+"""The commands on a toy model: what they write, say and answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+
+from loopanimate_core import __version__
+from loopanimate_core.cli import main, parser
+from loopanimate_core.closing import CLOSINGS
+from loopanimate_core.convert import assemble as convert
+from loopanimate_core.picture import saliency
+from loopanimate_core.picture.images import load_picture, save_picture
+from loopanimate_core.video import read_metadata, read_video, write_video
+
+SIZE_PX = 64
+
+
+def disc(centre: float = 0.5) -> torch.Tensor:
+    """A dark disc on a light ground, `[64, 64, 3]`; `centre` moves it from left (0) to right (1)."""
+    axis = torch.linspace(0, 1, SIZE_PX)
+    inside = (axis[None] - centre) ** 2 + (axis[:, None] - 0.5) ** 2 < 0.05
+    return torch.where(
+        inside[..., None], torch.tensor([0.7, 0.1, 0.1]), torch.tensor([0.8, 0.9, 1.0])
+    )
+
+
+def swaying(frames: int = 24) -> torch.Tensor:
+    """A loop without a seam."""
+    angles = torch.arange(frames) / frames * 2 * torch.pi
+    return torch.stack([disc(0.5 + 0.2 * float(angle.sin())) for angle in angles])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder with a picture."""
+    monkeypatch.chdir(tmp_path)
+    save_picture(disc(), tmp_path / "cat.png")
+    return tmp_path
+
+
+@pytest.fixture
+def animate(folder: Path, toy_bundle_path: Path):
+    """Run `animate cat.png` with two steps and 15 frames; returns the exit code."""
+
+    def run(*arguments: str) -> int:
+        quick = ["--bundle", str(toy_bundle_path), "--frames", "15", "--steps", "2"]
+        return main(["animate", "cat.png", *quick, *arguments])
+
+    return run
+
+
+# animate
+
+
+def test_without_o_names_are_free_ones(
+    animate, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert [animate("--quiet"), animate("--quiet")] == [0, 0]
+    assert capsys.readouterr().out.split() == ["cat_loop.mp4", "cat_loop_2.mp4"]
+    assert all((folder / name).is_file() for name in ("cat_loop.mp4", "cat_loop_2.mp4"))
+
+
+def test_the_same_seed_is_the_same_file_and_another_is_not(animate, folder: Path) -> None:
+    for seed, name in ((1, "a.mp4"), (1, "b.mp4"), (2, "c.mp4")):
+        assert animate("--seed", str(seed), "-o", name) == 0
+    first, second, other = ((folder / name).read_bytes() for name in ("a.mp4", "b.mp4", "c.mp4"))
+    assert first == second
+    assert first != other
+
+
+def test_a_chain_joins_clips_of_its_seeds_and_prompts(animate, folder: Path) -> None:
+    chain = ["--prompt", "up", "--prompt", "down", "--chain", "3", "--seed", "5"]
+    assert animate(*chain, "-o", "chain.mkv", "--sheet", "sheet.png") == 0
+    frames, _ = read_video(folder / "chain.mkv")
+    assert len(frames) == 3 * 14
+    assert animate("--prompt", "down", "--seed", "6", "-o", "second.mkv") == 0
+    assert torch.equal(frames[14:28], read_video(folder / "second.mkv")[0])
+    assert load_picture(folder / "sheet.png").height_px > SIZE_PX
+    assert read_metadata(folder / "chain.mkv")["prompt"] == "up | down"
+
+
+@pytest.mark.parametrize("name", sorted(parser.SCHEDULERS))
+def test_every_scheduler_runs(animate, name: str) -> None:
+    assert animate("--scheduler", name, "-o", "whole.webp") == 0
+    assert animate("--scheduler", name, "-o", "late.webp", "--steps", "4", "--start", "0.5") == 0
+
+
+@pytest.mark.parametrize("closing", parser.CLOSINGS)
+def test_every_closing_runs(animate, folder: Path, closing: str) -> None:
+    assert animate("--closing", closing, "-o", "loop.mkv", "--image-guidance", "1.5") == 0
+    assert len(read_video(folder / "loop.mkv")[0]) == 14
+
+
+def test_a_mask_file_decides_what_moves(animate, folder: Path) -> None:
+    save_picture((disc()[..., 2] < 0.5).float(), folder / "mask.png")
+    for mask in ("mask.png", "none"):
+        assert animate("--mask", mask, "-o", f"{mask}.mkv") == 0
+    with_mask, without = (read_video(folder / f"{mask}.mkv")[0] for mask in ("mask.png", "none"))
+    assert not torch.equal(with_mask, without)
+
+
+def test_demo_writes_a_moving_loop_and_its_sheet(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bundled model on the bundled picture, as in the README's first command."""
+    assert main(["demo", "--quiet"]) == 0
+    names = ["loopanimate_demo.mp4", "loopanimate_demo_sheet.png"]
+    assert capsys.readouterr().out.split() == names
+    frames, _ = read_video(folder / names[0])
+    assert float((frames - frames[0]).abs().mean((1, 2, 3)).max()) > 0.01
+    assert load_picture(folder / names[1]).height_px > frames.shape[1]
+
+
+# mask, check, info, convert
+
+
+def test_mask_finds_the_disc(folder: Path) -> None:
+    assert main(["mask", "cat.png"]) == 0
+    mask = load_picture(folder / "cat_mask.png").rgb[..., 0]
+    disc_mask = (disc()[..., 2] < 0.5).float()
+    assert mask.shape == disc_mask.shape
+    assert float((mask - disc_mask).abs().mean()) < 0.05
+
+
+def test_check_tells_a_loop_from_a_cut(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_video(swaying(), folder / "good.mkv", fps=12.0)
+    write_video(swaying()[:16], folder / "cut.mkv", fps=12.0)
+    assert main(["check", "good.mkv", "--chart", "chart.png"]) == 0
+    assert "Seamless" in capsys.readouterr().out
+    assert load_picture(folder / "chart.png").width_px > 100
+    assert main(["check", "cut.mkv", "--json", "--picture", "cat.png"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["passed"] is False and "jump" in report["reasons"]
+    assert report["mse_f0"] is not None
+
+
+def test_info_prints_the_header_and_the_papers_table(
+    toy_bundle_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["info", str(toy_bundle_path), "--table"]) == 0
+    out = capsys.readouterr().out
+    assert "Toy" in out and "15, 21, 35" in out
+    # Table 1, in megabytes of float32
+    for part, megabytes in (("CAB", "969.63"), ("TEMM", "1668.55"), ("TEMM.Q", "151.55")):
+        (row,) = (line for line in out.splitlines() if line.split()[:1] == [part])
+        assert row.split()[-1] == megabytes
+    assert main(["info", str(toy_bundle_path), "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["config"]["height_px"] == SIZE_PX and "table" not in values
+
+
+def test_convert_takes_apart_and_puts_together(
+    toy_bundle_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extract = ["convert", "extract", str(toy_bundle_path), "--dtype", "float32"]
+    assert main([*extract, "-o", "parts"]) == 0
+    assert all(Path(line).is_file() for line in capsys.readouterr().out.splitlines())
+    assert main([*extract, "-o", "parts"]) == 2  # not into a folder that holds something
+    again = ["convert", "assemble", "--unet", "parts", "--motion", "parts/motion_adapter"]
+    assert main([*again, "-o", "again.safetensors", "--title", "Again"]) == 0
+    capsys.readouterr()
+    assert main(["info", "again.safetensors"]) == 0
+    assert "Again" in capsys.readouterr().out
+    assert main([*again, "-o", "other.safetensors", "--routing", "image,text"]) == 2
+    assert "image,text,text" in capsys.readouterr().err
+
+
+# The program itself
+
+
+def run_program(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "loopanimate_core", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+def test_choices_are_those_of_the_modules_they_come_from() -> None:
+    assert parser.CLOSINGS == CLOSINGS
+    assert set(parser.LAYOUTS) == set(convert.LAYOUTS)
+    assert set(parser.MASK_METHODS) == set(get_args(saliency.Method))
+
+
+COMMANDS = [
+    [],
+    ["animate"],
+    ["demo"],
+    ["mask"],
+    ["check"],
+    ["info"],
+    ["convert"],
+    ["convert", "assemble"],
+    ["convert", "extract"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_is_whole(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([*command, "--help"])
+    out = capsys.readouterr().out
+    assert out.startswith("usage: loopanimate") and "None" not in out and "%(" not in out
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
+    code = """
+import sys
+from loopanimate_core.cli import main
+try:
+    main(["animate", "--help"])
+except SystemExit:
+    print(*{"torch", "numpy", "PIL", "cv2", "tqdm"} & set(sys.modules), file=sys.stderr)
+"""
+    begin = time.monotonic()
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stderr.split() == []
+    assert time.monotonic() - begin < 2  # 0.05 s on an idle machine
+
+
+def test_version_and_no_command() -> None:
+    assert run_program("--version").stdout.split() == ["loopanimate", __version__]
+    nothing = run_program()
+    assert nothing.returncode == 2 and "COMMAND" in nothing.stderr
+
+
+def test_a_closed_pipe_is_no_error(toy_bundle_path: Path) -> None:
+    """`loopanimate info … | head -1`"""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "loopanimate_core", "info", str(toy_bundle_path), "--json"]
+    result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (141, "")

@@ -1,0 +1,110 @@
+"""Processes, sharding, compilation and optional packages: how a run is started changes no result."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from loopanimate_core.errors import LoopAnimateError
+from loopanimate_training.config import OptimizerConfig, RunConfig
+from loopanimate_training.loop import train
+from loopanimate_training.model.optim import make_optimizer
+from loopanimate_training.run.log import read_log
+from loopanimate_training.soak import toy_run, two_processes, with_settings
+from loopanimate_training.storage.checkpoint import (
+    Checkpoint,
+    checkpoints,
+    load_checkpoint,
+    load_latest,
+)
+
+LAUNCH = Path(__file__).parents[3] / "training" / "launch"
+Toy = Callable[..., RunConfig]
+
+
+@pytest.fixture
+def toy(tmp_path: Path, toy_bundle_path: Path) -> Toy:
+    def make(name: str = "run", **settings: Any) -> RunConfig:
+        more = {"steps": 3, "save.every_steps": 100, "batch.accumulate": 2, **settings}
+        return toy_run(tmp_path, toy_bundle_path, out=tmp_path / name, **more)
+
+    return make
+
+
+def latest(config: RunConfig) -> Checkpoint:
+    found = load_latest(config.out)
+    assert found is not None
+    return found
+
+
+def assert_close_runs(a: RunConfig, b: RunConfig) -> None:
+    ours, theirs = (read_log(c.out / "log.jsonl") for c in (a, b))
+    for name in ("step", "loss", "grad_norm"):
+        assert [row[name] for row in ours] == pytest.approx(
+            [row[name] for row in theirs], rel=1e-4
+        ), name
+    for what in ("weights", "average"):
+        mine, other = getattr(latest(a), what), getattr(latest(b), what)
+        assert mine.keys() == other.keys()
+        for name, tensor in mine.items():
+            torch.testing.assert_close(tensor, other[name], atol=1e-5, rtol=1e-3)
+
+
+def test_fsdp_takes_the_same_steps_and_saves_whole_weights(toy: Toy, free_port: int) -> None:
+    alone, sharded = toy("alone", steps=4), toy("sharded")
+    for steps in (2, 3):  # the second resumes
+        run = with_settings(sharded, steps=steps)
+        ranks = two_processes(run, free_port, ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
+        assert [life.end() for life in ranks] == [0, 0]
+    one_more = with_settings(sharded, steps=4)
+    train(one_more)  # and goes on alone
+    train(alone)
+    assert_close_runs(alone, one_more)
+    assert latest(alone).optimizer["param_groups"] == latest(one_more).optimizer["param_groups"]
+
+
+@pytest.mark.parametrize("name", ["8_gpus", "multi_node", "fsdp2"])
+def test_launch_files_are_read_by_accelerate(name: str) -> None:
+    loaded: Any = load_config_from_file(str(LAUNCH / f"{name}.yaml"))
+    assert loaded.num_processes % 8 == 0 and loaded.mixed_precision == "no"
+    if name == "fsdp2":
+        assert loaded.distributed_type.value == "FSDP" and loaded.fsdp_config["fsdp_version"] == 2
+
+
+def test_compilation_changes_nothing(toy: Toy) -> None:
+    plain, compiled = toy("plain", steps=2), toy("compiled", steps=2, **{"model.compile": "eager"})
+    train(plain)
+    train(compiled)
+    assert_close_runs(plain, compiled)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
+def test_eight_bit_adamw_learns_and_resumes(toy: Toy) -> None:
+    settings = {"optimizer.kind": "adamw8bit", "model.train": "[all]"}  # some weights large enough
+    whole, parts = toy("whole", steps=4, **settings), toy("parts", steps=4, **settings)
+    train(whole)
+    for steps in (2, 4):
+        train(with_settings(parts, steps=steps))
+    ours, theirs = latest(whole), latest(parts)
+    assert all(torch.equal(ours.weights[name], theirs.weights[name]) for name in ours.weights)
+    states = [leaf for leaf in tree_leaves(theirs.optimizer) if isinstance(leaf, torch.Tensor)]
+    assert any(state.dtype == torch.uint8 for state in states)
+    first = load_checkpoint(checkpoints(parts.out)[0]).weights
+    assert any(not torch.equal(first[name], theirs.weights[name]) for name in first)
+
+
+def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(LoopAnimateError, match="pip install bitsandbytes"):
+        make_optimizer(
+            {"unet.a": nn.Parameter(torch.zeros(1))}, OptimizerConfig(lr=1, kind="adamw8bit")
+        )

@@ -1,0 +1,181 @@
+"""The mini's VAE, vocabulary, encoders, and the command that builds it all."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from torch import nn
+
+from loopanimate_core.bundle import read_bundle
+from loopanimate_core.encoders.text import END, START, build_tokenizer
+from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.models import LoopUNetConfig
+from loopanimate_core.sampling import SamplingDefaults
+from loopanimate_training.config import merge, resolve
+from loopanimate_training.data.stickers.clips import MiniClips
+from loopanimate_training.data.stickers.emoji import EmojiCache
+from loopanimate_training.data.stickers.motion import CORE_VERBS, SPEEDS, STRENGTHS
+from loopanimate_training.mini.build import PRESETS, PRESETS_FOLDER, Build, Preset
+from loopanimate_training.mini.encoders import learn_vocabulary
+from loopanimate_training.mini.vae import (
+    FrameBatches,
+    VaeRecipe,
+    VaeTrainer,
+    build_vae,
+    normalise_latents,
+    reconstruction_loss,
+    spread_penalty,
+)
+
+TOY_VAE = VaeRecipe(
+    size_px=32, channels=8, encoder_blocks=(0, 1, 1, 1), decoder_blocks=(1, 1, 1, 1),
+    joint_minutes=0.02, decoder_minutes=0.02, crops=((0.5, 16, 8), (1.0, 32, 4)),
+)  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------ VAE
+def test_the_fresh_vae_paints_grey_and_its_blocks_pass_their_input() -> None:
+    vae = build_vae(TOY_VAE)
+    picture = vae.decoder(torch.randn(2, 4, 4, 4)) * 0.5 + 0.5
+    assert (picture - 0.5).abs().mean() < 0.2
+    block = vae.encoder.layers[2]
+    features = torch.randn(1, 8, 6, 6)
+    torch.testing.assert_close(block(features), features.relu())
+
+
+def test_the_loss_is_zero_only_at_the_truth() -> None:
+    truth = torch.rand(2, 3, 16, 16)
+    assert reconstruction_loss(truth, truth) == 0.0
+    far, near = (reconstruction_loss(truth + error, truth) for error in (0.2, 0.1))
+    assert far > 2.0 * near > 0.0
+
+
+def test_normalising_makes_latents_standard_and_keeps_the_decoder_in_step() -> None:
+    vae = build_vae(TOY_VAE)
+    nn.init.constant_(vae.encoder.layers[-1].bias, 0.3)
+    pictures = torch.rand(32, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = vae.encoder(pictures * 2 - 1)
+        fed = vae.decoder.layers[0](before)
+        normalise_latents(vae, pictures)
+        after = vae.encoder(pictures * 2 - 1)
+        fed_after = vae.decoder.layers[0](after)
+    assert spread_penalty(before) > 1e-3
+    assert spread_penalty(after) < 1e-6
+    inside = (..., slice(1, -1), slice(1, -1))  # at the border, padding stands for another latent
+    torch.testing.assert_close(fed_after[inside], fed[inside], atol=1e-4, rtol=1e-4)
+
+
+def test_batches_are_numbered_and_in_order(sticker_cache: EmojiCache) -> None:
+    batches = FrameBatches(MiniClips(sticker_cache, "train", 32), workers=3)
+    sizes = [(16, 6), (16, 6), (32, 2), (32, 2), (32, 2), (32, 2)]
+    stream = list(batches.stream(7, sizes))
+    assert [tuple(batch.shape) for batch in stream[:3]] == [(6, 3, 16, 16)] * 2 + [(2, 3, 32, 32)]
+    for number, (batch, size) in enumerate(zip(stream, sizes, strict=False), 7):
+        assert torch.equal(batch, batches.batch(number, *size))
+        assert batch.min() >= 0.0 and batch.max() <= 1.0 + 1e-6
+    assert not torch.equal(stream[0], stream[1])
+
+
+def test_after_freezing_only_the_decoder_changes(sticker_cache: EmojiCache, tmp_path: Path) -> None:
+    trainer = VaeTrainer(sticker_cache, tmp_path, TOY_VAE)
+    trainer.run_joint()
+    resumed = VaeTrainer(sticker_cache, tmp_path, TOY_VAE)
+    assert (resumed.phase, resumed.step) == ("decoder", trainer.step)
+    assert trainer.step > 0
+    resumed.run_decoder()
+    assert resumed.step > trainer.step
+    frozen, final = (
+        AutoencoderTiny.from_pretrained(tmp_path / name).state_dict()
+        for name in ("frozen", "final")
+    )
+    changed = {name.split(".")[0] for name in frozen if not torch.equal(frozen[name], final[name])}
+    assert changed == {"decoder"}
+
+
+# ----------------------------------------------------------------------------------- vocabulary
+@pytest.fixture(scope="module")
+def vocabulary() -> dict[str, Any]:
+    return learn_vocabulary(["dog face", "cat face", "birthday cake", "grinning face"] * 3)
+
+
+def test_every_motion_word_is_one_token(vocabulary: dict[str, Any]) -> None:
+    tokenizer = build_tokenizer(vocabulary)
+    words = " ".join([*CORE_VERBS, *SPEEDS, *STRENGTHS]).split()
+    for word in words:
+        assert len(tokenizer(word, add_special_tokens=False).input_ids) == 1, word
+
+
+def test_ids_run_as_clips_do(vocabulary: dict[str, Any]) -> None:
+    vocab, merges = vocabulary["vocab"], vocabulary["merges"]
+    assert sorted(vocab.values()) == list(range(len(vocab)))
+    assert len(vocab) == 512 + len(merges) + 2
+    assert vocab[START] == len(vocab) - 2 and vocab[END] == len(vocab) - 1
+
+
+def test_any_text_survives_the_tokenizer(vocabulary: dict[str, Any]) -> None:
+    tokenizer = build_tokenizer(vocabulary)
+    for text in ("a dog face bobbing up and down slowly", "xylophone 4 café 日本 🐕"):
+        ids = tokenizer(text).input_ids
+        assert (ids[0], ids[-1]) == (vocabulary["vocab"][START], vocabulary["vocab"][END])
+        assert tokenizer.decode(ids, skip_special_tokens=True).strip() == text
+
+
+# ---------------------------------------------------------------------------------------- build
+@pytest.mark.parametrize(("preset", "stage"), list(itertools.product(PRESETS, [1, 2, 3])))
+def test_presets_are_valid_settings_of_the_paper_s_parts(preset: str, stage: int) -> None:
+    file = PRESETS_FOLDER / f"{preset}_stage{stage}.yaml"
+    run = resolve(stage, file, ["out=x", "model.start=y", "data.path=z"])
+    assert run.clip.f == {1: 8, 2: 11, 3: 18}[stage]
+    assert run.clip.height_px == run.clip.width_px == PRESETS[preset].size_px
+    assert run.clip.span_frames <= 52
+
+
+def test_an_unknown_preset_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LoopAnimateError, match="cpu, gpu"):
+        Build(tmp_path, "tpu")
+
+
+def test_one_command_builds_a_bundle_and_skips_what_is_done(
+    sticker_archives: list[Path], tmp_path: Path
+) -> None:
+    unet = LoopUNetConfig(
+        block_out_channels=(8, 8, 16), layers_per_block=1, cross_attention_dim=128,
+        num_attention_heads=2, motion_num_attention_heads=2, norm_num_groups=4,
+    )  # fmt: skip
+    preset = Preset(
+        "toy", 32, unet, TOY_VAE, encoder_minutes=0.02, folder=tmp_path,
+        defaults=SamplingDefaults(steps=2, guidance=2.0, frames=15),
+    )  # fmt: skip
+    for stage in (1, 2, 3):
+        settings = yaml.safe_load((PRESETS_FOLDER / f"cpu_stage{stage}.yaml").read_text())
+        toy = {
+            "steps": 2,
+            "clip": {"height_px": 32, "width_px": 32},
+            "data": {"clips": 3},
+            "batch": {"size": 1},
+        }
+        (tmp_path / f"toy_stage{stage}.yaml").write_text(yaml.safe_dump(merge(settings, toy)))
+    build = Build(tmp_path / "work", preset, archives=sticker_archives[0].parent)
+    build.run()
+    bundle = read_bundle(build.work / "mini.safetensors")
+    assert bundle.config.unet == unet
+    longest = max(bundle.config.frames)  # what the last stage was trained on
+    assert bundle.config.defaults == dataclasses.replace(preset.defaults, frames=longest)
+    assert bundle.config.frames == (15, 21, 35)
+    assert [run["stage"] for run in bundle.provenance["training"]] == [1, 2, 3]
+    final = AutoencoderTiny.from_pretrained(build.work / "vae" / "final").state_dict()
+    for name, weights in bundle.vae.state_dict().items():  # type: ignore[attr-defined]
+        torch.testing.assert_close(weights, final[name], atol=1e-3, rtol=1e-3)
+
+    kept = ["data/sprites.npy", "vae/state.pt", "tokenizer.json", "start.safetensors"]
+    before = [(build.work / name).stat().st_mtime_ns for name in kept]
+    build.run("stage1")
+    assert [(build.work / name).stat().st_mtime_ns for name in kept] == before

@@ -1,0 +1,1 @@
+"""The sub-commands of `loopanimate-train`, one file each, named as typed."""

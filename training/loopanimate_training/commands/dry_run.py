@@ -1,0 +1,66 @@
+"""What a run would do, in words and tables, before it does it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import yaml
+
+from loopanimate_core.models.parts import part_of
+
+from .. import alss
+from ..config import OptimizerConfig, RunConfig
+from ..model.lora import is_adapter
+from ..model.optim import lr_factor
+from ..model.start import open_start, trained_parameters
+
+
+def describe_run(config: RunConfig) -> str:
+    """The resolved settings, the trained parameters and the schedule, as printed by `--dry-run`."""
+    bundle = open_start(config.model, config.seed)
+    trained = trained_parameters(bundle, config.model)
+    clip, optimizer = config.clip, config.optimizer
+    paths = alss.count_paths(clip.f, clip.stride, clip.reverse_steps, clip.strict)
+    total = sum(p.numel() for name, p in bundle.unet.named_parameters() if not is_adapter(name))
+    down, middle, up = bundle.unet.config.routing
+    lines = [
+        yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
+        f"clips      {clip.frames} frames out of {clip.span_frames}, {paths:,} ways back, Z_M {clip.mask}",
+        f"steps      {config.steps:,} of {config.batch.clips} clips",
+        f"reads      down blocks {down}, middle block {middle}, up blocks {up}",
+        "",
+        *schedule_rows(optimizer, config.steps),
+        "",
+        *parameter_rows({name: p.numel() for name, p in trained.items()}),
+        f"{'whole UNet':<26}{total:>15,}{4 * total / 1e6:>12.2f} MB",
+    ]
+    return "\n".join(lines)
+
+
+def schedule_rows(optimizer: OptimizerConfig, steps: int) -> list[str]:
+    """The learning rate at the start, at the end of the warm-up and at every quarter, with a bar."""
+    quarters = {steps * quarter // 4 for quarter in range(1, 4)}
+    chosen = sorted({0, min(optimizer.warmup_steps, steps - 1), *quarters, steps - 1})
+    rows = [f"{'step':>10}  learning rate ({optimizer.schedule})"]
+    for step in chosen:
+        share = lr_factor(optimizer, step, steps)
+        rows.append(f"{step:>10,}  {optimizer.lr * share:<9.3g}{'#' * round(40 * share)}")
+    return rows
+
+
+def parameter_rows(sizes: dict[str, int]) -> list[str]:
+    """A table of trained parameters by part; megabytes are float32, as in Table 1 of the paper."""
+    parts: Counter[str] = Counter()
+    for name, size in sizes.items():
+        parts[_part_label(name)] += size
+    rows = [f"{'trained':<26}{'parameters':>15}{'float32':>15}"]
+    rows += [f"  {part:<24}{n:>15,}{4 * n / 1e6:>12.2f} MB" for part, n in sorted(parts.items())]
+    total = sum(parts.values())
+    return [*rows, f"  {'together':<24}{total:>15,}{4 * total / 1e6:>12.2f} MB"]
+
+
+def _part_label(name: str) -> str:
+    module, _, rest = name.partition(".")
+    if module != "unet":
+        return module
+    return f"{part_of(rest)}, adapters" if is_adapter(rest) else part_of(rest)

@@ -1,0 +1,1 @@
+"""Procedural clips: packaged animated stickers, moved as a prompt says."""

@@ -1,0 +1,1 @@
+"""One run on several processes: accelerate, FSDP2, Ray."""

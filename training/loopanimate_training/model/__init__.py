@@ -1,0 +1,1 @@
+"""The network in training: where it starts, what of it trains, its loss, optimiser and memory."""

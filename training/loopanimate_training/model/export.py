@@ -1,0 +1,144 @@
+"""What a checkpoint gives away: a bundle, a delta to the bundle of its start, or a LoRA.
+
+All hold averaged weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from loopanimate_core.bundle import Bundle, bundle_info, write_bundle
+from loopanimate_core.bundle.components import PARTS, classic_names, state_of
+from loopanimate_core.bundle.delta import write_delta
+from loopanimate_core.bundle.lora import write_lora
+from loopanimate_core.bundle.tensorfile import open_tensors
+from loopanimate_core.errors import LoopAnimateError
+
+from ..config import RunConfig, parse
+from ..run.origin import FROZEN, frozen_hash
+from ..storage.checkpoint import Checkpoint
+from .lora import ADAPTER, is_adapter, merge_adapters, updates_of
+from .start import find_checkpoint, load_weights, open_start, trained_frames, with_run
+
+
+def export_bundle(checkpoint: Path, target: Path, dtype: torch.dtype = torch.float16) -> int:
+    """Write the bundle of a checkpoint, or of the newest whole one of a run's folder; returns its step.
+
+    Raises:
+        LoopAnimateError: no whole checkpoint is there, its start is gone, or the bundle cannot be written.
+    """
+    found, config = read_run(checkpoint)
+    bundle = trained_bundle(found, config)
+    merge_adapters(bundle.unet)
+    write_bundle(target, bundle, dtype, title=config.title or None, license=config.license or None)
+    return found.step
+
+
+def export_delta(
+    checkpoint: Path, target: Path, base: Path, dtype: torch.dtype = torch.float16
+) -> int:
+    """Write what a checkpoint's run changed in `base`, the bundle of its start; returns the step.
+
+    Raises:
+        LoopAnimateError: as `export_bundle`, or the run did not start from `base`.
+    """
+    found, config = read_run(checkpoint)
+    bundle = trained_bundle(found, config)
+    merge_adapters(bundle.unet)
+    tensors = {
+        f"{part}.{name}": t for part in PARTS for name, t in state_of(part, bundle.module(part)).items()
+    }  # fmt: skip
+    changed = set(changed_tensors(found.average))
+    _require_started_from(base, {k: t for k, t in tensors.items() if k not in changed})
+    write_delta(
+        target, {name: tensors[name] for name in sorted(changed)}, base, bundle.config, bundle.provenance,
+        dtype, title=config.title or None, license=config.license or None,
+    )  # fmt: skip
+    return found.step
+
+
+def export_lora(checkpoint: Path, target: Path, dtype: torch.dtype = torch.float16) -> int:
+    """Write the adapters of a checkpoint as a LoRA in kohya's names, which ComfyUI reads; returns the step.
+
+    Raises:
+        LoopAnimateError: as `export_bundle`, or the run trained other weights than adapters.
+    """
+    found, config = read_run(checkpoint)
+    others = [name for name in found.average if not is_adapter(name)]
+    if config.model.lora is None or others:
+        trained = f"also {others[0]}" if others else "no adapters"
+        raise LoopAnimateError(
+            f"{checkpoint} trained {trained}; a LoRA needs model.lora and model.train: []"
+        )
+    bundle = trained_bundle(found, config)
+    metadata = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(config.model.lora.rank),
+        "ss_network_alpha": str(config.model.lora.alpha),
+        "ss_base_model_version": "loopanimate-v1",
+        "modelspec.architecture": "loopanimate-v1/lora",
+        "modelspec.title": config.title or target.stem,
+        "loopanimate.training": json.dumps(bundle.provenance["training"][-1]),
+    }
+    write_lora(target, updates_of(bundle.unet), metadata, dtype)
+    return found.step
+
+
+def read_run(checkpoint: Path) -> tuple[Checkpoint, RunConfig]:
+    """A checkpoint, or the newest whole one of a run's folder, and its settings.
+
+    Raises:
+        LoopAnimateError: there is none.
+    """
+    found = find_checkpoint(checkpoint)
+    if found is None:
+        raise LoopAnimateError(f"{checkpoint} holds no whole checkpoint")
+    return found, parse(found.config)
+
+
+def trained_bundle(found: Checkpoint, config: RunConfig) -> Bundle:
+    """The start of a run with a checkpoint's averaged weights; adapters still hang on it."""
+    bundle = open_start(config.model, config.seed)
+    if found.origin.get(FROZEN, "") not in ("", frozen_hash(bundle, found.average)):
+        raise LoopAnimateError(
+            f"{config.model.start} has changed since the run began: weights that the run did not train are not "
+            "those it started from"
+        )
+    load_weights(bundle, found.average)
+    bundle.config = dataclasses.replace(
+        bundle.config,
+        frames=trained_frames(bundle, config),
+        height_px=config.clip.height_px,
+        width_px=config.clip.width_px,
+        defaults=dataclasses.replace(bundle.config.defaults, frames=config.clip.frames),
+    )
+    bundle.provenance = with_run(bundle.provenance, found)
+    return bundle
+
+
+def changed_tensors(trained: Iterable[str]) -> list[str]:
+    """Names in a bundle of the tensors that trained parameters change; an adapter changes its layer's weight."""
+    names = set()
+    for name in trained:
+        part, _, rest = name.partition(".")
+        if is_adapter(name):
+            rest = rest.rpartition(f".{ADAPTER}.")[0] + ".weight"
+        names.add(f"{part}.{classic_names(part, [rest])[rest]}")
+    return sorted(names)
+
+
+def _require_started_from(base: Path, untouched: dict[str, Tensor]) -> None:
+    bundle_info(base)
+    with open_tensors(base) as handle:
+        for name in set(handle.keys()) & set(untouched):
+            stored = handle.get_tensor(name)
+            if not torch.equal(untouched[name].to(stored.dtype), stored):
+                raise LoopAnimateError(
+                    f"the run did not start from {base}: {name} differs, and was not trained"
+                )

@@ -1,0 +1,96 @@
+"""Optimiser, learning rate and weight averaging; everything but the state is a pure function of the step."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from loopanimate_core.errors import LoopAnimateError
+
+from ..config import OptimizerConfig
+from ..distributed.fsdp import divided_like
+
+TEXT_ENCODER = "text_encoder."
+
+
+def make_optimizer(
+    parameters: Mapping[str, nn.Parameter], config: OptimizerConfig
+) -> torch.optim.Optimizer:
+    """AdamW over named parameters; the text encoder's rate is a share of the others'.
+
+    Raises:
+        LoopAnimateError: the 8-bit form is asked for and bitsandbytes is not installed.
+    """
+    text = [p for name, p in parameters.items() if name.startswith(TEXT_ENCODER)]
+    rest = [p for name, p in parameters.items() if not name.startswith(TEXT_ENCODER)]
+    groups: list[dict[str, Any]] = [{"params": rest, "lr_share": 1.0}]
+    if text:
+        groups.append({"params": text, "lr_share": config.text_encoder_lr_share})
+    settings: dict[str, Any] = {
+        "lr": config.lr, "betas": config.betas, "eps": config.eps, "weight_decay": config.weight_decay,
+    }  # fmt: skip
+    if config.kind == "adamw8bit":
+        return _eight_bit_adamw()(groups, **settings)
+    return torch.optim.AdamW(groups, fused=True, **settings)
+
+
+def _eight_bit_adamw() -> type[torch.optim.Optimizer]:
+    try:
+        return importlib.import_module("bitsandbytes").optim.AdamW8bit
+    except ImportError as error:
+        raise LoopAnimateError(
+            "optimizer.kind is adamw8bit, which needs the package bitsandbytes: pip install bitsandbytes,"
+            " or choose adamw"
+        ) from error
+
+
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, config: OptimizerConfig, step: int, steps: int
+) -> float:
+    """Set and return the rate of `step` (from 0)."""
+    rate = config.lr * lr_factor(config, step, steps)
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_share"]
+    return rate
+
+
+def lr_factor(config: OptimizerConfig, step: int, steps: int) -> float:
+    """Share of the full rate: linear warm-up, then constant, linear or cosine to `final_lr_share`."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return 1.0
+    done = (step - config.warmup_steps) / max(steps - config.warmup_steps, 1)
+    left = 1 - done if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+    return config.final_lr_share + (1 - config.final_lr_share) * left
+
+
+def ema_decay(step: int, decay: float) -> float:
+    """Decay at `step` (from 0): short at first, so that the random start is soon forgotten."""
+    return min(decay, (1 + step) / (10 + step))
+
+
+class Ema:
+    """An exponential moving average of named parameters."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
+        self.decay = decay
+        self.parameters = dict(parameters)
+        self.average = {name: p.detach().clone() for name, p in parameters.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move the average towards the weights after optimiser step `step` (from 0)."""
+        weight = 1 - ema_decay(step, self.decay)
+        for name, average in self.average.items():
+            average.lerp_(self.parameters[name], weight)
+
+    def load(self, average: Mapping[str, Tensor]) -> None:
+        """Replace the average, in place."""
+        for name, tensor in average.items():
+            self.average[name].copy_(divided_like(tensor, self.average[name]))

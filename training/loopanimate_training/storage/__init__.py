@@ -1,0 +1,1 @@
+"""Files that survive crashes: checkpoints, append-only logs, locks between processes."""
