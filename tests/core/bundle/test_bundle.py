@@ -141,7 +141,7 @@ def test_a_failed_write_leaves_the_old_file(tiny_bundle, file, tmp_path, monkeyp
     def interrupted(*_) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("loopanimate_core.bundle.bundle.tensorfile.require_finite", interrupted)
+    monkeypatch.setattr("loopanimate_core.bundle.tensorfile.require_finite", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_bundle(path, tiny_bundle)
     assert path.read_bytes() == file.read_bytes()

@@ -172,13 +172,13 @@ def test_help_shows_the_stages(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 COMMANDS = {
-    "loop.train": (),
-    "plan.plan": ("plan",),
-    "survey.survey": ("inspect", "."),
-    "index.open_index": ("index", "."),
-    "fill.fill_cache": ("cache",),
-    "page.write_page": ("report", "."),
-    "export.export_bundle": ("export", ".", "-o", "x.safetensors"),
+    "loop:train": (),
+    "commands.plan:plan": ("plan",),
+    "commands.inspect:survey": ("inspect", "."),
+    "data.index:open_index": ("index", "."),
+    "commands.cache:fill_cache": ("cache",),
+    "run.report:write_page": ("report", "."),
+    "model.export:export_bundle": ("export", ".", "-o", "x.safetensors"),
 }
 
 
@@ -195,7 +195,7 @@ def test_ctrl_c_is_one_sentence_in_every_command(
         os.kill(os.getpid(), signal.SIGINT)
         signal.pause()
 
-    module, name = place.split(".")
+    module, name = place.split(":")
     monkeypatch.setattr(importlib.import_module(f"loopanimate_training.{module}"), name, interrupt)
     file = tmp_path / "run.yaml"
     file.write_text(json.dumps(make_run().model_dump(mode="json")))

@@ -220,7 +220,7 @@ def _start() -> subprocess.Popen[str]:
     # The child finds the package where this process has found it, and leaves Ctrl-C to the parent.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return subprocess.Popen(
-        [sys.executable, "-m", f"{__package__}.examine"],
+        [sys.executable, "-m", __name__],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         text=True, encoding="ascii", env=environment, start_new_session=os.name == "posix",
     )  # fmt: skip
