@@ -10,6 +10,7 @@ import torch
 from comfy_api.latest import io
 
 from loopanimate_core.conditions import mask_to_latent
+from loopanimate_core.encoders.image import resize_for_clip
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.picture.images import fit_mask, fit_picture
 
@@ -108,15 +109,12 @@ class BuildLoopConditions(io.ComfyNode):
 
 
 def embed_picture(clip_vision: Any, picture: torch.Tensor) -> torch.Tensor:
-    """CLIP's projected image embedding `[1, 1, D]` of `picture [H, W, 3]`, seen as in training.
+    """CLIP's projected image embedding `[1, 1, D]` of `picture [H, W, 3]`, resized as in training.
 
-    That is the whole picture squeezed to the encoder's square, bicubic with aligned corners, no
-    antialiasing (`loopanimate_core.encoders.text.encode_image`). ComfyUI's own resizing is left nothing to do.
+    The picture gets the encoder's size here, so that ComfyUI does not resize or crop it.
     """
-    side = getattr(clip_vision, "image_size", 224)
-    pixels = torch.nn.functional.interpolate(
-        picture.movedim(-1, 0)[None], (side, side), mode="bicubic", align_corners=True
-    )
+    side_px = getattr(clip_vision, "image_size", 224)
+    pixels = resize_for_clip(picture.movedim(-1, 0)[None], side_px)
     return clip_vision.encode_image(pixels.movedim(1, -1), crop=False).image_embeds[:, None]
 
 
