@@ -14,7 +14,7 @@ MOST = 8
 
 
 class ChainLoops(io.ComfyNode):
-    """Schema and wiring; see `loopanimate_core.video.video.joining`."""
+    """Schema and wiring; see `loopanimate_core.video.joining`."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -13,11 +13,11 @@ import torch
 from comfy_api.latest import io
 
 from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.picture.sheet import shrink_frames
 from loopanimate_core.video import write_video
 from loopanimate_core.video.filenames import expand_prefix
 from loopanimate_core.video.formats import FORMATS
 from loopanimate_core.video.shapes import PRESETS, apply_preset
-from loopanimate_core.video.sheet import shrink_frames
 from loopanimate_core.video.workflow_tags import workflow_tags
 
 from .common import log, temp_file
@@ -30,7 +30,7 @@ PREVIEW_PX = 384
 
 
 class SaveLoop(io.ComfyNode):
-    """Schema and wiring; the encodings are in `loopanimate_core.video.video`."""
+    """Schema and wiring; the encodings are in `loopanimate_core.video`."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
