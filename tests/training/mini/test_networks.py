@@ -17,7 +17,7 @@ from loopanimate_core.bundle import read_bundle
 from loopanimate_core.encoders.text import END, START, build_tokenizer
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models import LoopUNetConfig
-from loopanimate_core.sampling import SamplingDefaults
+from loopanimate_core.settings import SamplingDefaults
 from loopanimate_training.config import merge, resolve
 from loopanimate_training.data.stickers.clips import MiniClips
 from loopanimate_training.data.stickers.emoji import EmojiCache
