@@ -21,11 +21,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import LoopAnimateError
 from ..files import atomic_write
+from . import SIZE_MULTIPLE_PX
 
 MIN_SIDE_PX = 16
 MAX_PIXELS = 178_000_000  # Pillow itself refuses larger files as decompression bombs
 MAX_ASPECT = 8.0
-SIZE_MULTIPLE_PX = 8  # one latent of Stable Diffusion's VAE covers 8 x 8 pixels
 MAX_FIT_PX = 8192
 OPAQUE_ALPHA = 254.5 / 255
 

@@ -14,7 +14,7 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import nn
 
 from loopanimate_core.bundle import read_bundle
-from loopanimate_core.encoders.text import END, START, build_tokenizer
+from loopanimate_core.encoders.tokenizer import END, START, build_tokenizer
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models import LoopUNetConfig
 from loopanimate_core.settings import SamplingDefaults

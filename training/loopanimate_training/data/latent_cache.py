@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from loopanimate_core.bundle import Bundle
 from loopanimate_core.conditions import mask_to_latent
-from loopanimate_core.encoders.text import encode_image
+from loopanimate_core.encoders.image import encode_image
 from loopanimate_core.encoders.vae import encode_frames
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
