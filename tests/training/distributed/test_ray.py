@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runs import SMOOTH, assert_close_runs, train_in_a_child
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.cli import main
@@ -21,7 +22,6 @@ from loopanimate_training.config import RunConfig
 from loopanimate_training.distributed import ray as on_ray
 from loopanimate_training.distributed.launch import PATIENCE
 from loopanimate_training.distributed.ray import require_processors, train_on_ray
-from loopanimate_training.loop import train
 from loopanimate_training.run.heartbeat import TRAINING, Heartbeat, read_heartbeat
 from loopanimate_training.run.log import FILE as LOG
 from loopanimate_training.run.log import read_log
@@ -93,14 +93,13 @@ def meanwhile() -> Iterator[Callable[[Callable[[], None]], None]]:
 
 @needs_ray
 def test_two_workers_take_the_steps_of_one_process(ray: Any, toy: Toy) -> None:
-    alone, shared = toy("alone", steps=3), toy("shared", steps=3)
-    train(alone)
+    settings = {"steps": 3, **SMOOTH}
+    alone, shared = toy("alone", **settings), toy("shared", **settings)
+    train_in_a_child(alone)
     outcome = train_on_ray(shared, 2)
     assert (outcome.step, outcome.exit_code) == (3, 0)
     assert [step for step, _ in losses(shared)] == [1, 2, 3]  # of one process each: six rows
-    assert [loss for _, loss in losses(shared)] == pytest.approx(
-        [loss for _, loss in losses(alone)], rel=1e-4
-    )
+    assert_close_runs(shared, alone)
 
 
 @needs_ray
