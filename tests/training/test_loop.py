@@ -6,13 +6,13 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from runs import SMOOTH, assert_close_runs, train_in_a_child
+from waiting import HANGS_S, wait_until
 
 from loopanimate_core.bundle import bundle_info, read_bundle
 from loopanimate_core.errors import LoopAnimateError
@@ -120,11 +120,9 @@ def test_sigterm_saves_and_the_command_goes_on(make_run: MakeRun, tmp_path: Path
     process = subprocess.Popen(
         command(config, tmp_path / "run.yaml"), stderr=subprocess.PIPE, text=True
     )
-    deadline = time.time() + 300
-    while len(losses(config.out)) < 3 and time.time() < deadline and process.poll() is None:
-        time.sleep(0.1)
+    wait_until("three steps", lambda: process.poll() is not None or len(losses(config.out)) >= 3)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=HANGS_S)
     assert process.returncode == 128 + signal.SIGTERM, errors
     stopped = latest(config.out).step
     assert 3 <= stopped < 500 and f"stopped at step {stopped} of 500" in errors

@@ -8,13 +8,13 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from runs import SMOOTH, assert_close_runs, train_in_a_child
+from waiting import HANGS_S, wait_until
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.cli import main
@@ -32,7 +32,6 @@ from loopanimate_training.storage.checkpoint import load_latest
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="needs Ray: pip install 'ray[train]'"
 )
-WAIT_S = 600.0
 Toy = Callable[..., RunConfig]
 
 
@@ -51,7 +50,7 @@ def toy(tmp_path: Path, toy_bundle_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def ray() -> Iterator[Any]:
     """Ray on this machine, with two processors whether it has them or not."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(WAIT_S))  # busy machines
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(HANGS_S))  # busy machines
     ray = importlib.import_module("ray")
     ray.init(num_cpus=2, num_gpus=0, include_dashboard=False)
     yield ray
@@ -63,10 +62,7 @@ def losses(config: RunConfig) -> list[tuple[int, float]]:
 
 
 def wait_for_steps(config: RunConfig, steps: int) -> None:
-    until = time.monotonic() + WAIT_S
-    while not any(step >= steps for step, _ in losses(config)):
-        assert time.monotonic() < until, f"no step {steps}"
-        time.sleep(0.05)
+    wait_until(f"step {steps}", lambda: any(step >= steps for step, _ in losses(config)))
 
 
 @pytest.fixture
@@ -87,7 +83,7 @@ def meanwhile() -> Iterator[Callable[[Callable[[], None]], None]]:
 
     yield begin
     for thread in threads:
-        thread.join(10)
+        thread.join(HANGS_S)
     assert not errors and not any(thread.is_alive() for thread in threads), errors
 
 
@@ -132,10 +128,7 @@ def test_killed_workers_are_started_again_and_the_run_finishes(
         first = (read_heartbeat(config.out) or {})["pid"]
         killed.append(first)
         os.kill(first, signal.SIGKILL)
-        until = time.monotonic() + WAIT_S
-        while (read_heartbeat(config.out) or {})["pid"] == first:
-            assert time.monotonic() < until, "rank 0 did not come back"
-            time.sleep(0.05)
+        wait_until("rank 0 is back", lambda: (read_heartbeat(config.out) or {})["pid"] != first)
         wait_for_steps(config, losses(config)[-1][0] + 2)
         family = processes.Process().children(recursive=True)
         workers = [p.pid for p in family if "RayTrainWorker" in " ".join(p.cmdline())]

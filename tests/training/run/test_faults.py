@@ -11,7 +11,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import torch
 from accelerate import Accelerator
 from runs import SMOOTH, assert_close_runs, train_in_a_child
 from safetensors.torch import load_file, save_file
+from waiting import clock_of_bars, wait_until
 
 from loopanimate_core.bundle import read_bundle
 from loopanimate_core.errors import LoopAnimateError
@@ -196,15 +196,16 @@ def test_a_journal_keeps_rows_until_there_is_room(tmp_path: Path) -> None:
 
 
 def test_a_log_file_gets_a_line_of_progress_now_and_then(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with RunLog(tmp_path, 60, 0, None, active=True) as log:
-        for _ in range(60):
+    clock = clock_of_bars(monkeypatch)
+    with RunLog(tmp_path, 70, 0, None, active=True) as log:
+        for _ in range(70):
+            clock.advance(1.0)
             log.step(0.5, 1.0)
-            time.sleep(0.01)
-    shown = capsys.readouterr().err.split("\r")
-    assert len([line for line in shown if "step" in line]) == 2  # the first and the last
-    assert "60/60" in shown[-1] and "loss 0.5000" in shown[-1]
+    shown = [line for line in capsys.readouterr().err.split("\r") if "step" in line]
+    assert [line.split("|")[2].split()[0] for line in shown] == ["0/70", "30/70", "60/70", "70/70"]
+    assert "loss 0.5000" in shown[-1]
 
 
 def test_a_heartbeat_is_renewed_on_a_full_disk(small_disk: Path) -> None:
@@ -222,9 +223,9 @@ def test_a_heartbeat_goes_on_through_long_work(
     heart = Heartbeat(tmp_path, 10, active=True)
     with heart.during("drawing a sheet"):
         first = read_heartbeat(tmp_path) or {}
-        time.sleep(0.3)
-    last = read_heartbeat(tmp_path) or {}
-    assert first["state"] == last["state"] == "drawing a sheet" and last["time"] > first["time"]
+        assert first["state"] == "drawing a sheet"
+        wait_until("a beat", lambda: (read_heartbeat(tmp_path) or first)["time"] > first["time"])
+    assert (read_heartbeat(tmp_path) or {})["state"] == "drawing a sheet"
     heart.beat(3)
     assert (read_heartbeat(tmp_path) or {})["state"] == "training"
 
