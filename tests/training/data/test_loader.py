@@ -23,7 +23,7 @@ from loopanimate_training.data.loader import Feed
 from loopanimate_training.data.quarantine import require_few
 from loopanimate_training.data.source import FileSource
 from loopanimate_training.loop import make_feed
-from loopanimate_training.model.losses import Batch
+from loopanimate_training.data.batch import Batch
 
 MakeRun = Callable[..., RunConfig]
 

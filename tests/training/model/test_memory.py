@@ -18,7 +18,8 @@ from loopanimate_training.config import LossConfig, ModelConfig, RunConfig
 from loopanimate_training.data.latent_cache import ClipEncoder
 from loopanimate_training.distributed.launch import use_memory_settings
 from loopanimate_training.loop import draw_sheet, make_feed, make_loss, open_run
-from loopanimate_training.model.losses import Batch, DiffusionLoss
+from loopanimate_training.data.batch import Batch
+from loopanimate_training.model.losses import DiffusionLoss
 from loopanimate_training.model.precision import autocast, shrink_frozen, sound_kernels
 from loopanimate_training.model.start import trained_parameters
 from loopanimate_training.run.log import RunLog
