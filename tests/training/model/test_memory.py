@@ -15,10 +15,11 @@ from loopanimate_core.bundle import Bundle, read_bundle
 from loopanimate_core.encoders.text import encode_prompts
 from loopanimate_training.commands.cache import fill_cache
 from loopanimate_training.config import LossConfig, ModelConfig, RunConfig
+from loopanimate_training.data.batch import Batch
 from loopanimate_training.data.clip_encoder import ClipEncoder
 from loopanimate_training.distributed.launch import use_memory_settings
 from loopanimate_training.loop import draw_sheet, make_loader, make_loss, open_run
-from loopanimate_training.model.losses import Batch, DiffusionLoss
+from loopanimate_training.model.losses import DiffusionLoss
 from loopanimate_training.model.precision import autocast, shrink_frozen, sound_kernels
 from loopanimate_training.model.start import trained_parameters
 from loopanimate_training.run.log import RunLog
