@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from ..encoders.tokenizer import build_tokenizer, vocabulary_of
 from ..errors import LoopAnimateError
 from ..models import LoopUNet, LoopUNetConfig
-from ..sampling import SamplingDefaults
 from ..schedule import ScheduleConfig
+from ..settings import SamplingDefaults
 from .components import (
     PARTS,
     build_on_meta,

@@ -1,7 +1,5 @@
 """VAE: both kinds of autoencoder a bundle may hold, as ComfyUI's own object."""
 
-# pyright: reportMissingImports=false
-# (ComfyUI is there only at run time.)
 from __future__ import annotations
 
 import copy

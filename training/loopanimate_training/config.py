@@ -147,7 +147,10 @@ class DataConfig(Section):
     outside: Literal["refuse", "allow"] = "refuse"  # paths in a table that leave that folder
     columns: dict[str, str] = {}  # names of a table's columns by meaning: path, caption, …
     masks: Path | None = None  # folder with masks of each clip, by its id
-    uncaptioned: Literal["leave_out", "keep"] = "leave_out"
+    uncaptioned: Annotated[
+        Literal["skip", "keep"],
+        BeforeValidator(lambda value: "skip" if value == "leave_out" else value),
+    ] = "skip"  # `leave_out`: the former name of `skip`
     held_out_share: ShareBelowOne = 0.0  # of the videos, for the sheets; never trained on
     clips: PositiveInt | None = None  # only the first so many; needed for the endless `mini`
     cache: Path | None = None  # folder of latents; filled on first touch
