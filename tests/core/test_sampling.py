@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from closeness import NETWORK, assert_close, assert_different
 from torch import Tensor
 
 from loopanimate_core import LoopAnimateError, LoopConditions, LoopUNet, LoopUNetConfig, sample_loop
@@ -169,14 +170,15 @@ def test_guidance_of_one_needs_one_branch(unet: LoopUNet) -> None:
     with torch.no_grad():
         plain = unet(z_c, timestep, conditions.image_embeds, conditions.text_embeds)
         guided = guided_denoiser(unet, conditions, 1.0, schedule=ScheduleConfig())(z_c, timestep)
-        torch.testing.assert_close(guided, plain)
+        assert_close(guided, plain, depth=NETWORK)
         # image guidance of 2 doubles what the picture adds
         blind = unet(z_c, timestep, torch.zeros(1, 1, 12), conditions.negative_embeds)
         base = unet(z_c, timestep, conditions.image_embeds, conditions.negative_embeds)
         both = guided_denoiser(
             unet, conditions, 1.0, image_guidance=2.0, schedule=ScheduleConfig()
         )(z_c, timestep)
-        torch.testing.assert_close(both, plain + base - blind, atol=1e-5, rtol=1e-4)
+        assert_close(both, plain + base - blind, depth=NETWORK)
+        assert_different(both, plain)
 
 
 def test_windows_make_loops_longer_than_the_positions(unet: LoopUNet) -> None:
