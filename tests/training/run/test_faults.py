@@ -26,7 +26,7 @@ from loopanimate_core.bundle import read_bundle
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.commands.cache import fill_cache
 from loopanimate_training.config import RunConfig, SaveConfig
-from loopanimate_training.loop import NOT_SAVED, make_feed, train
+from loopanimate_training.loop import NOT_SAVED, make_loader, train
 from loopanimate_training.run import heartbeat
 from loopanimate_training.run.heartbeat import Heartbeat, read_heartbeat
 from loopanimate_training.run.log import SMOOTHING, RunLog, read_log
@@ -260,13 +260,13 @@ def test_a_cache_that_cannot_grow_does_not_stop_a_run(
     toy: Toy, small_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = toy(**{"data.cache": small_disk / "cache"})
-    feed = make_feed(config, read_bundle(config.model.start), Accelerator(cpu=True))
+    loader = make_loader(config, read_bundle(config.model.start), Accelerator(cpu=True))
     fill(small_disk)
-    assert feed.batch(0, 0).latents.isfinite().all()
-    assert "the cache cannot grow" in caplog.text
-    feed.store.must_keep = True
-    with pytest.raises(LoopAnimateError, match="does not take a file"):
-        feed.batch(0, 0)
+    assert loader.batch(0, 0).latents.isfinite().all()
+    assert "cannot write to the cache" in caplog.text
+    loader.cache.must_write = True
+    with pytest.raises(LoopAnimateError, match="cannot write to the cache"):
+        loader.batch(0, 0)
 
 
 # ------------------------------------------------------------------------------ a card without room
