@@ -31,10 +31,10 @@ def toy_bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from loopanimate_core.bundle.components import image_encoder_settings as image_settings
     from loopanimate_core.bundle.components import text_encoder_settings as text_settings
     from loopanimate_core.bundle.components import vae_settings
-    from loopanimate_core.encoders.text import END, START, build_tokenizer, byte_symbols
+    from loopanimate_core.encoders.tokenizer import END, START, build_tokenizer, byte_symbols
     from loopanimate_core.models import LoopUNet, LoopUNetConfig
-    from loopanimate_core.sampling import SamplingDefaults
     from loopanimate_core.schedule import ScheduleConfig
+    from loopanimate_core.settings import SamplingDefaults
 
     torch.manual_seed(0)
     width = 16  # of every embedding

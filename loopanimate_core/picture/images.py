@@ -21,11 +21,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import LoopAnimateError
 from ..files import atomic_write
+from . import SIZE_MULTIPLE_PX
 
 MIN_SIDE_PX = 16
 MAX_PIXELS = 178_000_000  # Pillow itself refuses larger files as decompression bombs
 MAX_ASPECT = 8.0
-SIZE_MULTIPLE_PX = 8  # one latent of Stable Diffusion's VAE covers 8 x 8 pixels
 MAX_FIT_PX = 8192
 OPAQUE_ALPHA = 254.5 / 255
 
@@ -139,7 +139,7 @@ def fit_picture(
     """
     if isinstance(picture, torch.Tensor):
         picture = Picture(require_rgb(picture))
-    _check_fit_size(height_px, width_px)
+    check_fit_size(height_px, width_px)
     fitted = fit_pixels(picture.over(background), height_px, width_px, mode)
     if mode != "pad":
         return fitted
@@ -156,7 +156,7 @@ def fit_mask(
     """
     if mask.ndim != 2:
         raise LoopAnimateError(f"a mask must have the shape [H, W], not {list(mask.shape)}")
-    _check_fit_size(height_px, width_px)
+    check_fit_size(height_px, width_px)
     fitted = fit_pixels(mask.float()[..., None], height_px, width_px, mode)
     return (fitted[..., 0] > 0.5).float()
 
@@ -333,7 +333,8 @@ def _background_colour(picture: Picture, background: Background) -> torch.Tensor
     return (picture.rgb * picture.alpha[..., None]).sum((0, 1)) / picture.alpha.sum()
 
 
-def _check_fit_size(height_px: int, width_px: int) -> None:
+def check_fit_size(height_px: int, width_px: int) -> None:
+    """Raises LoopAnimateError for a size that `fit_picture` cannot make."""
     for name, side in (("height_px", height_px), ("width_px", width_px)):
         if side % SIZE_MULTIPLE_PX or not MIN_SIDE_PX <= side <= MAX_FIT_PX:
             raise LoopAnimateError(

@@ -1,7 +1,5 @@
 """The loop as it comes into being, sent to the page that asked for it."""
 
-# pyright: reportMissingImports=false
-# (ComfyUI is there only at run time.)
 from __future__ import annotations
 
 import base64

@@ -30,7 +30,9 @@ from loopanimate_core.bundle.components import (
 from loopanimate_core.closing import Closing
 from loopanimate_core.conditions import LoopConditions
 from loopanimate_core.convert.assemble import extract
-from loopanimate_core.encoders.text import build_tokenizer, encode_image, encode_prompts
+from loopanimate_core.encoders.image import encode_image
+from loopanimate_core.encoders.text import encode_prompts
+from loopanimate_core.encoders.tokenizer import build_tokenizer
 from loopanimate_core.encoders.vae import decode_latents, encode_frames
 from loopanimate_core.models import LoopUNet, LoopUNetConfig
 from loopanimate_core.picture.images import fit_picture, load_picture

@@ -20,7 +20,7 @@ from loopanimate_core.bundle.components import (
     text_encoder_settings,
     vae_settings,
 )
-from loopanimate_core.encoders.text import END, START, build_tokenizer, byte_symbols
+from loopanimate_core.encoders.tokenizer import END, START, build_tokenizer, byte_symbols
 from loopanimate_core.models import LoopUNet, LoopUNetConfig
 
 CLIP: dict[str, Any] = {"intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -26,7 +26,8 @@ from loopanimate_core.bundle import (
     write_bundle,
 )
 from loopanimate_core.bundle.components import PARTS, state_of
-from loopanimate_core.encoders.text import encode_image, encode_prompts
+from loopanimate_core.encoders.image import encode_image
+from loopanimate_core.encoders.text import encode_prompts
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models import LoopUNetConfig
 from loopanimate_core.models.parts import is_idle, parameter_table, part_of, trains_in_stage

@@ -54,7 +54,7 @@ def test_shapes_and_range(vae, frames) -> None:
     assert pictures.shape == frames.shape
     assert pictures.min() >= 0 and pictures.max() <= 1
     assert not latents.requires_grad and not pictures.requires_grad
-    assert pixels_per_latent(vae) == 8
+    assert pixels_per_latent(vae.config) == 8
 
 
 def test_equal_to_the_class_itself(vae, frames) -> None:

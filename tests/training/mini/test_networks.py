@@ -14,12 +14,12 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import nn
 
 from loopanimate_core.bundle import read_bundle
-from loopanimate_core.encoders.text import END, START, build_tokenizer
+from loopanimate_core.encoders.tokenizer import END, START, build_tokenizer
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models import LoopUNetConfig
-from loopanimate_core.sampling import SamplingDefaults
+from loopanimate_core.settings import SamplingDefaults
 from loopanimate_training.config import merge, resolve
-from loopanimate_training.data.stickers.clips import MiniClips
+from loopanimate_training.data.stickers.clips import StickerClips
 from loopanimate_training.data.stickers.emoji import EmojiCache
 from loopanimate_training.data.stickers.motion import CORE_VERBS, SPEEDS, STRENGTHS
 from loopanimate_training.mini.build import PRESETS, PRESETS_FOLDER, Build, Preset
@@ -74,7 +74,7 @@ def test_normalising_makes_latents_standard_and_keeps_the_decoder_in_step() -> N
 
 
 def test_batches_are_numbered_and_in_order(sticker_cache: EmojiCache) -> None:
-    batches = FrameBatches(MiniClips(sticker_cache, "train", 32), workers=3)
+    batches = FrameBatches(StickerClips(sticker_cache, "train", 32), workers=3)
     sizes = [(16, 6), (16, 6), (32, 2), (32, 2), (32, 2), (32, 2)]
     stream = list(batches.stream(7, sizes))
     assert [tuple(batch.shape) for batch in stream[:3]] == [(6, 3, 16, 16)] * 2 + [(2, 3, 32, 32)]

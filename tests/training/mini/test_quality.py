@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from loopanimate_core.pipeline import LoopAnimatePipeline
-from loopanimate_training.data.stickers.clips import SourceClip
+from loopanimate_training.data.stickers.clips import StickerClip
 from loopanimate_training.data.stickers.emoji import Emoji
 from loopanimate_training.data.stickers.motion import CORE_VERBS, STILL, Motion
 from loopanimate_training.data.stickers.render import Placement
@@ -34,12 +34,12 @@ def quality() -> ModuleType:
     return module
 
 
-def clips_of_one_sticker(size_px: int = 64) -> list[SourceClip]:
+def clips_of_one_sticker(size_px: int = 64) -> list[StickerClip]:
     sprite = np.zeros((48, 48, 4), np.uint8)
     sprite[8:40, 10:38] = (200, 60, 40, 255)
     sprite[8:20, 10:22, :3] = (30, 60, 200)
     emoji = Emoji("1", "box", (), "1", True, False)
-    clip = SourceClip(
+    clip = StickerClip(
         "", None, emoji, Placement(0, 0, 0.6), torch.full((size_px, size_px, 3), 0.85), size_px,
         sprite=sprite,
     )  # fmt: skip
