@@ -156,7 +156,7 @@ def results(
     environment = {**os.environ, "PYTHONPATH": str(comfyui), "OMP_NUM_THREADS": "1"}
     run = subprocess.run(
         [python_of(comfyui), str(CHECKS), str(folder)],
-        capture_output=True, text=True, cwd=folder, env=environment, timeout=600,
+        capture_output=True, text=True, cwd=folder, env=environment, timeout=1800,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-6000:]
     print(run.stderr[-6000:])
