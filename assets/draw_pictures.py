@@ -261,12 +261,23 @@ def ladybird() -> Image.Image:
             )
     s.solid(ellipse(0, -0.3, 0.33, 0.26), ("#5b4c57", "#2d252b"), roundness=0.24)
     body = inside(ellipse(0, 0.14, 0.55, 0.5))
-    dots = [(-0.26, -0.06, 0.11), (0.27, -0.02, 0.115), (-0.33, 0.26, 0.1), (0.34, 0.28, 0.095),
-            (-0.14, 0.42, 0.085), (0.15, 0.44, 0.085)]  # fmt: skip
+    dots = [
+        (-0.26, -0.06, 0.11),
+        (0.27, -0.02, 0.115),
+        (-0.33, 0.26, 0.1),
+        (0.34, 0.28, 0.095),
+        (-0.14, 0.42, 0.085),
+        (0.15, 0.44, 0.085),
+    ]
     painted = [(inside(ellipse(*dot)), "#33282f", 0.004) for dot in dots]
     seam = stroke([(0, -0.36), (0, 0.1), (0, 0.64)], 0.028)
-    s.solid(body, ("#ff5a48", "#d81f36"), roundness=0.5, gloss=0.9,
-            spots=[*painted, (seam, "#7d1020", 0.003)])  # fmt: skip
+    s.solid(
+        body,
+        ("#ff5a48", "#d81f36"),
+        roundness=0.5,
+        gloss=0.9,
+        spots=[*painted, (seam, "#7d1020", 0.003)],
+    )
     s.solid(ellipse(0, -0.24, 0.3, 0.22), ("#665661", "#3a3038"), roundness=0.2, gloss=0.5)
     for side in (-1, 1):
         s.solid(ellipse(side * 0.125, -0.26, 0.095, 0.105), "#fffaf2", roundness=0.09, shadow=0.1)
@@ -297,9 +308,16 @@ def toadstool() -> Image.Image:
             )
         )
     )
-    dots = [(-0.02, -0.42, 0.14, 0.12), (-0.34, -0.2, 0.1, 0.115), (0.33, -0.26, 0.115, 0.12),
-            (0.05, -0.12, 0.085, 0.065), (-0.2, -0.58, 0.075, 0.05), (0.25, -0.55, 0.07, 0.05),
-            (0.54, -0.06, 0.05, 0.075), (-0.54, -0.04, 0.05, 0.06)]  # fmt: skip
+    dots = [
+        (-0.02, -0.42, 0.14, 0.12),
+        (-0.34, -0.2, 0.1, 0.115),
+        (0.33, -0.26, 0.115, 0.12),
+        (0.05, -0.12, 0.085, 0.065),
+        (-0.2, -0.58, 0.075, 0.05),
+        (0.25, -0.55, 0.07, 0.05),
+        (0.54, -0.06, 0.05, 0.075),
+        (-0.54, -0.04, 0.05, 0.06),
+    ]
     painted = [(inside(ellipse(*dot)), "#fff4e4", 0.004) for dot in dots]
     s.solid(cap, ("#ff6450", "#d9263a"), roundness=0.34, gloss=0.8, spots=painted)
     s.eyes(0, 0.26, 0.1, 0.05)
@@ -336,13 +354,26 @@ def rocket() -> Image.Image:
     )
     nose = inside(at(hull)) & inside(at(box(0, -0.75, 0.5, 0.25, 0.05)))
     band = inside(at(hull)) & inside(at(box(0, 0.245, 0.5, 0.035, 0.03)))
-    s.solid(at(hull), ("#ffffff", "#dfe6f2"), roundness=0.27, gloss=0.6,
-            spots=[(nose, "#f0475a", 0.003), (band, "#f0475a", 0.003)])  # fmt: skip
+    s.solid(
+        at(hull),
+        ("#ffffff", "#dfe6f2"),
+        roundness=0.27,
+        gloss=0.6,
+        spots=[(nose, "#f0475a", 0.003), (band, "#f0475a", 0.003)],
+    )
     s.solid(at(ellipse(0, -0.17, 0.165)), ("#f7c04a", "#e08f2c"), roundness=0.06)
     glass = at(ellipse(0, -0.17, 0.12))
     s.solid(glass, ("#8fe0ff", "#2f86d6"), roundness=0.12, gloss=1.0, shadow=0.35)
-    s.solid(at(rounded([(-0.032, 0.16), (0, 0.08), (0.032, 0.16), (0.036, 0.44), (0, 0.5), (-0.036, 0.44)], 0.35)),
-            ("#ff7a6b", "#d8324a"), roundness=0.04)  # fmt: skip
+    s.solid(
+        at(
+            rounded(
+                [(-0.032, 0.16), (0, 0.08), (0.032, 0.16), (0.036, 0.44), (0, 0.5), (-0.036, 0.44)],
+                0.35,
+            )
+        ),
+        ("#ff7a6b", "#d8324a"),
+        roundness=0.04,
+    )
     return finish(s, None, 0)
 
 

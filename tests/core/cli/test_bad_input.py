@@ -175,7 +175,7 @@ def test_a_prompt_of_400_tokens_is_cut_with_a_warning(place: Workplace) -> None:
 
 @pytest.mark.parametrize("frames", [-5, 0, 1, 2])
 def test_too_few_frames(place: Workplace, frames: int) -> None:
-    place.assert_refused(place.animate("--frames", str(frames)), str(frames), "3 or more")
+    place.assert_refused(place.animate("--frames", str(frames)), "at least 3", f"got {frames}")
 
 
 @pytest.mark.parametrize("frames", [3, 34, 36])
@@ -186,7 +186,7 @@ def test_untrained_numbers_of_frames(place: Workplace, frames: int) -> None:
 @pytest.mark.parametrize("closing", ["tie", "shift", "off"])
 def test_more_frames_than_the_model_sees(place: Workplace, closing: str) -> None:
     result = place.animate("--frames", "1000", "--closing", closing)
-    place.assert_refused(result, "1000 frames", "'windows'")
+    place.assert_refused(result, "got 1000", "'windows'")
 
 
 def test_a_thousand_frames_in_windows(place: Workplace) -> None:
@@ -212,9 +212,9 @@ def test_sizes_that_no_block_divides_evenly(place: Workplace) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        ("--steps", "0", "1 to 1000"),
+        ("--steps", "0", "between 1 and 1000"),
         ("--start", "0", "at most 1"),
-        ("--seed", "-1", "seed is -1"),
+        ("--seed", "-1", "got -1"),
         ("--chain", "0", "1 or more"),
         ("--fps", "nan", "1 to 120"),
         ("--fps", "0", "1 to 120"),
@@ -250,15 +250,15 @@ BAD_BUNDLES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "missing": (lambda path, good: None, "no file"),
     "a folder": (lambda path, good: path.mkdir(), "is a folder"),
     "empty": (lambda path, good: path.touch(), "empty"),
-    "truncated": (lambda path, good: path.write_bytes(good.read_bytes()[:-1000]), "cut short"),
+    "truncated": (lambda path, good: path.write_bytes(good.read_bytes()[:-1000]), "incomplete"),
     "cut in its header": (
         lambda path, good: path.write_bytes(good.read_bytes()[:900]),
-        "cut short",
+        "incomplete",
     ),
     "pickle": (lambda path, good: path.write_bytes(pickle.dumps({"unet": 1})), "pickle"),
     "other tensors": (
         lambda path, good: save_file({"a": torch.ones(1)}, path),
-        "no LoopAnimate bundle",
+        "not a LoopAnimate bundle",
     ),
     "NaN weights": (nan_weights, "NaN"),
 }

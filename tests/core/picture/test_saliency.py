@@ -42,9 +42,10 @@ def backgrounds(height: int = 96, width: int = 128) -> dict[str, torch.Tensor]:
     return {
         "pastel": pastel,
         "grain": (pastel + grain).clamp(0, 1),
-        "gradient": rows * torch.tensor([0.2, 0.5, 0.9]) + (1 - rows) * torch.tensor([0.9, 0.8, 0.6]),
+        "gradient": rows * torch.tensor([0.2, 0.5, 0.9])
+        + (1 - rows) * torch.tensor([0.9, 0.8, 0.6]),
         "soft": soft.permute(1, 2, 0).clamp(0, 1),
-    }  # fmt: skip
+    }
 
 
 def iou(found: torch.Tensor, true: torch.Tensor) -> float:
