@@ -2,7 +2,7 @@
 
     python assets/draw_pictures.py [FOLDER]
 
-A picture is a stack of solids. Each is an outline, puffed up to a height field and lit from the upper
+A picture is a stack of solids. Each is an outline, inflated to a height field and lit from the upper
 left, so that flat shapes look like glazed clay. Coordinates run from -1 to 1, x right, y down.
 """
 
@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 SIDE_PX = 512
-DRAWN_PX = 3 * SIDE_PX  # drawn three times as large and averaged down
+DRAWN_PX = 3 * SIDE_PX  # drawn at three times the size and averaged down
 MAX_BYTES = 150_000
 FOLDER = Path(__file__).parent.parent / "loopanimate_core" / "data" / "pictures"
 
 Array = NDArray[Any]  # a picture [H, W] or [H, W, 3] of floats
-Mask = NDArray[Any]  # [H, W] of truth values
+Mask = NDArray[Any]  # [H, W] of bools
 Points = NDArray[Any]  # [N, 2] of floats
 Colour = str | tuple[str, str]  # one colour, or one at the top and one at the bottom
 
@@ -92,7 +92,7 @@ def rotate(points: Points, degrees: float, about: tuple[float, float] = (0, 0)) 
 
 
 def inside(points: Points) -> Mask:
-    """`[DRAWN_PX, DRAWN_PX]`: what the outline encloses."""
+    """`[DRAWN_PX, DRAWN_PX]`: the inside of the outline."""
     image = Image.new("1", (DRAWN_PX, DRAWN_PX))
     pixels = [tuple(p) for p in (points + 1) * DRAWN_PX / 2]
     ImageDraw.Draw(image).polygon(pixels, fill=1)
@@ -128,7 +128,7 @@ def blur(image: Array, radius: float) -> Array:
 
 
 def puff(mask: Mask, roundness: float) -> Array:
-    """`[H, W, 3]` unit normals of the mask puffed up: round within `roundness` of its edge."""
+    """`[H, W, 3]` unit normals of the inflated mask: round within `roundness` of its edge."""
     reach = roundness * DRAWN_PX / 2
     depth = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     edge = 1 - np.clip(depth / reach, 0, 1)
@@ -140,7 +140,7 @@ def puff(mask: Mask, roundness: float) -> Array:
 
 @dataclass
 class Sticker:
-    """Solids over each other; `rgb` is not multiplied by `alpha`."""
+    """A stack of solids; `rgb` is not premultiplied by `alpha`."""
 
     rgb: Array = field(default_factory=lambda: np.ones((DRAWN_PX, DRAWN_PX, 3), np.float32))
     alpha: Array = field(default_factory=lambda: np.zeros((DRAWN_PX, DRAWN_PX), np.float32))
@@ -155,7 +155,7 @@ class Sticker:
         spots: Sequence[tuple[Mask, str, float]] = (),
         shadow: float = 0.3,
     ) -> Mask:
-        """Lay a lit solid on top; `spots` (mask, colour, softness) are painted on it beforehand."""
+        """Add a lit solid on top; `spots` (mask, colour, softness) are painted on it first."""
         mask = shape if shape.dtype == bool else inside(shape)
         paint = fade(mask, colour)
         for spot, spot_colour, softness in spots:
@@ -168,7 +168,7 @@ class Sticker:
     def flat(
         self, shape: Points | Mask, colour: str, opacity: float = 1, softness: float = 0
     ) -> None:
-        """Lay unlit colour on top: eyes, mouths, blushes, highlights."""
+        """Add a flat colour on top: eyes, mouths, blushes, highlights."""
         mask = (shape if shape.dtype == bool else inside(shape)).astype(np.float32)
         self._lay(blur(mask, softness) * opacity, np.broadcast_to(rgb(colour), self.rgb.shape))
 
@@ -192,7 +192,7 @@ class Sticker:
             self.flat(ellipse(x + side * gap, y, size, size * 0.7), colour, 0.65, size * 0.25)
 
     def _shade_below(self, mask: Mask, strength: float) -> None:
-        """The soft shadow that a new solid throws on those below."""
+        """The soft shadow of a new solid on those below."""
         moved = np.roll(mask.astype(np.float32), (18, 8), (0, 1))
         self.rgb = self.rgb * (1 - strength * blur(moved, 0.035)[..., None] * (0.9, 1.0, 0.85))
         self.rgb = self.rgb.astype(np.float32)
@@ -205,7 +205,7 @@ class Sticker:
 
 
 def _lit(paint: Array, normals: Array, gloss: float) -> Array:
-    """Paint under a large soft lamp, with light bounced from below and a highlight."""
+    """Light the paint with a large soft lamp, reflected light from below and a highlight."""
     lamp = np.clip(normals @ LIGHT.astype(np.float32) * 0.5 + 0.5, 0, 1)
     bounce = np.clip(normals @ np.array([0.35, 0.75, 0.3], np.float32), 0, 1)[..., None]
     shine = np.clip(normals @ HALFWAY.astype(np.float32), 0, 1)
@@ -219,7 +219,7 @@ def _lit(paint: Array, normals: Array, gloss: float) -> Array:
 
 
 def finish(sticker: Sticker, ground: tuple[str, str, str] | None, base_y: float) -> Image.Image:
-    """Average down; with `ground` (top, bottom, shadow colour) lay the sticker on a background."""
+    """Average down; with `ground` (top, bottom, shadow colour) put the sticker on a background."""
     side = (SIDE_PX, SIDE_PX)
     premultiplied = sticker.rgb * sticker.alpha[..., None]
     colour = cv2.resize(premultiplied, side, interpolation=cv2.INTER_AREA)

@@ -221,7 +221,7 @@ def changed_config(bundle: Bundle, **changes) -> dict[str, str]:
         ({"unet": 5}, "config is not valid"),
         ({"text_encoder": {"hidden_size": 99}}, r"hidden_size must be .*\(16\), got 99"),
         ({"tokenizer": "t5"}, "tokenizer must be"),
-        ({"tokenizer": "clip"}, "tokenizer has 49408 tokens, the text encoder 514"),
+        ({"tokenizer": "clip"}, "tokenizer has 49408 tokens, but the text encoder has only 514"),
         ({"image_encoder": {"projection_dim": 16, "hidden_size": 15}}, "image_encoder"),
     ],
 )
@@ -255,7 +255,7 @@ def test_wrong_metadata(file, tmp_path, metadata, message) -> None:
         ({"unet.extra.weight": torch.ones(1)}, "unet has an unknown tensor 'extra.weight'"),
         ({"clip.x": torch.ones(1)}, "unknown tensor 'clip.x'"),
         ({"unet.conv_in.bias": None}, "unet has no tensor 'conv_in.bias'"),
-        ({"vae.quant_conv.bias": torch.ones(3)}, "'quant_conv.bias' has shape .3., .8. was exp"),
+        ({"vae.quant_conv.bias": torch.ones(3)}, "'quant_conv.bias' must have shape .8., got .3."),
         (
             {"image_encoder.visual_projection.weight": torch.full((16, 16), float("nan"))},
             "'image_encoder.visual_projection.weight' has NaN",

@@ -157,7 +157,7 @@ def test_odd_pictures_become_loops(place: Workplace, kind: str) -> None:
     ODD_PICTURES[kind](path)
     result = place.animate(picture=path)
     assert place.assert_made(result).shape == (14, 64, 64, 3)
-    assert ("holds 3 frames" in result.err) == (kind == "animated")
+    assert ("has 3 frames" in result.err) == (kind == "animated")
 
 
 # Words and numbers

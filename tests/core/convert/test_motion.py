@@ -149,12 +149,12 @@ def test_a_whole_motion_unet_is_a_source_of_both(
         (lambda s: {**s, "fps_embedding.linear.weight": torch.ones(1)}, "FancyVideo"),
         (
             lambda s: {"strange.weight": torch.ones(1)},
-            r"unknown kind; its first tensor is 'strange",
+            r"unknown layout; its first tensor is 'strange",
         ),
         (lambda s: {**s, "strange.weight": torch.ones(1)}, "unknown tensor 'strange.weight'"),
         (
             lambda s: {k: 1.5 * v if "pos_enc" in k else v for k, v in s.items()},
-            "not AnimateDiff's sinusoid",
+            "differs from AnimateDiff's sinusoid",
         ),
     ],
 )
@@ -179,7 +179,7 @@ def test_motion_files_that_are_rejected(modules, tmp_path, changed, message) -> 
             lambda s: {
                 k: v[:1] if k.endswith("transformer.norm.bias") else v for k, v in s.items()
             },
-            "has shape",
+            "must have shape",
         ),
         (lambda s: {k: v for k, v in s.items() if "ff_norm.bias" not in k}, "has no tensor"),
     ],

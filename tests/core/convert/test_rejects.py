@@ -17,10 +17,10 @@ from loopanimate_core.models.layers import sinusoid
 
 # ------------------------------------------------------------------------------------ wrong sources
 def test_sources_that_lack_something(parts, folder, text_folder, extracted, tmp_path) -> None:
-    with pytest.raises(LoopAnimateError, match="has no text_encoder; give another source"):
+    with pytest.raises(LoopAnimateError, match="has no text_encoder; another source"):
         assemble(PartFiles(folder))
     checkpoint = extracted["checkpoint"] / "checkpoint.safetensors"
-    with pytest.raises(LoopAnimateError, match="has no image_encoder; give another source"):
+    with pytest.raises(LoopAnimateError, match="has no image_encoder; another source"):
         assemble(PartFiles(checkpoint))
     with pytest.raises(LoopAnimateError, match=r"has no config\.json"):
         assemble(PartFiles(tmp_path, text_encoder=text_folder, image_encoder=folder))
@@ -29,7 +29,7 @@ def test_sources_that_lack_something(parts, folder, text_folder, extracted, tmp_
         sources.read_unet(tmp_path)
     with pytest.raises(LoopAnimateError, match="there is no file"):
         sources.read_motion(tmp_path / "absent.ckpt")
-    with pytest.raises(LoopAnimateError, match="holds no motion modules"):
+    with pytest.raises(LoopAnimateError, match="has no motion modules"):
         sources.read_motion(checkpoint)
     with pytest.raises(LoopAnimateError, match=r"no Stable Diffusion 1\.x UNet"):
         sources.read_unet(extracted["checkpoint"] / "image_encoder.safetensors")
