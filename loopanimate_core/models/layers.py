@@ -60,9 +60,15 @@ class ResnetBlock(nn.Module):
     """Two convolutions with the time embedding between them; frames are independent."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, time_channels: int, groups: int, eps: float,
-        ops: Any, factory: dict[str, Any],
-    ) -> None:  # fmt: skip
+        self,
+        in_channels: int,
+        out_channels: int,
+        time_channels: int,
+        groups: int,
+        eps: float,
+        ops: Any,
+        factory: dict[str, Any],
+    ) -> None:
         super().__init__()
         self.norm1 = ops.GroupNorm(groups, in_channels, eps=eps, **factory)
         self.conv1 = ops.Conv2d(in_channels, out_channels, 3, padding=1, **factory)
@@ -96,9 +102,13 @@ class Attention(nn.Module):
     )
 
     def __init__(
-        self, channels: int, heads: int, ops: Any, factory: dict[str, Any],
+        self,
+        channels: int,
+        heads: int,
+        ops: Any,
+        factory: dict[str, Any],
         condition_channels: int | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.heads = heads
         source = condition_channels or channels
@@ -157,9 +167,13 @@ class TransformerBlock(nn.Module):
     """Norms, two attentions and a feed-forward net. `condition_channels=None`: both are self-attention."""
 
     def __init__(
-        self, channels: int, heads: int, ops: Any, factory: dict[str, Any],
+        self,
+        channels: int,
+        heads: int,
+        ops: Any,
+        factory: dict[str, Any],
         condition_channels: int | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.norm1 = ops.LayerNorm(channels, **factory)
         self.attn1 = Attention(channels, heads, ops, factory)
@@ -198,9 +212,14 @@ class SpatialTransformer(nn.Module):
     """Self-attention within a frame, cross-attention to the part's condition (MITDF), feed-forward."""
 
     def __init__(
-        self, channels: int, heads: int, groups: int, condition_channels: int,
-        ops: Any, factory: dict[str, Any],
-    ) -> None:  # fmt: skip
+        self,
+        channels: int,
+        heads: int,
+        groups: int,
+        condition_channels: int,
+        ops: Any,
+        factory: dict[str, Any],
+    ) -> None:
         super().__init__()
         self.norm = ops.GroupNorm(groups, channels, eps=1e-6, **factory)
         self.proj_in = ops.Conv2d(channels, channels, 1, **factory)

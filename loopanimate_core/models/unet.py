@@ -129,9 +129,14 @@ class Block(nn.Module):
     """One resolution: layers of resnet, spatial transformer (not in all blocks) and motion module."""
 
     def __init__(
-        self, resnet_channels: list[tuple[int, int]], attention: bool, motion: bool, config: LoopUNetConfig,
-        ops: Any, factory: dict[str, Any],
-    ) -> None:  # fmt: skip
+        self,
+        resnet_channels: list[tuple[int, int]],
+        attention: bool,
+        motion: bool,
+        config: LoopUNetConfig,
+        ops: Any,
+        factory: dict[str, Any],
+    ) -> None:
         super().__init__()
         groups, out = config.norm_num_groups, resnet_channels[-1][1]
         time_channels = 4 * config.block_out_channels[0]
@@ -166,9 +171,13 @@ class LoopUNet(nn.Module):
     """
 
     def __init__(
-        self, config: LoopUNetConfig, *, dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None, ops: Any = nn,
-    ) -> None:  # fmt: skip
+        self,
+        config: LoopUNetConfig,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        ops: Any = nn,
+    ) -> None:
         super().__init__()
         self.config = config
         self.speedups = SpeedUps()

@@ -27,13 +27,14 @@ from loopanimate_core.bundle.components import (
     text_encoder_settings,
     vae_settings,
 )
-from loopanimate_core.closing import Closing
+from loopanimate_core.closing import Closing, closed
 from loopanimate_core.conditions import LoopConditions
 from loopanimate_core.convert.assemble import extract
 from loopanimate_core.encoders.text import build_tokenizer, encode_image, encode_prompts
 from loopanimate_core.encoders.vae import decode_latents, encode_frames
 from loopanimate_core.models import LoopUNet, LoopUNetConfig
 from loopanimate_core.picture.images import fit_picture, load_picture
+from loopanimate_core.preconditioning import Preconditioning
 from loopanimate_core.sampling import guided_denoiser, sample_loop
 from loopanimate_core.schedule import ScheduleConfig, make_scheduler
 from loopanimate_training.loop import train
@@ -98,8 +99,10 @@ def euler(
     noise = given["noise"][: closing.sampled_frames].transpose(0, 1)[None]
     x = given["still"][:, :, None] + noise * scheduler.sigmas[0]
     with torch.inference_mode():
-        denoise = guided_denoiser(toy.unet, conditions, 2.0, schedule=schedule)
-        loop = sample_loop(denoise, x, scheduler, scheduler.timesteps, conditions.concat(), closing)
+        preconditioning = Preconditioning(schedule)
+        denoise = guided_denoiser(toy.unet, conditions, 2.0, preconditioning=preconditioning)
+        ring = closed(denoise, closing, len(scheduler.timesteps))
+        loop = sample_loop(ring, x, scheduler, scheduler.timesteps)
     return loop[0].transpose(0, 1) / toy.config.vae_scaling_factor
 
 
@@ -135,20 +138,30 @@ def make_parts(folder: Path) -> None:
     torch.manual_seed(0)
     width = 64
     clip: dict[str, Any] = {
-        "hidden_size": width, "intermediate_size": width, "projection_dim": width,
-        "num_hidden_layers": 2, "num_attention_heads": 1,
-    }  # fmt: skip
+        "hidden_size": width,
+        "intermediate_size": width,
+        "projection_dim": width,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 1,
+    }
     text, image = CLIPTextConfig(**clip), CLIPVisionConfig(**clip, image_size=28, patch_size=14)
     unet = LoopUNetConfig(block_out_channels=(32, 64, 64, 64), cross_attention_dim=width)
     vae = make_kl()
     config = BundleConfig(
-        unet=unet, vae=vae_settings(vae.config), text_encoder=text_encoder_settings(text),
-        image_encoder=image_encoder_settings(image), schedule=ScheduleConfig("linear"),
-    )  # fmt: skip
+        unet=unet,
+        vae=vae_settings(vae.config),
+        text_encoder=text_encoder_settings(text),
+        image_encoder=image_encoder_settings(image),
+        schedule=ScheduleConfig("linear"),
+    )
     bundle = Bundle(
-        config, LoopUNet(unet), vae, CLIPTextModel(text), CLIPVisionModelWithProjection(image),
+        config,
+        LoopUNet(unet),
+        vae,
+        CLIPTextModel(text),
+        CLIPVisionModelWithProjection(image),
         build_tokenizer("clip"),
-    )  # fmt: skip
+    )
     extract(bundle, folder, "checkpoint")
     extract(bundle, folder, "pia")
     write_bundle(folder / "whole.safetensors", bundle, torch.float32)
@@ -187,8 +200,12 @@ def results(
     environment = {**os.environ, "PYTHONPATH": str(comfyui), "OMP_NUM_THREADS": "1"}
     run = subprocess.run(
         [python_of(comfyui), str(CHECKS), str(folder)],
-        capture_output=True, text=True, cwd=folder, env=environment, timeout=600,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment,
+        timeout=600,
+    )
     assert run.returncode == 0, run.stderr[-6000:]
     print(run.stderr[-6000:])
     return json.loads(run.stdout.splitlines()[-1])
