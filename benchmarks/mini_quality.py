@@ -41,11 +41,12 @@ from loopanimate_core.check.measures import LEVELS, distance, step_sizes
 from loopanimate_core.encoders.vae import decode_latents, encode_frames
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
-from loopanimate_core.picture.images import contact_sheet, save_picture
+from loopanimate_core.picture.images import save_picture
+from loopanimate_core.picture.sheet import contact_sheet
 from loopanimate_core.pipeline import LoopAnimatePipeline
 from loopanimate_training.alss import forward_indices, loop_indices
 from loopanimate_training.data.stickers.classify import ROCKING, masks_from_background, read_motion
-from loopanimate_training.data.stickers.clips import MiniClips, SourceClip
+from loopanimate_training.data.stickers.clips import StickerClip, StickerClips
 from loopanimate_training.data.stickers.emoji import EmojiCache
 from loopanimate_training.data.stickers.motion import CORE_VERBS, SHIFT, STILL, Motion
 from loopanimate_training.data.stickers.render import BACKGROUND_KINDS, draw_background
@@ -144,11 +145,11 @@ class Figures:
 
 def evaluate(
     pipeline: LoopAnimatePipeline,
-    clips: Sequence[SourceClip],
+    clips: Sequence[StickerClip],
     *,
     frames: int | None = None,
     seed: int = 0,
-    on_loop: Callable[[SourceClip, LoopFigures, Tensor], None] | None = None,
+    on_loop: Callable[[StickerClip, LoopFigures, Tensor], None] | None = None,
 ) -> Figures:
     """Animate the first frame of every clip by its caption, and measure that and the baselines.
 
@@ -192,7 +193,7 @@ def evaluate(
 
 
 def measure(
-    shown: Tensor, clip: SourceClip, remade: Tensor, frames: int, seconds: float = 0.0
+    shown: Tensor, clip: StickerClip, remade: Tensor, frames: int, seconds: float = 0.0
 ) -> LoopFigures:
     """Figures of the played frames `shown` [F-1, H, W, 3] against `clip`'s true motion.
 
@@ -251,13 +252,13 @@ def held_out_clips(
     size_px: int,
     seed: int = 0,
     backgrounds: Sequence[str] = BACKGROUND_KINDS,
-) -> list[SourceClip]:
+) -> list[StickerClip]:
     """Every verb for `stickers` stickers of different held-out families, on `backgrounds` in turn.
 
     Raises:
         LoopAnimateError: the cache holds fewer such families.
     """
-    source = MiniClips(cache, "held_out", size_px)
+    source = StickerClips(cache, "held_out", size_px)
     rng = np.random.default_rng((seed, 0x100B))
     families = {cache.emoji[row].family: row for row in cache.select(True, movable=True)}
     if not 1 <= stickers <= len(families):
@@ -274,23 +275,23 @@ def held_out_clips(
     return clips
 
 
-def _still_of(clip: SourceClip) -> tuple[Tensor, Tensor]:
+def _still_of(clip: StickerClip) -> tuple[Tensor, Tensor]:
     """Picture [H, W, 3] and object mask [H, W] float of the clip's first frame."""
     frames, masks = clip.draw([0])
     return frames[0], masks[0].float()
 
 
-def _first_of_each(clips: Sequence[SourceClip]) -> Iterable[SourceClip]:
+def _first_of_each(clips: Sequence[StickerClip]) -> Iterable[StickerClip]:
     return {clip.emoji.hexcode: clip for clip in reversed(clips)}.values().__reversed__()
 
 
-def _true_loop(clip: SourceClip, frames: int, seed: int) -> Tensor:
+def _true_loop(clip: StickerClip, frames: int, seed: int) -> Tensor:
     """The F-1 frames that a perfect model of the training clips would play."""
     indices = loop_indices((frames + 1) // 2, STRIDE, STEPS, rng=random.Random(seed))
     return clip.draw(indices[:-1])[0]
 
 
-def _read(clip: SourceClip, frames: Tensor) -> str:
+def _read(clip: StickerClip, frames: Tensor) -> str:
     return read_motion(frames, masks_from_background(frames, clip.background)).verb
 
 
@@ -394,7 +395,7 @@ class Sheet:
     def __init__(self) -> None:
         self.strips: list[Tensor] = []
 
-    def add(self, clip: SourceClip, figures: LoopFigures, frames: Tensor) -> None:
+    def add(self, clip: StickerClip, figures: LoopFigures, frames: Tensor) -> None:
         shown = torch.linspace(0, len(frames) - 1, SHEET_COLUMNS - 1).round().long()
         still = _still_of(clip)[0][None]
         strip = contact_sheet(torch.cat([still, frames[shown]]), SHEET_COLUMNS, gap_px=2)

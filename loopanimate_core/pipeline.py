@@ -13,7 +13,8 @@ from torch import Tensor
 from .bundle import Bundle, mini_bundle_path, read_bundle
 from .closing import closed
 from .conditions import LoopConditions, mask_to_latent
-from .encoders.text import encode_image, encode_prompts
+from .encoders.image import encode_image
+from .encoders.text import encode_prompts
 from .encoders.vae import decode_latents, encode_frames
 from .picture.images import Picture, fit_mask, fit_picture, load_picture
 from .picture.saliency import salient_mask

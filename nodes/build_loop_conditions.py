@@ -8,6 +8,7 @@ import torch
 from comfy_api.latest import io
 
 from loopanimate_core.conditions import mask_to_latent
+from loopanimate_core.encoders.image import resize_for_clip
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.picture.images import fit_mask, fit_picture
 
@@ -156,15 +157,12 @@ class BuildLoopConditions(io.ComfyNode):
 
 
 def embed_picture(clip_vision: Any, picture: torch.Tensor) -> torch.Tensor:
-    """CLIP's projected image embedding `[1, 1, D]` of `picture [H, W, 3]`, as in training.
+    """CLIP's projected image embedding `[1, 1, D]` of `picture [H, W, 3]`, resized as in training.
 
-    The whole picture is stretched to the encoder's square, bicubic with aligned corners and without
-    antialiasing, as `loopanimate_core.encoders` does it. ComfyUI then has nothing left to resize.
+    The picture gets the encoder's size here, so that ComfyUI does not resize or crop it.
     """
-    side = getattr(clip_vision, "image_size", 224)
-    pixels = torch.nn.functional.interpolate(
-        picture.movedim(-1, 0)[None], (side, side), mode="bicubic", align_corners=True
-    )
+    side_px = getattr(clip_vision, "image_size", 224)
+    pixels = resize_for_clip(picture.movedim(-1, 0)[None], side_px)
     return clip_vision.encode_image(pixels.movedim(1, -1), crop=False).image_embeds[:, None]
 
 

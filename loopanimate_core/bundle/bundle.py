@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..encoders.text import build_tokenizer, vocabulary_of
+from ..encoders.tokenizer import build_tokenizer, vocabulary_of
 from ..errors import LoopAnimateError
 from ..models import LoopUNet, LoopUNetConfig
 from ..schedule import ScheduleConfig

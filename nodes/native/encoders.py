@@ -17,7 +17,7 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from loopanimate_core.encoders.text import (
+from loopanimate_core.encoders.tokenizer import (
     END,
     START,
     TOKENIZER_CLIP,

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from closeness import NETWORK, assert_close, assert_different
 from torch import Tensor
 
 from loopanimate_core import LoopAnimateError, LoopConditions, LoopUNet, LoopUNetConfig, sample_loop
@@ -175,13 +176,14 @@ def test_guidance_of_one_needs_one_branch(unet: LoopUNet) -> None:
     with torch.no_grad():
         plain = unet(z_c, timestep, conditions.image_embeds, conditions.text_embeds)
         denoise = guided_denoiser(unet, conditions, 1.0, preconditioning=PLAIN)
-        torch.testing.assert_close(denoise(z_t, timestep, frames), plain)
+        assert_close(denoise(z_t, timestep, frames), plain, depth=NETWORK)
         # image guidance of 2 doubles what the picture adds
         blind = unet(z_c, timestep, torch.zeros(1, 1, 12), conditions.negative_embeds)
         base = unet(z_c, timestep, conditions.image_embeds, conditions.negative_embeds)
         denoise = guided_denoiser(unet, conditions, 1.0, 2.0, preconditioning=PLAIN)
         both = denoise(z_t, timestep, frames)
-        torch.testing.assert_close(both, plain + base - blind, atol=1e-5, rtol=1e-4)
+        assert_close(both, plain + base - blind, depth=NETWORK)
+        assert_different(both, plain)
 
 
 def test_windows_make_loops_longer_than_the_positions(unet: LoopUNet) -> None:

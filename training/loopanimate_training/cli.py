@@ -243,7 +243,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 def _index(options: argparse.Namespace) -> int:
     from .commands.inspect import resolve_target, stages_of
-    from .data.index import open_index
+    from .data.index.build import open_index
 
     stage = stages_of(options.target, options.stage)[0]  # an index is the same for all
     table = open_index(resolve_target(options.target, stage, options.set).data)

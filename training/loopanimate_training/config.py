@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.picture import SIZE_MULTIPLE_PX
 
 from . import alss
 from .stages import parse_run_name, stage_defaults
@@ -125,8 +126,10 @@ class ClipConfig(Section):
             raise ValueError(
                 f"no {self.f - 1} steps out of {self.reverse_steps} add up to {self.span_frames - 1} source frames"
             )
-        if self.height_px % 8 or self.width_px % 8:
-            raise ValueError(f"{self.width_px} x {self.height_px} px: both sides must divide by 8")
+        if self.height_px % SIZE_MULTIPLE_PX or self.width_px % SIZE_MULTIPLE_PX:
+            raise ValueError(
+                f"{self.width_px} x {self.height_px} px: both must be multiples of {SIZE_MULTIPLE_PX}"
+            )
         return self
 
 
@@ -144,7 +147,10 @@ class DataConfig(Section):
     outside: Literal["refuse", "allow"] = "refuse"  # paths in a table that leave that folder
     columns: dict[str, str] = {}  # names of a table's columns by meaning: path, caption, …
     masks: Path | None = None  # folder with masks of each clip, by its id
-    uncaptioned: Literal["leave_out", "keep"] = "leave_out"
+    uncaptioned: Annotated[
+        Literal["skip", "keep"],
+        BeforeValidator(lambda value: "skip" if value == "leave_out" else value),
+    ] = "skip"  # `leave_out`: the former name of `skip`
     held_out_share: ShareBelowOne = 0.0  # of the videos, for the sheets; never trained on
     clips: PositiveInt | None = None  # only the first so many; needed for the endless `mini`
     cache: Path | None = None  # folder of latents; filled on first touch

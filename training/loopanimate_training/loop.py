@@ -17,12 +17,14 @@ from loopanimate_core.bundle import Bundle
 from loopanimate_core.errors import LoopAnimateError
 
 from .config import RunConfig, require_same_run
-from .data.latent_cache import ClipEncoder, ClipStore
-from .data.loader import Feed
+from .data.batch import Batch
+from .data.clip_encoder import ClipEncoder
+from .data.latent_cache import LatentCache
+from .data.loader import ClipLoader
 from .data.source import open_source, open_validation_source
 from .distributed.fsdp import divided_state, whole
 from .distributed.launch import distribute, start_processes, use_memory_settings, wants_shards
-from .model.losses import Batch, DiffusionLoss
+from .model.losses import DiffusionLoss
 from .model.optim import Ema, make_optimizer, set_learning_rate
 from .model.precision import StepGuard, autocast, shrink_frozen, sound_kernels
 from .model.start import load_weights, named_parameters, open_start, trained_parameters
@@ -77,7 +79,7 @@ def train(config: RunConfig, *, allow_change: bool = False) -> Outcome:
             RunLog(
                 config.out, config.steps, state.step, state.mean_loss, is_main, config.tensorboard
             ) as log,
-            run.feed.batches(state.step) as batches,
+            run.loader.batches(state.step) as batches,
             sound_kernels(config.precision, accelerator.device),
         ):
             if is_main:
@@ -116,7 +118,7 @@ def take_steps(
             state.optimizer.step()
             state.ema.update(state.step)
         else:
-            log.leave_out(state.step, state.guard.scale, run.feed.clip_names(state.step))
+            log.leave_out(state.step, state.guard.scale, run.loader.clip_names(state.step))
         state.optimizer.zero_grad(set_to_none=True)
         state.step += 1
 
@@ -148,7 +150,7 @@ class Run:
 
     config: RunConfig
     accelerator: Accelerator
-    feed: Feed
+    loader: ClipLoader
     model: Any
     state: State
     sheets: SheetMaker
@@ -165,8 +167,8 @@ def open_run(config: RunConfig, accelerator: Accelerator, allow_change: bool) ->
         require_same_run(earlier.config, config)
     bundle = open_start(config.model, config.seed)
     trained = trained_parameters(bundle, config.model)
-    feed = make_feed(config, bundle, accelerator)
-    origin = origin_of(bundle, trained, feed.store)
+    loader = make_loader(config, bundle, accelerator)
+    origin = origin_of(bundle, trained, loader.cache)
     if earlier is not None and not allow_change:
         require_same_origin(earlier.origin, origin, config.out)
     require_agreement(accelerator, 0 if earlier is None else earlier.step, origin)
@@ -180,15 +182,18 @@ def open_run(config: RunConfig, accelerator: Accelerator, allow_change: bool) ->
     state = State(config, origin, parameters, optimizer, ema, guard)
     if earlier is not None:
         state.restore(earlier)
-    validation = open_validation_source(config.data, config.clip, feed.store.source)
+    validation = open_validation_source(config.data, config.clip, loader.cache.source)
     sheets = SheetMaker(config, bundle, validation)
-    return Run(config, accelerator, feed, model, state, sheets, sharded)
+    return Run(config, accelerator, loader, model, state, sheets, sharded)
 
 
 def draw_sheet(run: Run, log: RunLog) -> None:
     """Loops drawn from the averaged weights, a share by every process, and the run's page with them."""
     config, state, accelerator = run.config, run.state, run.accelerator
-    with run.feed.store.encoder.visiting(), autocast(config.precision, accelerator.device):
+    with (
+        run.loader.cache.encoder.on_device(restore=True),
+        autocast(config.precision, accelerator.device),
+    ):
         log.attempt("sheet", lambda: run.sheets.draw(state.ema, state.step, accelerator))
     if accelerator.is_main_process:
         write_report(config, log)
@@ -235,12 +240,12 @@ class State:
         self.step, self.mean_loss = checkpoint.step, checkpoint.mean_loss
 
 
-def make_feed(config: RunConfig, bundle: Bundle, accelerator: Accelerator) -> Feed:
+def make_loader(config: RunConfig, bundle: Bundle, accelerator: Accelerator) -> ClipLoader:
     """Source, encoders and cache of a run, and this process's share of it."""
     encoder = ClipEncoder(bundle, config, accelerator.device)
-    store = ClipStore(open_source(config.data, config.clip), encoder, config.data.cache)
-    return Feed(
-        config, store, bundle.config.schedule.num_train_timesteps,
+    cache = LatentCache(open_source(config.data, config.clip), encoder, config.data.cache)
+    return ClipLoader(
+        config, cache, bundle.config.schedule.num_train_timesteps,
         rank=accelerator.process_index, world=accelerator.num_processes,
         quarantine=config.out / "quarantine.jsonl",
     )  # fmt: skip

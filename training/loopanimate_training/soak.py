@@ -48,7 +48,7 @@ SMALL_UNET = {
 TROUBLES = {"kill": 6, "SIGTERM": 1, "quit": 1, "damage": 2, "cut cache": 1}  # and their weights
 _fork = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
 WARM = (
-    "loopanimate_training.loop", "loopanimate_training.data.index", "transformers.models.clip.modeling_clip",
+    "loopanimate_training.loop", "loopanimate_training.data.index.build", "transformers.models.clip.modeling_clip",
     "diffusers.models.autoencoders.autoencoder_tiny",
 )  # fmt: skip
 _fork.set_forkserver_preload(list(WARM))  # type: ignore[attr-defined]

@@ -23,35 +23,26 @@ from PIL import Image
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.cli import main
 from loopanimate_training.config import ClipConfig, DataConfig
-from loopanimate_training.data import index as index_module
-from loopanimate_training.data.bad_clip import BadClip
-from loopanimate_training.data.index import (
-    HELD_OUT,
-    MISSING,
-    NO_CAPTION,
-    index_path,
-    is_held_out,
-    judge,
-    open_index,
-    ordered_map,
-    signature_of,
-)
-from loopanimate_training.data.probe import (
-    CRASHES,
+from loopanimate_training.data.index.build import MISSING, index_path, open_index
+from loopanimate_training.data.index.earlier import signature_of
+from loopanimate_training.data.index.probe import (
     FEW_MASKS,
-    NOTHING,
-    TOO_SLOW,
     UNDECODABLE,
-    Examiners,
-    Finding,
-    examine,
+    ProbeResult,
+    probe,
+    unusable,
 )
-from loopanimate_training.data.readers import Blob, Row
+from loopanimate_training.data.index.probe_pool import CRASHES, TOO_SLOW, ProbePool
+from loopanimate_training.data.index.selection import HELD_OUT, NO_CAPTION, is_held_out, select
+from loopanimate_training.data.index.table import REPEATED, ClipTable
+from loopanimate_training.data.index.table_writer import TableWriter
+from loopanimate_training.data.readers.rows import Blob, Row
 from loopanimate_training.data.source import FileSource, open_validation_source
-from loopanimate_training.data.table import REPEATED, ClipTable, TableWriter
-from loopanimate_training.data.video import VideoFacts
+from loopanimate_training.data.video.bad_clip import BadClip
+from loopanimate_training.data.video.facts import VideoFacts
 from loopanimate_training.storage import locks
 from loopanimate_training.storage.locks import claim_of, locked
+from loopanimate_training.storage.threads import ordered_map
 
 Films = Any  # the fixture of conftest.py
 CLIP = ClipConfig(f=2, mask="ones")  # needs 7 frames
@@ -72,16 +63,16 @@ def data_of(path: Path, **changes: Any) -> DataConfig:
     )
 
 
-def fake_finding(number: int, **changes: Any) -> Finding:
+def fake_result(number: int, **changes: Any) -> ProbeResult:
     facts = VideoFacts(24, 64, 16, 0, 1 / 24000, 0, 1000.0)
-    finding = Finding(facts, f"{number:032x}", f"{number:016x}")
-    return dataclasses.replace(finding, **changes)
+    result = ProbeResult(facts, f"{number:032x}", f"{number:016x}")
+    return dataclasses.replace(result, **changes)
 
 
-def write_table(path: Path, rows: list[tuple[Row, Finding]]) -> ClipTable:
+def write_table(path: Path, rows: list[tuple[Row, ProbeResult]]) -> ClipTable:
     with TableWriter(path) as writer:
-        for number, (row, finding) in enumerate(rows):
-            writer.add(row, finding, number.to_bytes(16, "little"), (1, number))
+        for number, (row, result) in enumerate(rows):
+            writer.add(row, result, number.to_bytes(16, "little"), (1, number))
         writer.finish("state", "test")
     return ClipTable(path)
 
@@ -114,12 +105,12 @@ def test_a_table_gives_back_what_was_written(
     rows = []
     for number, (row, facts, uneven) in enumerate(items):
         times = tuple(range(0, 7 * facts.frames, 7)) if uneven else ()
-        rows.append((row, fake_finding(number, facts=dataclasses.replace(facts, times=times))))
+        rows.append((row, fake_result(number, facts=dataclasses.replace(facts, times=times))))
     table = write_table(tmp_path / "t.clips", rows)
     assert len(table) == len(rows)
-    for number, (row, finding) in enumerate(rows):
+    for number, (row, result) in enumerate(rows):
         assert table.row(number) == row
-        assert table.finding(number) == finding
+        assert table.result(number) == result
         assert table.stat(number) == (1, number)
 
 
@@ -128,7 +119,7 @@ def test_only_the_first_of_equal_clips_stays(tmp_path: Path) -> None:
     other = dataclasses.replace(row, caption="other")
     bad = dataclasses.replace(row, reason="broken")
     rows = [(row, 1), (bad, 1), (row, 1), (other, 1), (row, 2), (row, 1)]
-    table = write_table(tmp_path / "t.clips", [(r, fake_finding(n)) for r, n in rows])
+    table = write_table(tmp_path / "t.clips", [(r, fake_result(n)) for r, n in rows])
     reasons = [table.row(i).reason for i in range(6)]
     assert reasons == ["", "broken", REPEATED, "", "", REPEATED]
 
@@ -136,7 +127,7 @@ def test_only_the_first_of_equal_clips_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["empty", "other", "cut", "header"])
 def test_a_damaged_index_is_refused(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "t.clips"
-    write_table(path, [(Row("a", Blob(Path("a"))), fake_finding(i)) for i in range(9)])
+    write_table(path, [(Row("a", Blob(Path("a"))), fake_result(i)) for i in range(9)])
     data = path.read_bytes()
     damaged = {"empty": b"", "other": b"x" * 99, "cut": data[:-5], "header": data[:40]}[damage]
     path.write_bytes(damaged)
@@ -157,13 +148,13 @@ def test_every_reason_is_counted(films: Films, folder: Path, capsys: Any, tmp_pa
     expected = {
         "": 5, "shorter than 7 frames": 1, NO_CAPTION: 1, UNDECODABLE: 1, MISSING: 1, REPEATED: 1,
     }  # fmt: skip
-    assert judge(table, data, CLIP).counts() == expected
+    assert select(table, data, CLIP).counts() == expected
     kept = data.model_copy(update={"uncaptioned": "keep"})
-    assert judge(table, kept, CLIP).counts()[""] == 6
+    assert select(table, kept, CLIP).counts()[""] == 6
     fast = CLIP.model_copy(update={"fps": 30.0})
-    assert judge(table, data, fast).counts()["slower than 30 frames per second"] == 6
+    assert select(table, data, fast).counts()["slower than 30 frames per second"] == 6
     half = CLIP.model_copy(update={"fps": 12.0})
-    assert judge(table, data, half).frames[0] == 12
+    assert select(table, data, half).frames[0] == 12
     with pytest.raises(LoopAnimateError, match="none of 10 clips can be used: 6 shorter than 103"):
         FileSource(data, ClipConfig(f=18))
 
@@ -203,7 +194,7 @@ def test_only_what_is_new_is_examined(
     second.path.write_bytes(b"damaged")
     with caplog.at_level(logging.WARNING):
         assert len(open_index(data)) == 6
-    assert "it is made anew" in caplog.text
+    assert "it will be rebuilt" in caplog.text
 
 
 def test_an_interrupted_examination_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,12 +219,12 @@ def test_an_interrupted_examination_goes_on(folder: Path, monkeypatch: pytest.Mo
     assert len(done) == 3
     # What the journal says is believed, but for a line that was cut off.
     content = "ab" * 16
-    signature, finding = done[0].split(" ", 1)
-    changed = json.dumps({**json.loads(finding), "content": content})
+    signature, result = done[0].split(" ", 1)
+    changed = json.dumps({**json.loads(result), "content": content})
     journal.write_text(f"{signature} {changed}\n{done[1]}\n{done[2][:90]}")
     table = open_index(data)
     assert table.content(0) == content and len(table) == 5
-    assert judge(table, data, CLIP).counts() == {"": 5}
+    assert select(table, data, CLIP).counts() == {"": 5}
     assert sorted(p.suffix for p in path.parent.iterdir()) == [".clips"]
 
 
@@ -252,18 +243,18 @@ def test_poison_costs_a_clip_and_not_the_run(folder: Path) -> None:
     pipe = folder / "poison.mp4"
     os.mkfifo(pipe)
     good, poison = Row("0", Blob(folder / "0.mp4")), Row("p", Blob(pipe))
-    with Examiners(1, time_limit_s=0.5) as examiners:
-        assert examiners.examine(poison).reason == TOO_SLOW
-    with Examiners(1) as examiners:
-        answers: list[Finding] = []
-        thread = threading.Thread(target=lambda: answers.append(examiners.examine(poison)))
+    with ProbePool(1, time_limit_s=0.5) as pool:
+        assert pool.probe(poison).reason == TOO_SLOW
+    with ProbePool(1) as pool:
+        answers: list[ProbeResult] = []
+        thread = threading.Thread(target=lambda: answers.append(pool.probe(poison)))
         thread.start()
-        while not examiners._children:
+        while not pool._children:
             time.sleep(0.01)
-        next(iter(examiners._children)).kill()
+        next(iter(pool._children)).kill()
         thread.join()
-        assert answers == [Finding(NOTHING, reason=CRASHES)]
-        assert examiners.examine(good) == examine(good)
+        assert answers == [unusable(CRASHES)]
+        assert pool.probe(good) == probe(good)
 
 
 def test_masks_belong_to_the_clip(films: Films, folder: Path) -> None:
@@ -275,7 +266,7 @@ def test_masks_belong_to_the_clip(films: Films, folder: Path) -> None:
         picture.save(folder / f"3.masks/{number:02}.png")
     data = data_of(folder)
     table = open_index(data)
-    assert judge(table, data, CLIP).counts() == {"": 4, FEW_MASKS: 1}
+    assert select(table, data, CLIP).counts() == {"": 4, FEW_MASKS: 1}
     source = FileSource(data, CLIP.model_copy(update={"mask": "object"}))
     frames, masks = source.read(1, [2, 3, 6])
     assert masks is not None and masks.shape == (2, 16, 64)
@@ -354,7 +345,7 @@ def test_held_out_clips_are_for_sheets_alone(films: Films, tmp_path: Path) -> No
     )
     assert len(training) + len(validation) == 24 and len(validation) >= 2 and not ours & theirs
     assert {validation.caption(i) for i in range(len(validation))} == {"a", "b"}
-    assert judge(open_index(data), data, CLIP).counts()[HELD_OUT] == len(validation)
+    assert select(open_index(data), data, CLIP).counts()[HELD_OUT] == len(validation)
     none = FileSource(data.model_copy(update={"held_out_share": 0.0}), CLIP)
     assert open_validation_source(data, CLIP, none) is none and len(none) == 24
 
@@ -474,8 +465,8 @@ def test_the_index_has_a_place_without_settings(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     bare = DataConfig(source="videos", path=folder)
-    assert index_module.index_path(bare).parent == tmp_path / "home/loopanimate/index"
+    assert index_path(bare).parent == tmp_path / "home/loopanimate/index"
     cached = DataConfig(source="videos", path=folder, cache=tmp_path / "cache")
-    assert index_module.index_path(cached).parent == tmp_path / "cache"
+    assert index_path(cached).parent == tmp_path / "cache"
     few = cached.model_copy(update={"clips": 3})
-    assert index_module.index_path(few) != index_module.index_path(cached)
+    assert index_path(few) != index_path(cached)

@@ -19,8 +19,9 @@ from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.cli import main
 from loopanimate_training.commands.cache import BAD_CLIPS_FILE, Filled, Shard, fill_cache
 from loopanimate_training.config import RunConfig
-from loopanimate_training.data.latent_cache import ClipStore
-from loopanimate_training.data.source import BadClip, FileSource
+from loopanimate_training.data.latent_cache import LatentCache
+from loopanimate_training.data.source import FileSource
+from loopanimate_training.data.video.bad_clip import BadClip
 from loopanimate_training.loop import train
 from loopanimate_training.run.log import read_log
 
@@ -82,7 +83,7 @@ def test_the_size_told_before_is_the_size(make_run: MakeRun) -> None:
 
 def test_interrupted_and_started_again(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     config = make_run()
-    keep, kept = ClipStore._keep, 0
+    keep, kept = LatentCache._write, 0
 
     def keep_and_signal(*arguments: Any) -> None:
         nonlocal kept
@@ -92,7 +93,7 @@ def test_interrupted_and_started_again(make_run: MakeRun, monkeypatch: pytest.Mo
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.05)  # until the signal is handled
 
-    monkeypatch.setattr(ClipStore, "_keep", keep_and_signal)
+    monkeypatch.setattr(LatentCache, "_write", keep_and_signal)
     first = fill_cache(config)
     done = files_in(config)
     assert first.signal_number == signal.SIGTERM and 3 <= len(done) < FILES

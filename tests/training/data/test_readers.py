@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.config import DataConfig
-from loopanimate_training.data.readers import Row, open_reader
+from loopanimate_training.data.readers.detect import open_reader
 from loopanimate_training.data.readers.rows import (
     BAD_ROW,
     BAD_TAR,
@@ -30,6 +30,7 @@ from loopanimate_training.data.readers.rows import (
     OUTSIDE,
     Blob,
     PathRule,
+    Row,
     RowProblem,
 )
 
@@ -279,7 +280,7 @@ def test_folder_of_videos_captions_and_masks(touch: Touch, tmp_path: Path) -> No
     touch("m/b/2/000.png")
     elsewhere = rows_of(tmp_path / "f", masks=tmp_path / "m")
     assert elsewhere[2].masks == Blob(tmp_path / "m/b/2") and elsewhere[0] == rows[0]
-    with pytest.raises(LoopAnimateError, match="that is no folder"):
+    with pytest.raises(LoopAnimateError, match="must be a folder"):
         rows_of(tmp_path / "f", masks=tmp_path / "none")
 
 

@@ -14,16 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from loopanimate_training.data.bad_clip import BadClip
 from loopanimate_training.data.readers.rows import Blob
-from loopanimate_training.data.video import (
-    VideoFacts,
-    examine_video,
-    read_numbered,
-    read_video,
-    resampled_counts,
-    source_frames,
-)
+from loopanimate_training.data.video.bad_clip import BadClip
+from loopanimate_training.data.video.facts import VideoFacts, resampled_counts, source_frames
+from loopanimate_training.data.video.frames import read_counted, read_video
+from loopanimate_training.data.video.scan import scan_video
 
 Films = Any  # the fixture of conftest.py
 
@@ -39,12 +34,12 @@ def film(films: Films, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_frames_are_the_right_ones(films: Films, film: Path) -> None:
-    facts = examine_video(Blob(film))
+    facts = scan_video(Blob(film))
     assert (facts.frames, facts.width_px, facts.height_px, facts.times) == (110, 64, 16, ())
     assert facts.fps == pytest.approx(24) and not facts.damaged
     for indices in ([0], [60, 61, 75, 109], [0, 0, 3, 3], [108], list(range(110))):
         assert films.numbers(read_video(Blob(film), indices, facts)) == indices
-    assert films.numbers(read_numbered(Blob(film), [3, 50], "rgb24")) == [3, 50]
+    assert films.numbers(read_counted(Blob(film), [3, 50], "rgb24")) == [3, 50]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +56,7 @@ def test_frames_are_the_right_ones(films: Films, film: Path) -> None:
 def test_other_containers(films: Films, film: Path, tmp_path: Path, name: str, codec: str) -> None:
     path = tmp_path / name
     ffmpeg("-i", film, "-c:v", *codec.split(), path)
-    facts = examine_video(Blob(path))
+    facts = scan_video(Blob(path))
     assert facts.frames == 110 and facts.fps == pytest.approx(24, rel=1e-3)
     for indices in ([0, 3], [50], [60, 75, 109], [100]):
         assert films.numbers(read_video(Blob(path), indices, facts)) == indices
@@ -77,34 +72,34 @@ def test_false_key_frames_do_not_mislead(films: Films, film: Path, tmp_path: Pat
         data[place : place + 4] = (number + 5).to_bytes(4, "big")
     path = tmp_path / "false.mp4"
     path.write_bytes(data)
-    facts = examine_video(Blob(path))
+    facts = scan_video(Blob(path))
     assert facts.frames == 110
     for indices in ([66], [70, 71], [100, 109]):
         assert films.numbers(read_video(Blob(path), indices, facts)) == indices
-    part = examine_video(Blob(path), 2.9, 3.5)
+    part = scan_video(Blob(path), 2.9, 3.5)
     assert films.numbers(read_video(Blob(path), [0, 1], part)) == [70, 71]
 
 
 def test_a_part_needs_times(film: Path, tmp_path: Path) -> None:
     ffmpeg("-i", film, "-c:v", "libx264", "-bf", 3, tmp_path / "a.avi")
-    with pytest.raises(BadClip, match="no usable times"):
-        examine_video(Blob(tmp_path / "a.avi"), 1.0, 2.0)
+    with pytest.raises(BadClip, match="has no frame times"):
+        scan_video(Blob(tmp_path / "a.avi"), 1.0, 2.0)
 
 
 def test_a_part_of_a_video(films: Films, film: Path) -> None:
-    facts = examine_video(Blob(film), 1.0, 3.5)
+    facts = scan_video(Blob(film), 1.0, 3.5)
     assert facts.frames == 60
     assert films.numbers(read_video(Blob(film), [0, 1, 59], facts)) == [24, 25, 83]
-    short = examine_video(Blob(film), None, 0.5)
+    short = scan_video(Blob(film), None, 0.5)
     assert films.numbers(read_video(Blob(film), range(short.frames), short)) == list(range(12))
-    with pytest.raises(BadClip, match="holds no picture"):
-        examine_video(Blob(film), 60.0, 70.0)
+    with pytest.raises(BadClip, match="has no video frames between"):
+        scan_video(Blob(film), 60.0, 70.0)
 
 
 def test_uneven_times_are_resampled_to_the_nearest(films: Films, tmp_path: Path) -> None:
     times = [0, 40, 80, 120, 160, 410, 440, 480, 890, 1000]
     path = films.write_uneven(tmp_path / "phone.mkv", times)
-    facts = examine_video(Blob(path))
+    facts = scan_video(Blob(path))
     assert facts.frames == 10 and len(facts.times) == 10
     assert resampled_counts(facts.frames, facts.fps, 25.0) == 26
     chosen = source_frames(facts, range(26), 25.0).tolist()
@@ -151,7 +146,7 @@ def test_clips_without_times_keep_their_frames() -> None:
 def test_rotated_videos_stand_upright(film: Path, tmp_path: Path, degrees: int) -> None:
     path = tmp_path / "turned.mp4"
     ffmpeg("-display_rotation", degrees, "-i", film, "-c", "copy", path)
-    facts = examine_video(Blob(path))
+    facts = scan_video(Blob(path))
     assert (facts.width_px, facts.height_px) == ((64, 16) if degrees == 180 else (16, 64))
     ours = read_video(Blob(path), [0, 70], facts)
     # ffmpeg turns pictures upright by itself
@@ -164,8 +159,8 @@ def test_a_member_of_a_tar_is_a_file(films: Films, film: Path, tmp_path: Path) -
     data = film.read_bytes()
     (tmp_path / "a.tar").write_bytes(b"x" * 1000 + data + b"y" * 5000)
     member = Blob(tmp_path / "a.tar", 1000, len(data))
-    facts = examine_video(member)
-    assert facts == examine_video(Blob(film))
+    facts = scan_video(member)
+    assert facts == scan_video(Blob(film))
     assert films.numbers(read_video(member, [5, 90], facts)) == [5, 90]
 
 
@@ -179,7 +174,7 @@ def test_a_truncated_film_keeps_its_good_beginning(
     path = tmp_path / "cut.mp4"
     ffmpeg("-i", film, "-c", "copy", "-movflags", "+faststart", path)
     _cut(path, 0.8)  # the header still says 110 frames
-    facts = examine_video(Blob(path))
+    facts = scan_video(Blob(path))
     assert 10 < facts.frames < 100 and facts.damaged
     last = facts.frames - 1
     assert films.numbers(read_video(Blob(path), [0, last], facts)) == [0, last]
@@ -210,14 +205,14 @@ def test_what_is_no_video_is_a_bad_clip(film: Path, tmp_path: Path, damage: str)
     else:
         path.write_bytes(contents[damage])
     with pytest.raises(BadClip, match=r"bad\.mp4"):
-        examine_video(Blob(path))
+        scan_video(Blob(path))
 
 
 def test_flipped_bits_end_the_good_part(films: Films, film: Path, tmp_path: Path) -> None:
     path = tmp_path / "flipped.mkv"
     ffmpeg("-i", film, "-c", "copy", path)
     _flip(path)
-    facts = examine_video(Blob(path))
+    facts = scan_video(Blob(path))
     frames: Sequence[int] = range(0, facts.frames, 5)
     assert facts.frames < 110 and facts.damaged
     assert films.numbers(read_video(Blob(path), frames, facts)) == list(frames)

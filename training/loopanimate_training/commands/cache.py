@@ -21,14 +21,14 @@ from loopanimate_core.encoders.vae import pixels_per_latent
 from loopanimate_core.errors import LoopAnimateError
 
 from ..config import RunConfig
-from ..data.bad_clip import BadClip
-from ..data.index import ordered_map
-from ..data.latent_cache import ClipStore
+from ..data.latent_cache import LatentCache
 from ..data.quarantine import Quarantine
-from ..loop import make_feed
+from ..data.video.bad_clip import BadClip
+from ..loop import make_loader
 from ..model.start import open_start
 from ..progress import refresh_s
 from ..run.requests import caught_signals
+from ..storage.threads import ordered_map
 
 BAD_CLIPS_FILE = "bad-clips.jsonl"
 _HEADER_BYTES = 85  # of a safetensors file, per tensor
@@ -120,8 +120,8 @@ def fill_cache(config: RunConfig, shard: Shard | None = None, say: Say | None = 
         ) from error
     say = say or (lambda text: None)
     accelerator = Accelerator(cpu=config.device == "cpu")
-    store = make_feed(config, open_start(config.model, config.seed), accelerator).store
-    store.must_keep = True
+    store = make_loader(config, open_start(config.model, config.seed), accelerator).cache
+    store.must_write = True
     mine = (shard or Shard()).split(accelerator.process_index, accelerator.num_processes)
     clip_ids = mine.of(len(store.source))
     plan = plan_cache(store, clip_ids)
@@ -140,7 +140,7 @@ def fill_cache(config: RunConfig, shard: Shard | None = None, say: Say | None = 
     return _Filler(config, store, bad).run(plan, show=accelerator.is_main_process)
 
 
-def plan_cache(store: ClipStore, clip_ids: Sequence[int]) -> CachePlan:
+def plan_cache(store: LatentCache, clip_ids: Sequence[int]) -> CachePlan:
     """Count the windows of some clips, and those in the cache already, and the captions to be encoded."""
     windows = present = 0
     pending, new_captions = [], {path for path in [store.text_path_of("")] if is_missing(path)}
@@ -164,23 +164,23 @@ def is_missing(path: Path | None) -> bool:
     return path is not None and not path.exists()
 
 
-def window_starts(store: ClipStore, clip_id: int) -> list[int]:
+def window_starts(store: LatentCache, clip_id: int) -> list[int]:
     """The distinct starts that training draws for a clip, ascending."""
     windows = range(store.encoder.config.starts_per_clip)
     return sorted({store.start_of(clip_id, window) for window in windows})
 
 
-def window_bytes(store: ClipStore) -> int:
+def window_bytes(store: LatentCache) -> int:
     """The size of one window's file."""
     config, encoder = store.encoder.config, store.encoder
-    side = pixels_per_latent(encoder.vae)
+    side = pixels_per_latent(encoder.vae.config)
     places = (config.height_px // side) * (config.width_px // side)
     settings: Any = encoder.image_encoder.config
     embeds = settings.projection_dim
-    return 2 * 4 * store.grid_size * places + 2 * places + 2 * embeds + 3 * _HEADER_BYTES
+    return 2 * 4 * store.window_frames * places + 2 * places + 2 * embeds + 3 * _HEADER_BYTES
 
 
-def caption_bytes(store: ClipStore) -> int:
+def caption_bytes(store: LatentCache) -> int:
     """The size of one caption's file."""
     if store.encoder.text_encoder is None:
         return 0
@@ -198,7 +198,7 @@ def size_text(size_bytes: float) -> str:
 
 
 class _Filler:
-    def __init__(self, config: RunConfig, store: ClipStore, bad: Quarantine) -> None:
+    def __init__(self, config: RunConfig, store: LatentCache, bad: Quarantine) -> None:
         self._config, self._store, self._bad = config, store, bad
         self._caught: list[int] = []
 

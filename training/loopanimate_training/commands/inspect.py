@@ -14,10 +14,11 @@ from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
 
 from ..config import RunConfig, resolve, stage_in
-from ..data.index import HELD_OUT, Judgement, frame_rates, judge, open_index
-from ..data.readers.carriers import TABLE_SUFFIXES
+from ..data.index.build import open_index
+from ..data.index.selection import HELD_OUT, Selection, frame_rates, select
+from ..data.index.table import ClipTable
 from ..data.readers.rows import PICTURE_SUFFIXES, VIDEO_SUFFIXES
-from ..data.table import ClipTable
+from ..data.readers.tables import TABLE_SUFFIXES
 from ..stages import STAGES
 
 TRAINED_ON = "to train on"
@@ -77,24 +78,24 @@ def survey(
     configs = {f"stage {name}": resolve_target(target, name, overrides) for name in stages}
     first = next(iter(configs.values()))
     table = open_index(first.data)
-    judgements = {name: judge(table, c.data, c.clip) for name, c in configs.items()}
+    selections = {name: select(table, c.data, c.clip) for name, c in configs.items()}
     spans = {name: config.clip.span_frames for name, config in configs.items()}
     if listing is not None:
-        write_left_out(listing, table, next(iter(judgements.values())))
+        write_left_out(listing, table, next(iter(selections.values())))
     return "\n".join(
         [
             f"{first.data.path}: {table.reader}, {len(table):,} clips",
             "",
-            *reason_rows(judgements, spans),
+            *reason_rows(selections, spans),
             "",
             *describe_clips(table),
         ]
     )
 
 
-def reason_rows(judgements: dict[str, Judgement], spans: dict[str, int]) -> list[str]:
+def reason_rows(selections: dict[str, Selection], spans: dict[str, int]) -> list[str]:
     """A table of reasons by stage."""
-    counts = {name: _named_counts(judgement) for name, judgement in judgements.items()}
+    counts = {name: _named_counts(selection) for name, selection in selections.items()}
     reasons = list(dict.fromkeys(reason for column in counts.values() for reason in column))
     fixed = [TRAINED_ON, HELD_OUT, TOO_SHORT]
     reasons = [r for r in fixed if r in reasons or r == TRAINED_ON] + [
@@ -143,25 +144,25 @@ def describe_clips(table: ClipTable) -> list[str]:
     return lines
 
 
-def write_left_out(path: Path, table: ClipTable, judgement: Judgement) -> None:
+def write_left_out(path: Path, table: ClipTable, selection: Selection) -> None:
     """A line per clip that is not trained on: id, path, part and reason."""
     with atomic_write(path) as partial, partial.open("w", encoding="utf-8") as file:
-        for number in np.flatnonzero(judgement.codes).tolist():
+        for number in np.flatnonzero(selection.codes).tolist():
             row = table.row(number)
             values = {
                 "id": row.id,
                 "path": os.fspath(row.media.path),
-                "reason": judgement.reasons[judgement.codes[number]],
-                "frames": int(judgement.frames[number]),
+                "reason": selection.reasons[selection.codes[number]],
+                "frames": int(selection.frames[number]),
             }
             if row.start_s is not None or row.end_s is not None:
                 values |= {"start_s": row.start_s, "end_s": row.end_s}
             file.write(json.dumps(values) + "\n")
 
 
-def _named_counts(judgement: Judgement) -> dict[str, int]:
+def _named_counts(selection: Selection) -> dict[str, int]:
     names = {"": TRAINED_ON}
     return {
         TOO_SHORT if reason.startswith("shorter than") else names.get(reason, reason): count
-        for reason, count in judgement.counts().items()
+        for reason, count in selection.counts().items()
     }

@@ -21,7 +21,7 @@ from loopanimate_core.bundle.components import (
     text_encoder_settings,
     vae_settings,
 )
-from loopanimate_core.encoders.text import build_tokenizer
+from loopanimate_core.encoders.tokenizer import build_tokenizer
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
 from loopanimate_core.models import LoopUNet, LoopUNetConfig

@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from loopanimate_core.encoders.text import END, START, build_tokenizer, byte_symbols, encode_image
+from loopanimate_core.encoders.image import encode_image
+from loopanimate_core.encoders.tokenizer import END, START, build_tokenizer, byte_symbols
 
-from ..data.stickers.clips import MiniClips
+from ..data.stickers.clips import StickerClips
 from ..data.stickers.emoji import EmojiCache
 from ..data.stickers.motion import SPEEDS, STRENGTHS, VERBS
 
@@ -163,7 +164,7 @@ def median_rank(
 
 def _stills(cache: EmojiCache, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
     """Still stickers placed over random backgrounds, `[n, 3, 48, 48]`."""
-    clips = MiniClips(cache, "train", size_px=48, seed=int(rng.integers(1 << 30)))
+    clips = StickerClips(cache, "train", size_px=48, seed=int(rng.integers(1 << 30)))
     return torch.stack([clips.still_of(rng, int(row)) for row in rows]).permute(0, 3, 1, 2)
 
 

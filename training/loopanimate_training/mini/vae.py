@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from loopanimate_core.files import atomic_write
 
-from ..data.stickers.clips import MiniClips
+from ..data.stickers.clips import StickerClips
 from ..data.stickers.emoji import EmojiCache
 
 WARMUP_STEPS = 100
@@ -118,7 +118,7 @@ def psnr_db(made: Tensor, true: Tensor) -> float:
 class FrameBatches:
     """Numbered batches of random crops of rendered frames; each is a pure function of its number."""
 
-    def __init__(self, clips: MiniClips, workers: int = 1) -> None:
+    def __init__(self, clips: StickerClips, workers: int = 1) -> None:
         self.clips, self._workers = clips, workers
 
     def batch(self, number: int, crop_px: int, count: int) -> Tensor:
@@ -155,7 +155,7 @@ class FrameBatches:
 
 def held_out_frames(cache: EmojiCache, size_px: int, count: int = 64) -> Tensor:
     """[count, 3, H, W] frames of stickers never trained on, on all kinds of backgrounds."""
-    clips = MiniClips(cache, "held_out", size_px, seed=1)
+    clips = StickerClips(cache, "held_out", size_px, seed=1)
     frames = [clips[number].draw([number % 52])[0][0] for number in range(count)]
     return torch.stack(frames).permute(0, 3, 1, 2).contiguous()
 
@@ -188,7 +188,7 @@ class VaeTrainer:
         self._optimiser_state: dict[str, Any] | None = None
         if self._state.is_file():
             self._load()
-        clips = MiniClips(cache, "train", recipe.size_px, seed=recipe.seed)
+        clips = StickerClips(cache, "train", recipe.size_px, seed=recipe.seed)
         self.batches = FrameBatches(clips, recipe.workers)
         self.checks = held_out_frames(cache, recipe.size_px)
 

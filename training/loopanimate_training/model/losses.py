@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from loopanimate_core import conditions
@@ -14,32 +12,7 @@ from loopanimate_core.preconditioning import Preconditioning, add_noise
 from loopanimate_core.schedule import ScheduleConfig
 
 from ..config import LossConfig
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Everything a step depends on, all draws included; N clips.
-
-    Attributes:
-        latents, noise: `[N, 4, F, h, w]`.
-        masks: `[N, 2, 1, h, w]` in {0, 1}: object in the first and in the turning frame.
-        image_embeds: `[N, T_i, D]`, zeros where the picture was dropped.
-        text: states `[N, T_t, D]` of a frozen text encoder, or tokens `[N, T_t]` for one that trains; the
-            empty prompt's where the text was dropped.
-        timesteps: `[N]`.
-        keep_turn: `[N]` bool, false where Z_SD and Z_M lose the turning frame.
-    """
-
-    latents: Tensor
-    noise: Tensor
-    masks: Tensor
-    image_embeds: Tensor
-    text: Tensor
-    timesteps: Tensor
-    keep_turn: Tensor
-
-    def to(self, device: torch.device) -> Batch:
-        return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
+from ..data.batch import Batch
 
 
 def network_input(batch: Batch, alpha_bar: Tensor) -> Tensor:

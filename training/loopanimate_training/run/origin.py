@@ -14,7 +14,8 @@ from accelerate.utils import gather_object
 from loopanimate_core.bundle import Bundle
 from loopanimate_core.errors import LoopAnimateError
 
-from ..data.latent_cache import ClipStore, tensors_hash
+from ..data.clip_encoder import tensors_hash
+from ..data.latent_cache import LatentCache
 from ..model.start import named_parameters
 
 FROZEN, DATA = "frozen", "data"
@@ -25,7 +26,7 @@ _MEANING = {
 }
 
 
-def origin_of(bundle: Bundle, trained: Collection[str], store: ClipStore) -> dict[str, str]:
+def origin_of(bundle: Bundle, trained: Collection[str], store: LatentCache) -> dict[str, str]:
     """Hashes of the frozen weights and of the data; before anything is trained, moved or rounded."""
     return {FROZEN: frozen_hash(bundle, trained), DATA: store.source.fingerprint()}
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from loopanimate_core.errors import LoopAnimateError
 
-from .carriers import Values, columns_of, read_table
 from .rows import BAD_ROW, Blob, PathRule, Row, RowProblem, checked_text, file_state
+from .tables import Values, columns_of, read_table
 
 # Names that tables of one's own, and other trainers' tables, use.
 ALIASES: dict[str, tuple[str, ...]] = {

@@ -26,7 +26,7 @@ PLAIN_SHARE = 0.6  # of the procedural ones: default speed and strength
 
 
 @dataclass(frozen=True)
-class SourceClip:
+class StickerClip:
     """One clip with its words; pixels are drawn on demand, only the frames asked for.
 
     `motion` is None for a designer's animation, whose words do not say how it moves.
@@ -71,7 +71,7 @@ class SourceClip:
         return frames.mul(255.0).round_().clamp_(0, 255).byte().numpy(), masks.numpy()
 
 
-class MiniClips:
+class StickerClips:
     """Endless clips of one split. `clips[clip_id]` is the same on every machine for the same cache and seed."""
 
     def __init__(
@@ -90,7 +90,7 @@ class MiniClips:
         self._animated = cache.select(held_out, animated=True)
         self._moving_verbs = [verb for verb in verbs if verb != STILL]
 
-    def __getitem__(self, clip_id: int) -> SourceClip:
+    def __getitem__(self, clip_id: int) -> StickerClip:
         rng = np.random.default_rng((self.seed, self._split_number, clip_id))
         kind = rng.random()
         if kind < REAL_SHARE and self._animated:
@@ -101,13 +101,13 @@ class MiniClips:
             rng, self._movable[rng.integers(len(self._movable))], self._draw_motion(rng)
         )
 
-    def procedural(self, rng: np.random.Generator, row: int, motion: Motion) -> SourceClip:
+    def procedural(self, rng: np.random.Generator, row: int, motion: Motion) -> StickerClip:
         """Sticker `row` of the cache moved by `motion`; place, background and wording drawn from `rng`."""
         emoji = self.cache.emoji[row]
         background, colour = self._draw_background(rng)
         caption = describe(rng, emoji.name, motion, colour)
         placement = _draw_placement(rng, emoji, still=motion.verb == STILL)
-        return SourceClip(
+        return StickerClip(
             caption,
             motion,
             emoji,
@@ -121,10 +121,10 @@ class MiniClips:
         """Sticker `row` at rest, [H, W, 3] in 0..1; place and background drawn from `rng`."""
         return self.procedural(rng, row, Motion(STILL)).draw([0])[0][0]
 
-    def _still(self, rng: np.random.Generator) -> SourceClip:
+    def _still(self, rng: np.random.Generator) -> StickerClip:
         return self.procedural(rng, self._any[rng.integers(len(self._any))], Motion(STILL))
 
-    def _real(self, rng: np.random.Generator) -> SourceClip:
+    def _real(self, rng: np.random.Generator) -> StickerClip:
         emoji = self.cache.emoji[self._animated[rng.integers(len(self._animated))]]
         background, _ = self._draw_background(rng)
         spare = emoji.clip_frames - SPAN_FRAMES
@@ -134,7 +134,7 @@ class MiniClips:
         tags = rng.permutation(np.asarray(emoji.tags, dtype=object))[: rng.integers(4)]
         caption = ", ".join([emoji.name, *tags, "animated sticker"])
         placement = _draw_placement(rng, emoji, still=True)
-        return SourceClip(
+        return StickerClip(
             caption,
             None,
             emoji,
