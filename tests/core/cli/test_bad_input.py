@@ -175,7 +175,7 @@ def test_a_prompt_of_400_tokens_is_cut_and_says_so(place: Workplace) -> None:
 
 @pytest.mark.parametrize("frames", [-5, 0, 1, 2])
 def test_too_few_frames(place: Workplace, frames: int) -> None:
-    place.assert_refused(place.animate("--frames", str(frames)), str(frames), "3 or more")
+    place.assert_refused(place.animate("--frames", str(frames)), str(frames), "at least 3")
 
 
 @pytest.mark.parametrize("frames", [3, 34, 36])
@@ -186,7 +186,7 @@ def test_untrained_numbers_of_frames(place: Workplace, frames: int) -> None:
 @pytest.mark.parametrize("closing", ["tie", "shift", "off"])
 def test_more_frames_than_the_model_sees(place: Workplace, closing: str) -> None:
     result = place.animate("--frames", "1000", "--closing", closing)
-    place.assert_refused(result, "1000 frames", "'windows'")
+    place.assert_refused(result, "1000", "'windows'")
 
 
 def test_a_thousand_frames_in_windows(place: Workplace) -> None:
@@ -212,9 +212,9 @@ def test_sizes_that_no_block_divides_evenly(place: Workplace) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        ("--steps", "0", "1 to 1000"),
+        ("--steps", "0", "between 1 and 1000"),
         ("--start", "0", "at most 1"),
-        ("--seed", "-1", "seed is -1"),
+        ("--seed", "-1", "got -1"),
         ("--chain", "0", "1 or more"),
         ("--fps", "nan", "1 to 120"),
         ("--fps", "0", "1 to 120"),
