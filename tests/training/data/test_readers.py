@@ -197,8 +197,13 @@ def test_tables_of_ones_own(touch: Touch, tmp_path: Path) -> None:
         ("a.csv", "clip,says\n1,2\n", {}, "no column for the path among clip, says"),
         ("a.csv", "path,says\n1,2\n", {}, r"caption among .* data\.columns\.caption"),
         ("a.csv", "path,says\n1,2\n", {"columns": {"caption": "said"}}, "no column 'said'"),
-        ("a.csv", "path,says\n1,2\n", {"columns": {"words": "says"}}, "data.columns has 'words'"),
-        ("a.csv", "path,caption\n", {}, "holds no row"),
+        (
+            "a.csv",
+            "path,says\n1,2\n",
+            {"columns": {"words": "says"}},
+            "data.columns has the key 'words'",
+        ),
+        ("a.csv", "path,caption\n", {}, "has no rows"),
         ("a.txt", "hello", {}, "must end in .csv"),
         ("a.tar.gz", "hello", {}, "compressed"),
         ("a.parquet", "hello", {}, "cannot read the table|needs pyarrow"),
@@ -362,5 +367,5 @@ def test_a_damaged_tar_keeps_its_good_members(tmp_path: Path, damage: str) -> No
 
 
 def test_what_is_no_tar_is_one_row(touch: Touch) -> None:
-    rows = rows_of(touch("t/x.tar", b"this is no tar at all" * 100).parent)
+    rows = rows_of(touch("t/x.tar", b"this is not a tar" * 100).parent)
     assert [(r.id, r.reason) for r in rows] == [("x.tar", NOT_A_TAR)]
