@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.picture import SIZE_MULTIPLE_PX
 
 from . import alss
 from .stages import parse_run_name, stage_defaults
@@ -125,8 +126,10 @@ class ClipConfig(Section):
             raise ValueError(
                 f"no {self.f - 1} steps out of {self.reverse_steps} add up to {self.span_frames - 1} source frames"
             )
-        if self.height_px % 8 or self.width_px % 8:
-            raise ValueError(f"{self.width_px} x {self.height_px} px: both sides must divide by 8")
+        if self.height_px % SIZE_MULTIPLE_PX or self.width_px % SIZE_MULTIPLE_PX:
+            raise ValueError(
+                f"{self.width_px} x {self.height_px} px: both must be multiples of {SIZE_MULTIPLE_PX}"
+            )
         return self
 
 

@@ -17,13 +17,14 @@ from loopanimate_core.bundle import Bundle
 from loopanimate_core.errors import LoopAnimateError
 
 from .config import RunConfig, require_same_run
+from .data.batch import Batch
 from .data.clip_encoder import ClipEncoder
 from .data.latent_cache import LatentCache
 from .data.loader import ClipLoader
 from .data.source import open_source, open_validation_source
 from .distributed.fsdp import divided_state, whole
 from .distributed.launch import distribute, start_processes, use_memory_settings, wants_shards
-from .model.losses import Batch, DiffusionLoss
+from .model.losses import DiffusionLoss
 from .model.optim import Ema, make_optimizer, set_learning_rate
 from .model.precision import StepGuard, autocast, shrink_frozen, sound_kernels
 from .model.start import load_weights, named_parameters, open_start, trained_parameters

@@ -19,11 +19,11 @@ from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.commands.cache import fill_cache
 from loopanimate_training.config import RunConfig
 from loopanimate_training.data import latent_cache
+from loopanimate_training.data.batch import Batch
 from loopanimate_training.data.loader import ClipLoader
 from loopanimate_training.data.quarantine import require_few
 from loopanimate_training.data.source import FileSource
 from loopanimate_training.loop import make_loader
-from loopanimate_training.model.losses import Batch
 
 MakeRun = Callable[..., RunConfig]
 

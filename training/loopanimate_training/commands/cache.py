@@ -173,7 +173,7 @@ def window_starts(store: LatentCache, clip_id: int) -> list[int]:
 def window_bytes(store: LatentCache) -> int:
     """The size of one window's file."""
     config, encoder = store.encoder.config, store.encoder
-    side = pixels_per_latent(encoder.vae)
+    side = pixels_per_latent(encoder.vae.config)
     places = (config.height_px // side) * (config.width_px // side)
     settings: Any = encoder.image_encoder.config
     embeds = settings.projection_dim

@@ -21,8 +21,8 @@ from loopanimate_core.errors import LoopAnimateError
 
 from .. import alss
 from ..config import RunConfig
-from ..model.losses import Batch
 from ..rng import python_rng, torch_rng
+from .batch import Batch
 from .clip_encoder import EncodedClip
 from .latent_cache import LatentCache
 from .quarantine import Quarantine
