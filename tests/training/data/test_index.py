@@ -82,19 +82,27 @@ finite = st.floats(-1e6, 1e6)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 facts_strategy = st.builds(
     VideoFacts,
-    frames=st.integers(0, 5), width_px=st.integers(0, 9000), height_px=st.integers(0, 9000),
-    rotation=st.integers(0, 3), tick_s=st.floats(1e-9, 1), first_pts=st.integers(-(2**60), 2**60),
-    ticks_per_frame=finite, damaged=st.booleans(), counted=st.booleans(),
-)  # fmt: skip
+    frames=st.integers(0, 5),
+    width_px=st.integers(0, 9000),
+    height_px=st.integers(0, 9000),
+    rotation=st.integers(0, 3),
+    tick_s=st.floats(1e-9, 1),
+    first_pts=st.integers(-(2**60), 2**60),
+    ticks_per_frame=finite,
+    damaged=st.booleans(),
+    counted=st.booleans(),
+)
 rows_strategy = st.builds(
     Row,
     id=texts,
-    media=st.builds(Blob, st.sampled_from([Path("/a/b.mp4"), Path("/caf\udce9")]), st.integers(0, 2**60)),
+    media=st.builds(
+        Blob, st.sampled_from([Path("/a/b.mp4"), Path("/caf\udce9")]), st.integers(0, 2**60)
+    ),
     caption=texts,
     masks=st.none() | st.builds(Blob, st.just(Path("/m")), st.integers(0, 9), st.integers(-1, 9)),
     start_s=st.none() | st.floats(0, 1e6),
     end_s=st.none() | st.floats(0, 1e6),
-)  # fmt: skip
+)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
@@ -146,8 +154,13 @@ def test_every_reason_is_counted(films: Films, folder: Path, capsys: Any, tmp_pa
     data = data_of(folder, threads=2)
     table = open_index(data)
     expected = {
-        "": 5, "shorter than 7 frames": 1, NO_CAPTION: 1, UNDECODABLE: 1, MISSING: 1, REPEATED: 1,
-    }  # fmt: skip
+        "": 5,
+        "shorter than 7 frames": 1,
+        NO_CAPTION: 1,
+        UNDECODABLE: 1,
+        MISSING: 1,
+        REPEATED: 1,
+    }
     assert select(table, data, CLIP).counts() == expected
     kept = data.model_copy(update={"uncaptioned": "keep"})
     assert select(table, kept, CLIP).counts()[""] == 6

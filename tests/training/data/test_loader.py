@@ -163,9 +163,12 @@ def pictures(tmp_path: Path) -> Callable[..., dict[str, object]]:
                 picture.save(root / name / f"{i:03}.png")
         (tmp_path / "run").mkdir()
         return {
-            "data.source": "frames", "data.path": root, "data.cache": "null", "data.uncaptioned": "keep",
+            "data.source": "frames",
+            "data.path": root,
+            "data.cache": "null",
+            "data.uncaptioned": "keep",
             "data.index": tmp_path / "index",
-        }  # fmt: skip
+        }
 
     return make
 
@@ -247,10 +250,15 @@ def test_a_mended_clip_is_no_longer_counted(
 @pytest.mark.parametrize(
     ("bad", "count", "share", "few"),
     [
-        (0, 9, 0.0, True), (1, 9, 0.0, False), (1, 1000, 0.0, False), (1, 9, 0.05, True), (2, 9, 0.05, False),
-        (5, 100, 0.05, True), (6, 100, 0.05, False),
+        (0, 9, 0.0, True),
+        (1, 9, 0.0, False),
+        (1, 1000, 0.0, False),
+        (1, 9, 0.05, True),
+        (2, 9, 0.05, False),
+        (5, 100, 0.05, True),
+        (6, 100, 0.05, False),
     ],
-)  # fmt: skip
+)
 def test_how_many_bad_clips_are_few(bad: int, count: int, share: float, few: bool) -> None:
     try:
         require_few(bad, count, share, Path("bad.jsonl"))
