@@ -186,7 +186,7 @@ def _save_array(path: Path, array: NDArray[np.uint8]) -> None:
 
 
 def _wrap_raw(raw: Path, target: Path, shape: tuple[int, ...]) -> None:
-    """Make a .npy of raw bytes, whose shape was not known while they were written."""
+    """Make a .npy file of raw bytes: write the header, which needs the final shape, and copy them after it."""
     with atomic_write(target) as partial, partial.open("wb") as sink, raw.open("rb") as source:
         np.lib.format.write_array_header_1_0(
             sink, {"descr": "|u1", "fortran_order": False, "shape": shape}
