@@ -197,6 +197,11 @@ def test_an_unknown_preset_is_refused(tmp_path: Path) -> None:
         Build(tmp_path, "tpu")
 
 
+def test_a_folder_without_packages_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LoopAnimateError, match=r"holds no \.tgz"):
+        Build(tmp_path / "work", "cpu", archives=tmp_path).data()
+
+
 def test_one_command_builds_a_bundle_and_skips_what_is_done(
     sticker_archives: list[Path], tmp_path: Path
 ) -> None:

@@ -124,7 +124,7 @@ class Build:
                 )
             preset = PRESETS[preset]
         self.work, self.preset, self.stages = Path(work), preset, range(1, stages + 1)
-        self.archives = Path(archives) if archives else self.work / "archives"
+        self.archives = Path(archives) if archives else None
         self.work.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -153,9 +153,15 @@ class Build:
     def data(self) -> None:
         """Download the packages with npm and make a sticker cache of them."""
         if not (self.work / "data" / "emoji.json").is_file():
-            self.archives.mkdir(parents=True, exist_ok=True)
-            archives = sorted(self.archives.glob("*.tgz")) or download(self.archives)
-            prepare(archives, self.work / "data")
+            prepare(self._archives(), self.work / "data")
+
+    def _archives(self) -> list[Path]:
+        if self.archives is None:
+            return download(self.work / "archives")
+        archives = sorted(self.archives.glob("*.tgz"))
+        if not archives:
+            raise LoopAnimateError(f"--archives {self.archives} holds no .tgz files")
+        return archives
 
     def vae(self) -> None:
         """Train the autoencoder until its encoder is frozen."""
