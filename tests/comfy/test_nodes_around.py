@@ -107,7 +107,7 @@ def test_every_format_is_saved_with_its_workflow(
             "SaveLoop", images=["1", 0], filename_prefix=f"all/{name}", format=name,
             picture_name="disc", **SAVE,
         )  # fmt: skip
-    outputs = comfy.run(graph, timeout_s=240, workflow=WORKFLOW)["outputs"]
+    outputs = comfy.run(graph, workflow=WORKFLOW)["outputs"]
     for name in FORMATS:
         (saved,) = outputs[name]["loopanimate_saved"]
         path = comfy.base_dir / "output" / saved["subfolder"] / saved["filename"]
