@@ -24,6 +24,8 @@ from loopanimate_core.convert import layouts, sources
 from loopanimate_core.convert.assemble import PartFiles, assemble, extract
 from loopanimate_core.models import LoopUNetConfig
 
+pytestmark = pytest.mark.numeric
+
 
 # ------------------------------------------------------------------------------- diffusers folders
 def test_folders_become_the_same_network(parts, bundle) -> None:

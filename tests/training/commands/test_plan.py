@@ -106,6 +106,7 @@ def real_step(config: RunConfig, frames: int) -> tuple[int, int]:
     return sum(saved.values()), peak
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize(
     ("stage", "settings"),
     [

@@ -29,6 +29,8 @@ from loopanimate_training.loop import train
 from loopanimate_training.run.log import read_log
 from loopanimate_training.run.requests import caught_signals
 
+pytestmark = pytest.mark.numeric
+
 MakeRun = Callable[..., RunConfig]
 
 

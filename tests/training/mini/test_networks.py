@@ -35,6 +35,8 @@ from loopanimate_training.mini.vae import (
     spread_penalty,
 )
 
+pytestmark = pytest.mark.numeric
+
 TOY_VAE = VaeRecipe(
     size_px=32, channels=8, encoder_blocks=(0, 1, 1, 1), decoder_blocks=(1, 1, 1, 1),
     joint_minutes=0.02, decoder_minutes=0.02, crops=((0.5, 16, 8), (1.0, 32, 4)),

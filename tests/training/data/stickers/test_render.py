@@ -33,6 +33,8 @@ from loopanimate_training.data.stickers.render import (
     render_clip,
 )
 
+pytestmark = pytest.mark.numeric
+
 SIZE_PX = 48
 SECONDS = torch.arange(SPAN_FRAMES) / FPS
 
