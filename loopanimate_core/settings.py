@@ -151,15 +151,14 @@ def resolve_settings(
 
 def _given(chosen: dict[str, Any]) -> dict[str, Any]:
     """The values that are not None, each under our own name for it."""
-    given: dict[str, Any] = {}
-    for name, value in chosen.items():
-        if value is None:
+    given = {name: value for name, value in chosen.items() if value is not None}
+    for alias, name in ALIASES.items():
+        if alias not in given:
             continue
-        own_name = ALIASES.get(name, name)
-        if given.setdefault(own_name, value) != value:
-            (alias,) = (a for a, n in ALIASES.items() if n == own_name)
+        value = given.pop(alias)
+        if given.setdefault(name, value) != value:
             raise LoopAnimateError(
-                f"{own_name} and {alias} are the same setting, got {chosen[own_name]} and {chosen[alias]}"
+                f"{name} and {alias} are the same setting, got {given[name]} and {value}"
             )
     return given
 

@@ -12,7 +12,7 @@ from loopanimate_core.check import ImageEncoder, LoopReport, LoopThresholds, che
 from loopanimate_core.check.chart import seam_chart
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.picture.images import save_picture
-from loopanimate_core.video.sheet import draw_sheet, plan_sheet
+from loopanimate_core.picture.sheet import draw_sheet, plan_sheet
 
 from .common import log, rgb, temp_file
 from .schema import supported

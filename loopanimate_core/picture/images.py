@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 import os
 import warnings
 from dataclasses import dataclass
@@ -164,29 +163,6 @@ def fit_mask(
 def to_uint8(frames: torch.Tensor) -> torch.Tensor:
     """0..1 to 0..255, rounded and clipped; NaN becomes 0. Any shape."""
     return (frames.detach().float().nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8)
-
-
-def contact_sheet(
-    frames: torch.Tensor, columns: int | None = None, gap_px: int = 4
-) -> torch.Tensor:
-    """Lay frames `[F, H, W, 3]` out on white, row by row; by default the sheet is nearly square."""
-    require_frames(frames)
-    count, height, width, _ = frames.shape
-    if columns is None:
-        columns = math.ceil(math.sqrt(count * height / width))
-    if columns < 1 or gap_px < 0:
-        raise LoopAnimateError(
-            f"columns ({columns}) must be 1 or more and gap_px ({gap_px}) 0 or more"
-        )
-    columns = min(columns, count)
-    rows = math.ceil(count / columns)
-    cell_height, cell_width = height + gap_px, width + gap_px
-    sheet = torch.ones(rows * cell_height + gap_px, columns * cell_width + gap_px, 3)
-    for index, frame in enumerate(frames.detach().float().cpu()):
-        top = gap_px + index // columns * cell_height
-        left = gap_px + index % columns * cell_width
-        sheet[top : top + height, left : left + width] = frame
-    return sheet
 
 
 def save_picture(picture: torch.Tensor, path: str | os.PathLike[str]) -> Path:

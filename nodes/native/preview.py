@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from loopanimate_core.picture.images import to_uint8
-from loopanimate_core.video.sheet import draw_sheet, plan_sheet
+from loopanimate_core.picture.sheet import draw_sheet, plan_sheet
 
 EVENT = "loopanimate.preview"
 SECONDS_BETWEEN = 0.5

@@ -15,7 +15,7 @@ from loopanimate_training.run.log import read_log
 from loopanimate_training.soak import Life
 from loopanimate_training.storage.checkpoint import Checkpoint, load_latest
 
-SMOOTH: dict[str, Any] = {"optimizer.eps": 1.0, "optimizer.lr": 0.01}
+SMOOTH: dict[str, Any] = {"optimizer.eps": 1.0, "optimizer.lr": 0.1}
 """Settings of a run whose weights may be compared with those of another run.
 
 Adam divides a gradient by its own size. With the usual eps a gradient that is zero but for rounding

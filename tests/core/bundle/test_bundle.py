@@ -211,7 +211,7 @@ def changed_config(bundle: Bundle, **changes) -> dict[str, str]:
         ({"frames": [15, 20]}, "frames has 20"),
         ({"frames": [37]}, "frames has 37"),
         ({"vae": {"_class_name": "VQModel"}}, "class is 'VQModel'"),
-        ({"schedule": {"beta_schedule": "cosine"}}, "beta_schedule is 'cosine'"),
+        ({"schedule": {"beta_schedule": "cosine"}}, "got 'cosine'"),
         ({"schedule": {"gamma": 1}}, "gamma"),
         ({"unet": {"depth": 1}}, "unknown UNet setting 'depth'"),
         (
