@@ -265,9 +265,8 @@ def held_out_clips(
     clips = []
     for number, row in enumerate(rng.permutation(list(families.values()))[:stickers]):
         kind = backgrounds[number % len(backgrounds)]
-        placed = source.procedural(
-            rng, int(row), Motion(CORE_VERBS[0])
-        )  # with the size and place of a moving sticker
+        # With the size and place of a moving sticker.
+        placed = source.moved(rng, int(row), Motion(CORE_VERBS[0]))
         placed = replace(placed, background=draw_background(rng, kind, size_px)[0])
         clips += [
             replace(placed, caption=f"a {placed.emoji.name} {verb}", motion=Motion(verb))

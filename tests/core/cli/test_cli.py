@@ -28,6 +28,8 @@ from loopanimate_core.picture.images import load_picture, save_picture
 from loopanimate_core.schedule import SCHEDULERS
 from loopanimate_core.video import read_metadata, read_video, write_video
 
+pytestmark = pytest.mark.numeric
+
 SIZE_PX = 64
 
 
@@ -96,9 +98,11 @@ def test_a_chain_joins_clips_of_its_seeds_and_prompts(animate, folder: Path) -> 
 
 
 @pytest.mark.parametrize("name", sorted(SCHEDULERS))
-def test_every_scheduler_runs(animate, name: str) -> None:
+def test_every_scheduler_runs(animate, folder: Path, name: str) -> None:
     assert animate("--scheduler", name, "-o", "whole.webp") == 0
     assert animate("--scheduler", name, "-o", "late.webp", "--steps", "4", "--start", "0.5") == 0
+    whole, late = (read_video(folder / f"{file}.webp")[0] for file in ("whole", "late"))
+    assert len(whole) == len(late) == 14 and not torch.equal(whole, late)
 
 
 @pytest.mark.parametrize("closing", CLOSINGS)

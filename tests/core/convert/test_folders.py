@@ -25,6 +25,8 @@ from loopanimate_core.convert.assemble import PartFiles, assemble
 from loopanimate_core.convert.extract import extract
 from loopanimate_core.models import LoopUNetConfig
 
+pytestmark = pytest.mark.numeric
+
 
 # ------------------------------------------------------------------------------- diffusers folders
 def test_folders_become_the_same_network(parts, bundle) -> None:

@@ -13,6 +13,8 @@ from onnx import TensorProto, helper
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.picture.saliency import onnx_scores, salient_mask
 
+pytestmark = pytest.mark.numeric
+
 
 def disc(
     height: int = 96, width: int = 128, x: float = 0.5, y: float = 0.5, radius: float = 0.3
@@ -189,7 +191,7 @@ def test_models_that_cannot_be_used(tmp_path):
         ({"method": "alpha"}, "transparency"),
         ({"method": "onnx"}, "model_path"),
         ({"threshold": 0.0}, "between 0 and 1"),
-        ({"grow_px": 600}, r"-512\.\.512"),
+        ({"grow_px": 600}, r"-512 to 512"),
         ({"alpha": torch.ones(3, 3)}, "picture's size"),
         ({"normalisation": "other", "model_path": "isnet.onnx"}, "normalisation"),
     ],
