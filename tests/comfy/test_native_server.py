@@ -101,7 +101,7 @@ def test_closings(server: ComfyServer, closing: str, frames: int) -> None:
 
 
 def test_flicker_is_held_still_as_asked(server: ComfyServer) -> None:
-    """The toy's own level is 0, and workflows of before the setting do not name it."""
+    """The toy's own level is 0; older workflows do not have the setting."""
     graph = loop_graph("ghost.png", **TOY)
     own = run(server, graph)
     found = {}
@@ -155,7 +155,7 @@ def test_a_mask_changes_the_loop(server: ComfyServer) -> None:
 def test_lora_patches_and_unpatches(
     server: ComfyServer, stock: list[bytes], toy_bundle_path: Path
 ) -> None:
-    """Kohya's names work; without the LoRA the very same loop as before it comes out."""
+    """Kohya's names work; without the LoRA the loop is the same as before."""
     folder = server.base_dir / "models/loras"
     folder.mkdir(parents=True, exist_ok=True)
     save_file(kohya_lora(toy_bundle_path), str(folder / "toy_lora.safetensors"))
@@ -179,7 +179,7 @@ def test_lora_patches_and_unpatches(
 
 
 def cached_nodes(entry: dict[str, Any]) -> list[str]:
-    """The nodes whose results ComfyUI took from earlier prompts."""
+    """The nodes whose results came from ComfyUI's cache."""
     messages = dict(entry["status"]["messages"])
     return messages["execution_cached"]["nodes"]
 
@@ -263,7 +263,7 @@ def test_interrupt_stops_before_the_end(server: ComfyServer, graph_of: Any) -> N
 
 # ---------------------------------------------------------------------- caches, models, determinism
 def test_cached_results_are_not_modified(server: ComfyServer, stock: list[bytes]) -> None:
-    """The still behind the latent is the same after it was sampled three times."""
+    """Sampling three times does not change the still in the latent."""
     still = saved(["build", 2], "still")
     graph = ksampler_graph("ghost.png", seed=3, **TOY)
     graph |= {"still_decode": still["decode"], "still_save": still["save"]}
@@ -322,7 +322,7 @@ def test_the_same_seed_twice(server: ComfyServer) -> None:
 def test_after_a_restart_beside_a_broken_diffusers(
     server: ComfyServer, comfyui: Path, stock: list[bytes], toy_bundle_path: Path, tmp_path: Path
 ) -> None:
-    """Another server makes the same loop; a diffusers that cannot be imported changes nothing."""
+    """Another server makes the same loop, without an importable diffusers."""
     broken = tmp_path / "broken"
     (broken / "diffusers").mkdir(parents=True)
     message = "huggingface-hub>=0.34,<1.0 is required for a normal functioning of this module"

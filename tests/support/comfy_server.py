@@ -1,4 +1,4 @@
-"""A real ComfyUI in a process of its own, driven as its web page drives it. Standard library only."""
+"""A real ComfyUI in its own process, used over HTTP as its web page does. Standard library only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing import Any
 PACK = Path(__file__).resolve().parent.parent.parent
 """The folder that an artist puts into custom_nodes."""
 
-START_TIMEOUT_S = 240.0  # 6 to 8 s on a quiet machine; continuous integration is not one
+START_TIMEOUT_S = 240.0  # 6 to 8 s on an idle machine
 
 
 class PromptError(Exception):
