@@ -20,7 +20,7 @@ from loopanimate_core.bundle import Bundle, mini_bundle_path, read_bundle, write
 from loopanimate_core.bundle.components import vae_settings
 from loopanimate_core.closing import Closing, closed
 from loopanimate_core.conditions import LoopConditions
-from loopanimate_core.convert.assemble import extract
+from loopanimate_core.convert.extract import extract
 from loopanimate_core.encoders.image import encode_image
 from loopanimate_core.encoders.text import encode_prompts
 from loopanimate_core.encoders.vae import decode_latents, encode_frames

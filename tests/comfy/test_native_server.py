@@ -112,7 +112,9 @@ def test_flicker_is_held_still_as_asked(server: ComfyServer) -> None:
 
 
 def test_too_many_frames_is_a_sentence(server: ComfyServer) -> None:
-    with pytest.raises(PromptError, match=r"45 frames are more than .* use closing 'windows'"):
+    with pytest.raises(
+        PromptError, match=r"frames must be at most 35, .* got 45; use closing 'windows'"
+    ):
         server.run(loop_graph("ghost.png", frames=45, **TOY))
 
 
@@ -311,10 +313,10 @@ def test_the_same_seed_twice(server: ComfyServer) -> None:
     graph = loop_graph("ghost.png", seed=11, steps=2, sampler="euler_ancestral", **TOY)
     first = run(server, graph)
     server.post("/free", {"unload_models": True, "free_memory": True})
-    server.run(graph)  # the queue does it before or after a prompt, never in one
-    entry = server.run(graph)
-    assert "sample" not in cached_nodes(entry)
-    assert pictures(server, entry) == first
+    # The queue frees memory before or after a prompt, so either of two runs may be the one without a cache.
+    entries = [server.run(graph), server.run(graph)]
+    assert any("sample" not in cached_nodes(entry) for entry in entries)
+    assert all(pictures(server, entry) == first for entry in entries)
     graph["sample"]["inputs"]["seed"] = 12
     assert run(server, graph) != first
 
@@ -361,7 +363,11 @@ def test_the_mini_is_always_first(server: ComfyServer) -> None:
 @pytest.mark.parametrize(
     ("bundle", "parts", "sentence"),
     [
-        ("parts", {}, "checkpoint must be a Stable Diffusion 1.x checkpoint; it is none"),
+        (
+            "parts",
+            {},
+            "checkpoint must be a Stable Diffusion 1.x checkpoint if bundle is 'parts', got 'none'",
+        ),
         ("gone.safetensors", {}, "gone.safetensors"),
         ("not_a_bundle.safetensors", {}, "is a safetensors file but no LoopAnimate bundle"),
     ],

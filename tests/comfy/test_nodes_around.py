@@ -118,7 +118,7 @@ def test_every_format_is_saved_with_its_workflow(
             picture_name="disc",
             **SAVE,
         )
-    outputs = comfy.run(graph, timeout_s=240, workflow=WORKFLOW)["outputs"]
+    outputs = comfy.run(graph, workflow=WORKFLOW)["outputs"]
     for name in FORMATS:
         (saved,) = outputs[name]["loopanimate_saved"]
         path = comfy.base_dir / "output" / saved["subfolder"] / saved["filename"]

@@ -32,6 +32,8 @@ from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models import LoopUNetConfig
 from loopanimate_core.models.parts import is_idle, parameter_table, part_of, trains_in_stage
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def file(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -98,7 +98,7 @@ def truncated(path: Path) -> None:
 
 
 def text_file(path: Path) -> None:
-    path.write_text("this is no picture\n")
+    path.write_text("this is not a picture\n")
 
 
 REFUSED_PICTURES: dict[str, tuple[Builder, str]] = {
@@ -113,7 +113,7 @@ REFUSED_PICTURES: dict[str, tuple[Builder, str]] = {
 
 
 @pytest.mark.parametrize("kind", REFUSED_PICTURES)
-def test_pictures_that_are_none(place: Workplace, kind: str) -> None:
+def test_unusable_pictures(place: Workplace, kind: str) -> None:
     build, words = REFUSED_PICTURES[kind]
     path = place.folder / "bad.png"
     build(path)
@@ -167,7 +167,7 @@ def test_an_empty_prompt(place: Workplace) -> None:
     place.assert_made(place.animate("--prompt", ""))
 
 
-def test_a_prompt_of_400_tokens_is_cut_and_says_so(place: Workplace) -> None:
+def test_a_prompt_of_400_tokens_is_cut_with_a_warning(place: Workplace) -> None:
     result = place.animate("--prompt", "a " * 400)
     place.assert_made(result)
     assert result.err.startswith("loopanimate: ") and "400 tokens" in result.err
@@ -220,7 +220,7 @@ def test_sizes_that_no_block_divides_evenly(place: Workplace) -> None:
         ("--fps", "0", "1 to 120"),
         ("--repeats", "0", "1 to 1000"),
         ("--quality", "0", "1 to 100"),
-        ("--device", "abacus", "cpu always is"),
+        ("--device", "abacus", "'abacus' is not available"),
         ("--mask", "missing.png", "missing.png"),
         ("--format", "gif", ".gif"),
     ],
@@ -376,7 +376,7 @@ def test_a_read_only_folder(place: Workplace) -> None:
 
 
 def test_ctrl_c_in_the_middle(place: Workplace) -> None:
-    """SIGINT once the sampling has begun: one line, exit code 130, an empty folder."""
+    """SIGINT after sampling has started: one line, exit code 130, an empty folder."""
     run = """
 import signal, sys
 from loopanimate_core import cli, sampling

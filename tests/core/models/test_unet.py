@@ -11,6 +11,8 @@ from torch import Tensor
 
 from loopanimate_core import LoopAnimateError, LoopUNet, LoopUNetConfig
 
+pytestmark = pytest.mark.numeric
+
 SIZES: dict[str, Any] = {
     "block_out_channels": (16, 24, 32),
     "layers_per_block": 1,

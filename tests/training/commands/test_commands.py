@@ -14,7 +14,7 @@ import pytest
 from loopanimate_core.bundle import bundle_info
 from loopanimate_training.cli import main
 from loopanimate_training.config import RunConfig
-from loopanimate_training.data.index import index_path
+from loopanimate_training.data.index.build import index_path
 from loopanimate_training.stages import table_rows
 
 MakeRun = Callable[..., RunConfig]
