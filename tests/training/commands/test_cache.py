@@ -7,16 +7,19 @@ import shutil
 import signal
 import time
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import wait_until
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.cli import main
+from loopanimate_training.commands import cache as cache_command
 from loopanimate_training.commands.cache import BAD_CLIPS_FILE, Filled, Shard, fill_cache
 from loopanimate_training.config import RunConfig
 from loopanimate_training.data.latent_cache import LatentCache
@@ -24,6 +27,9 @@ from loopanimate_training.data.source import FileSource
 from loopanimate_training.data.video.bad_clip import BadClip
 from loopanimate_training.loop import train
 from loopanimate_training.run.log import read_log
+from loopanimate_training.run.requests import caught_signals
+
+pytestmark = pytest.mark.numeric
 
 MakeRun = Callable[..., RunConfig]
 
@@ -82,24 +88,31 @@ def test_the_size_is_printed_before_filling(make_run: MakeRun) -> None:
 
 
 def test_interrupted_and_started_again(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = make_run()
-    keep, kept = LatentCache._write, 0
+    config = make_run(**{"data.threads": 1})
+    write, written, caught = LatentCache._write, 0, list[int]()
 
-    def keep_and_signal(*arguments: Any) -> None:
-        nonlocal kept
-        keep(*arguments)
-        kept += 1
-        if kept == 3:
+    @contextmanager
+    def watched() -> Iterator[list[int]]:
+        nonlocal caught
+        with caught_signals() as caught:
+            yield caught
+
+    def write_and_signal(*arguments: Any) -> None:
+        nonlocal written
+        write(*arguments)
+        written += 1
+        if written == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.05)  # until the signal is handled
+            wait_until("the signal is caught", lambda: caught)  # on the main thread
 
-    monkeypatch.setattr(LatentCache, "_write", keep_and_signal)
+    monkeypatch.setattr(cache_command, "caught_signals", watched)
+    monkeypatch.setattr(LatentCache, "_write", write_and_signal)
     first = fill_cache(config)
     done = files_in(config)
     assert first.signal_number == signal.SIGTERM and 3 <= len(done) < FILES
     assert first.windows <= len(done)
     assert fill_cache(config) == Filled(6, 0)
-    assert kept == FILES  # nothing twice
+    assert written == FILES  # nothing twice
     assert {name: files_in(config)[name] for name in done} == done
     assert config.data.cache is not None
     assert not list(config.data.cache.rglob(".partial-*"))

@@ -25,6 +25,8 @@ from loopanimate_training.data.quarantine import require_few
 from loopanimate_training.data.source import FileSource
 from loopanimate_training.loop import make_loader
 
+pytestmark = pytest.mark.numeric
+
 MakeRun = Callable[..., RunConfig]
 
 

@@ -27,6 +27,8 @@ from loopanimate_training.storage.checkpoint import (
     load_latest,
 )
 
+pytestmark = pytest.mark.numeric
+
 LAUNCH = Path(__file__).parents[3] / "training" / "launch"
 Toy = Callable[..., RunConfig]
 

@@ -29,6 +29,8 @@ from loopanimate_training.run.requests import QUIT_FILE
 from loopanimate_training.soak import toy_run
 from loopanimate_training.storage.checkpoint import load_latest
 
+pytestmark = pytest.mark.numeric
+
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="needs Ray: pip install 'ray[train]'"
 )

@@ -40,6 +40,8 @@ from loopanimate_training.mini.vae import (
 )
 from loopanimate_training.mini.vae_training import FrameBatches, VaeTrainer
 
+pytestmark = pytest.mark.numeric
+
 TOY_VAE = VaeRecipe(
     size_px=32,
     channels=8,

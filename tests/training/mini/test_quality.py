@@ -21,6 +21,8 @@ from loopanimate_training.data.stickers.emoji import Emoji
 from loopanimate_training.data.stickers.motion import CORE_VERBS, STILL, Motion
 from loopanimate_training.data.stickers.render import Placement
 
+pytestmark = pytest.mark.numeric
+
 SCRIPT = Path(__file__).parents[3] / "benchmarks" / "mini_quality.py"
 
 

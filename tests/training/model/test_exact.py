@@ -24,6 +24,8 @@ from loopanimate_training.run.log import read_log
 from loopanimate_training.soak import difference, log_difference, toy_run, with_settings
 from loopanimate_training.storage.checkpoint import load_latest
 
+pytestmark = pytest.mark.numeric
+
 Toy = Callable[..., RunConfig]
 STEPS = 6
 

@@ -27,6 +27,8 @@ from loopanimate_training.model.export import (
 )
 from loopanimate_training.model.start import chosen_parameters
 
+pytestmark = pytest.mark.numeric
+
 MakeRun = Callable[..., RunConfig]
 
 

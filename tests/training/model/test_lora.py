@@ -20,6 +20,8 @@ from loopanimate_training.config import LoraConfig, RunConfig
 from loopanimate_training.model.lora import add_adapters, is_adapter, merge_adapters, updates_of
 from loopanimate_training.model.start import open_start, trained_parameters
 
+pytestmark = pytest.mark.numeric
+
 MakeRun = Callable[..., RunConfig]
 LORA = LoraConfig(rank=3, alpha=6.0)
 

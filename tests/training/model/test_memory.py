@@ -26,6 +26,8 @@ from loopanimate_training.model.start import trained_parameters
 from loopanimate_training.run.log import RunLog
 from loopanimate_training.soak import toy_run, with_settings
 
+pytestmark = pytest.mark.numeric
+
 CPU = torch.device("cpu")
 Gradients = dict[str, Tensor]
 
