@@ -10,7 +10,7 @@ from .unet import LoopUNet, LoopUNetConfig
 _TEMPORAL_QKV = re.compile(r"\.motion_modules\.\d+\..*\.to_([qkv])\.weight$")
 TEMM = ("temm", "temm.q", "temm.k", "temm.v")
 
-# Section 3.5: what learns in each stage.
+# Section 3.5: the parts that each stage trains.
 STAGE_PARTS: dict[int, frozenset[str]] = {
     1: frozenset({"conv_in", "cab", *TEMM}),
     2: frozenset({"conv_in", *TEMM}),
@@ -20,7 +20,7 @@ STAGE_PARTS: dict[int, frozenset[str]] = {
 
 @dataclass(frozen=True)
 class PartSize:
-    """A row of the parameter table; `megabytes` are 10^6 bytes of float32, the paper's unit."""
+    """A row of the parameter table; `megabytes` are 10⁶ bytes of float32, as in the paper."""
 
     name: str
     parameters: int
@@ -54,8 +54,8 @@ def trains_in_stage(name: str, stage: int) -> bool:
 def is_idle(name: str, config: LoopUNetConfig) -> bool:
     """Whether a parameter cannot influence the output while the image condition is one token.
 
-    Softmax over one key is 1, so queries and keys of that attention, and the norm before it, are without
-    effect and gradient (weight decay would still shrink them); with routing "none" all of it is.
+    Softmax over one key is 1, so queries and keys of that attention and the norm before it have no effect and
+    no gradient (weight decay would still shrink them). With routing "none" this holds for the whole attention.
     """
     if ".motion_modules." in name or not re.search(r"\.(attn2|norm2)\.", name):
         return False
@@ -69,7 +69,7 @@ def is_idle(name: str, config: LoopUNetConfig) -> bool:
 
 
 def parameter_table(config: LoopUNetConfig) -> list[PartSize]:
-    """Table 1 of the paper for any sizes, then what each stage trains, then the whole; nothing is allocated."""
+    """Table 1 of the paper for any sizes, then what each stage trains, then the sum; no memory is allocated."""
     sizes = {name: p.numel() for name, p in LoopUNet(config, device="meta").named_parameters()}
 
     def total(*parts: str) -> int:

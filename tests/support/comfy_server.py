@@ -81,18 +81,32 @@ class ComfyServer:
             (base_dir / folder).mkdir(parents=True, exist_ok=True)
         install_pack(base_dir)
         command = [
-            python or python_of(root), "main.py", "--cpu", "--disable-api-nodes",
-            "--listen", "127.0.0.1", "--port", str(self.port), "--base-directory", str(base_dir),
-            "--database-url", f"sqlite:///{base_dir}/user/comfy.db", *extra_args,
-        ]  # fmt: skip
+            python or python_of(root),
+            "main.py",
+            "--cpu",
+            "--disable-api-nodes",
+            "--listen",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--base-directory",
+            str(base_dir),
+            "--database-url",
+            f"sqlite:///{base_dir}/user/comfy.db",
+            *extra_args,
+        ]
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         environment.setdefault("OMP_NUM_THREADS", "1")
         environment |= {"HF_HUB_OFFLINE": "1", **(env or {})}
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=root, env=environment, stdout=log, stderr=subprocess.STDOUT,
+                command,
+                cwd=root,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
                 start_new_session=True,
-            )  # fmt: skip
+            )
 
     @classmethod
     def start(

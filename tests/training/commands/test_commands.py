@@ -14,7 +14,7 @@ import pytest
 from loopanimate_core.bundle import bundle_info
 from loopanimate_training.cli import main
 from loopanimate_training.config import RunConfig
-from loopanimate_training.data.index import index_path
+from loopanimate_training.data.index.build import index_path
 from loopanimate_training.stages import table_rows
 
 MakeRun = Callable[..., RunConfig]
@@ -82,7 +82,7 @@ WITH_A_RUN = {
     ),
     "a text for a number": (
         ("--stage", "1", "--set", "model.unet={{norm_eps: small}}"),
-        "model.unet: the UNet's norm_eps is 'small'; it must be a number above 0",
+        "model.unet: norm_eps of the UNet must be a number above 0, got 'small'",
     ),
     "another stage": (("--stage", "2"), "the settings say stage = 1, and --stage 2 means 2"),
     "another variant": (

@@ -1,4 +1,4 @@
-"""The cache: filled in shares, at any pace, and without any effect on what is learnt."""
+"""Filling the cache: in shares, with interruptions, and without an effect on training."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_shares_make_the_whole(make_run: MakeRun, tmp_path: Path) -> None:
     assert "6 are in" in again[0] and "take 0 B" in again[0]
 
 
-def test_the_size_told_before_is_the_size(make_run: MakeRun) -> None:
+def test_the_size_is_printed_before_filling(make_run: MakeRun) -> None:
     config, said = make_run(), list[str]()
     fill_cache(config, say=said.append)
     assert config.data.cache is not None
