@@ -40,7 +40,7 @@ from .storage.checkpoint import OPTIMIZER, WEIGHTS, Checkpoint, checkpoints, loa
 
 ENDLESS = 1_000_000  # steps
 POLL_S = 0.02
-WAIT_S = 300.0  # for anything; a loaded machine is slow
+WAIT_S = 600.0  # for anything; a loaded machine is slow
 SMALL_UNET = {
     "block_out_channels": [8, 16, 16, 16], "layers_per_block": 1, "num_attention_heads": 2,
     "motion_num_attention_heads": 2, "norm_num_groups": 4,
