@@ -369,7 +369,7 @@ def test_the_mini_is_always_first(server: ComfyServer) -> None:
             "checkpoint must be a Stable Diffusion 1.x checkpoint if bundle is 'parts', got 'none'",
         ),
         ("gone.safetensors", {}, "gone.safetensors"),
-        ("not_a_bundle.safetensors", {}, "is a safetensors file but no LoopAnimate bundle"),
+        ("not_a_bundle.safetensors", {}, "is a safetensors file but not a LoopAnimate bundle"),
     ],
 )
 def test_loading_mistakes_are_sentences(

@@ -188,7 +188,7 @@ def test_the_end_of_a_folder_and_a_changed_file(comfy: ComfyServer) -> None:
     assert shown() == (0, 0, 255)
     with pytest.raises(PromptError, match="the folder 'input/run' ends"):
         comfy.run(graph(1))
-    with pytest.raises(PromptError, match=r"lies outside|Value not in list"):
+    with pytest.raises(PromptError, match=r"is outside|Value not in list"):
         comfy.run({**graph(0), "1": ours("LoadPictureFromFolder", folder="input/../..", index=0)})
 
 
