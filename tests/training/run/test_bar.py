@@ -12,7 +12,7 @@ import pytest
 from loopanimate_training import progress
 from loopanimate_training.loop import train
 from loopanimate_training.run.log import RunLog, read_log
-from loopanimate_training.soak import toy_run, with_settings
+from loopanimate_training.testing import toy_run, with_settings
 
 STATE = re.compile(
     r"(?P<step>\d+)/(?P<steps>\d+) \[[\d:]+<(?P<left>[\d:]+|\?), +[\d.?]+(step/s|s/step)"
@@ -72,7 +72,7 @@ def test_the_time_left_is_that_of_the_steps_left(
         began = time.monotonic()
         for _ in range(6):
             time.sleep(slept_s)
-            log.step(1.0, 2.0)
+            log.advance(1.0, 2.0)
         took_s = time.monotonic() - began
     last = read_bar(capsys.readouterr().err)[-1]
     left = steps - start - 6
