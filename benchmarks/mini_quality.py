@@ -41,7 +41,8 @@ from loopanimate_core.check.measures import LEVELS, distance, step_sizes
 from loopanimate_core.encoders.vae import decode_latents, encode_frames
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
-from loopanimate_core.picture.images import contact_sheet, save_picture
+from loopanimate_core.picture.images import save_picture
+from loopanimate_core.picture.sheet import contact_sheet
 from loopanimate_core.pipeline import LoopAnimatePipeline
 from loopanimate_training.alss import forward_indices, loop_indices
 from loopanimate_training.data.stickers.classify import ROCKING, masks_from_background, read_motion

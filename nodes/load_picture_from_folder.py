@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from loopanimate_core.picture.folder import BUNDLED, list_pictures, pick_picture
 from loopanimate_core.picture.images import load_picture
 
-from .schema import schema
+from .schema import supported
 
 OURS = "LoopAnimate pictures"
 INPUT = "input"
@@ -23,22 +23,22 @@ class LoadPictureFromFolder(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         subfolders = [f"{INPUT}/{name}" for name in folder_paths.get_input_subfolders()]
-        return schema(
-            "LoadPictureFromFolder",
-            "Load Picture From Folder",
+        return io.Schema(
+            node_id="LoopAnimate_LoadPictureFromFolder",
+            display_name="Load Picture From Folder",
+            category="LoopAnimate",
             description=(
-                "Loads one picture of a folder by its number, in order of name. With 'increment'"
-                " every run takes the next one, until a sentence says that the folder has ended."
+                "Loads one picture from a folder by its number, sorted by name. With 'increment' each"
+                " run loads the next one; after the last picture the run stops with a message."
             ),
-            search_aliases=["batch", "load images", "directory", "folder"],
             inputs=[
                 io.Combo.Input(
                     "folder",
                     options=[OURS, INPUT, *subfolders],
                     default=OURS,
                     tooltip=(
-                        "The pictures that come with LoopAnimate, ComfyUI's input folder, or a"
-                        " folder within it (not the folders inside that one)."
+                        "LoopAnimate's own pictures, ComfyUI's input folder, or a folder inside it"
+                        " (without its subfolders)."
                     ),
                 ),
                 io.Int.Input(
@@ -48,23 +48,32 @@ class LoadPictureFromFolder(io.ComfyNode):
                     max=999_999,
                     control_after_generate=True,
                     tooltip=(
-                        "Number of the picture, counted from 0 in order of name. Choose"
-                        " 'increment' below and queue as many runs as there are pictures."
+                        "Number of the picture, from 0, sorted by name. Choose 'increment' below and"
+                        " queue as many runs as there are pictures."
                     ),
                 ),
             ],
             outputs=[
                 io.Image.Output(
-                    "image", tooltip="The picture, upright, in sRGB; transparent parts are white."
+                    "image",
+                    display_name="image",
+                    tooltip="The picture, upright and in sRGB; transparent parts are white.",
                 ),
                 io.Mask.Output(
-                    "mask", tooltip="Its transparency as Load Image gives it: 1 = transparent."
+                    "mask",
+                    display_name="mask",
+                    tooltip="Its transparency, as in Load Image: 1 = transparent.",
                 ),
                 io.String.Output(
-                    "name", tooltip="File name without its ending, for Save Loop's picture_name."
+                    "name",
+                    display_name="name",
+                    tooltip="The file name without extension, for picture_name in Save Loop.",
                 ),
-                io.Int.Output("count", tooltip="How many pictures the folder holds."),
+                io.Int.Output(
+                    "count", display_name="count", tooltip="Number of pictures in the folder."
+                ),
             ],
+            **supported(search_aliases=["batch", "load images", "directory", "folder"]),
         )
 
     @classmethod

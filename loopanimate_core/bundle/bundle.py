@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..encoders.text import build_tokenizer, vocabulary_of
+from ..encoders.tokenizer import build_tokenizer, vocabulary_of
 from ..errors import LoopAnimateError
 from ..models import LoopUNet, LoopUNetConfig
-from ..sampling import SamplingDefaults
 from ..schedule import ScheduleConfig
+from ..settings import SamplingDefaults
 from .components import (
     PARTS,
     build_on_meta,

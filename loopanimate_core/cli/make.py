@@ -36,7 +36,8 @@ def animate(arguments: argparse.Namespace) -> int:
         raise LoopAnimateError(f"--chain is {arguments.chain}; it must be 1 or more")
     import torch
 
-    from ..picture.images import contact_sheet, load_picture, save_picture
+    from ..picture.images import load_picture, save_picture
+    from ..picture.sheet import contact_sheet
     from ..video import write_video
 
     picture = load_picture(arguments.picture)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..bundle import Bundle, BundleConfig
 from ..bundle.components import PARTS, build_on_meta, give_weights, state_of
 from ..bundle.tensorfile import write_tensors
-from ..encoders.text import build_tokenizer, write_tokenizer_files
+from ..encoders.tokenizer import build_tokenizer, write_tokenizer_files
 from ..errors import LoopAnimateError
 from ..files import atomic_write
 from ..models import LoopUNetConfig

@@ -23,7 +23,7 @@ from ..bundle.components import (
     vae_settings,
 )
 from ..bundle.tensorfile import read_tensors
-from ..encoders.text import TOKENIZER_CLIP, clip_vocabulary, vocabulary_of
+from ..encoders.tokenizer import TOKENIZER_CLIP, clip_vocabulary, vocabulary_of
 from ..errors import LoopAnimateError
 from ..models import LoopUNetConfig
 from . import layouts

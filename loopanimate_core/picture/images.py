@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 import os
 import warnings
 from dataclasses import dataclass
@@ -21,11 +20,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import LoopAnimateError
 from ..files import atomic_write
+from . import SIZE_MULTIPLE_PX
 
 MIN_SIDE_PX = 16
 MAX_PIXELS = 178_000_000  # Pillow itself refuses larger files as decompression bombs
 MAX_ASPECT = 8.0
-SIZE_MULTIPLE_PX = 8  # one latent of Stable Diffusion's VAE covers 8 x 8 pixels
 MAX_FIT_PX = 8192
 OPAQUE_ALPHA = 254.5 / 255
 
@@ -139,7 +138,7 @@ def fit_picture(
     """
     if isinstance(picture, torch.Tensor):
         picture = Picture(require_rgb(picture))
-    _check_fit_size(height_px, width_px)
+    check_fit_size(height_px, width_px)
     fitted = fit_pixels(picture.over(background), height_px, width_px, mode)
     if mode != "pad":
         return fitted
@@ -156,7 +155,7 @@ def fit_mask(
     """
     if mask.ndim != 2:
         raise LoopAnimateError(f"a mask must have the shape [H, W], not {list(mask.shape)}")
-    _check_fit_size(height_px, width_px)
+    check_fit_size(height_px, width_px)
     fitted = fit_pixels(mask.float()[..., None], height_px, width_px, mode)
     return (fitted[..., 0] > 0.5).float()
 
@@ -164,29 +163,6 @@ def fit_mask(
 def to_uint8(frames: torch.Tensor) -> torch.Tensor:
     """0..1 to 0..255, rounded and clipped; NaN becomes 0. Any shape."""
     return (frames.detach().float().nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8)
-
-
-def contact_sheet(
-    frames: torch.Tensor, columns: int | None = None, gap_px: int = 4
-) -> torch.Tensor:
-    """Lay frames `[F, H, W, 3]` out on white, row by row; by default the sheet is nearly square."""
-    require_frames(frames)
-    count, height, width, _ = frames.shape
-    if columns is None:
-        columns = math.ceil(math.sqrt(count * height / width))
-    if columns < 1 or gap_px < 0:
-        raise LoopAnimateError(
-            f"columns ({columns}) must be 1 or more and gap_px ({gap_px}) 0 or more"
-        )
-    columns = min(columns, count)
-    rows = math.ceil(count / columns)
-    cell_height, cell_width = height + gap_px, width + gap_px
-    sheet = torch.ones(rows * cell_height + gap_px, columns * cell_width + gap_px, 3)
-    for index, frame in enumerate(frames.detach().float().cpu()):
-        top = gap_px + index // columns * cell_height
-        left = gap_px + index % columns * cell_width
-        sheet[top : top + height, left : left + width] = frame
-    return sheet
 
 
 def save_picture(picture: torch.Tensor, path: str | os.PathLike[str]) -> Path:
@@ -333,7 +309,8 @@ def _background_colour(picture: Picture, background: Background) -> torch.Tensor
     return (picture.rgb * picture.alpha[..., None]).sum((0, 1)) / picture.alpha.sum()
 
 
-def _check_fit_size(height_px: int, width_px: int) -> None:
+def check_fit_size(height_px: int, width_px: int) -> None:
+    """Raises LoopAnimateError for a size that `fit_picture` cannot make."""
     for name, side in (("height_px", height_px), ("width_px", width_px)):
         if side % SIZE_MULTIPLE_PX or not MIN_SIDE_PX <= side <= MAX_FIT_PX:
             raise LoopAnimateError(

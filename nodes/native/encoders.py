@@ -1,7 +1,5 @@
 """CLIP and CLIP_VISION of a bundle, of any size and with any vocabulary, as ComfyUI's own objects."""
 
-# pyright: reportMissingImports=false
-# (ComfyUI is there only at run time.)
 from __future__ import annotations
 
 import json
@@ -19,7 +17,7 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from loopanimate_core.encoders.text import (
+from loopanimate_core.encoders.tokenizer import (
     END,
     START,
     TOKENIZER_CLIP,
@@ -50,10 +48,14 @@ def build_clip(
             self, device: Any = "cpu", dtype: Any = None, model_options: Any = None
         ) -> None:
             super().__init__(
-                device=device, dtype=dtype, max_length=length, special_tokens=special,
+                device=device,
+                dtype=dtype,
+                max_length=length,
+                special_tokens=special,
                 textmodel_json_config={**settings, "eos_token_id": special["end"]},
-                return_projected_pooled=False, model_options=model_options or {},
-            )  # fmt: skip
+                return_projected_pooled=False,
+                model_options=model_options or {},
+            )
             # ComfyUI always makes CLIP's 49,408 rows
             self.transformer.set_input_embeddings(
                 self.operations.Embedding(settings["vocab_size"], width, device=device, dtype=dtype)
@@ -76,16 +78,20 @@ def build_clip(
         class Words(comfy.sd1_clip.SDTokenizer):
             def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None) -> None:
                 super().__init__(
-                    tokenizer_path=folder, embedding_directory=embedding_directory, max_length=length,
-                    embedding_size=width, tokenizer_data=tokenizer_data or {},
-                )  # fmt: skip
+                    tokenizer_path=folder,
+                    embedding_directory=embedding_directory,
+                    max_length=length,
+                    embedding_size=width,
+                    tokenizer_data=tokenizer_data or {},
+                )
 
         class Tokenizer(comfy.sd1_clip.SD1Tokenizer):
             def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None) -> None:
                 super().__init__(
-                    embedding_directory=embedding_directory, tokenizer_data=tokenizer_data or {},
+                    embedding_directory=embedding_directory,
+                    tokenizer_data=tokenizer_data or {},
                     tokenizer=Words,
-                )  # fmt: skip
+                )
 
         clip = comfy.sd.CLIP(
             comfy.supported_models_base.ClipTarget(Tokenizer, Model),

@@ -13,7 +13,7 @@ from loopanimate_core.bundle.tensorfile import read_tensors
 from loopanimate_core.convert import layouts
 from loopanimate_core.convert.assemble import assemble_unet
 from loopanimate_core.convert.sources import image_encoder_sizes, text_encoder_sizes, vae_sizes
-from loopanimate_core.encoders.text import TOKENIZER_CLIP
+from loopanimate_core.encoders.tokenizer import TOKENIZER_CLIP
 from loopanimate_core.errors import LoopAnimateError
 
 from .encoders import build_clip, build_clip_vision

@@ -1,7 +1,5 @@
 """MODEL: a ModelPatcher over LoopUNet, which every sampler, LoRA loader and memory manager of ComfyUI knows."""
 
-# pyright: reportMissingImports=false
-# (ComfyUI is there only at run time.)
 from __future__ import annotations
 
 import math
@@ -20,7 +18,7 @@ from torch import Tensor
 
 from loopanimate_core.bundle import BundleConfig
 from loopanimate_core.bundle.components import require_same_tensors
-from loopanimate_core.conditions import semantic_mask, stack_static_dynamic
+from loopanimate_core.conditions import semantic_mask, shown_frames, stack_static_dynamic
 from loopanimate_core.errors import LoopAnimateError
 
 from .closing import close_loops
@@ -136,6 +134,7 @@ class LoopModel(comfy.model_base.BaseModel):
             "image_embeds": CondPerClip(kwargs["loop_image_embeds"].to(device)),
             "loop_still": CondMap(still),
             "loop_concat": comfy.conds.CONDNoiseShape(per_frame),
+            "loop_shown": comfy.conds.CONDRegular(shown_frames(frames).to(device)),
             "num_video_frames": comfy.conds.CONDConstant(frames),
         }
 

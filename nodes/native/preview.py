@@ -1,7 +1,5 @@
 """The loop as it comes into being, sent to the page that asked for it."""
 
-# pyright: reportMissingImports=false
-# (ComfyUI is there only at run time.)
 from __future__ import annotations
 
 import base64
@@ -16,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from loopanimate_core.picture.images import to_uint8
-from loopanimate_core.video.sheet import draw_sheet, plan_sheet
+from loopanimate_core.picture.sheet import draw_sheet, plan_sheet
 
 EVENT = "loopanimate.preview"
 SECONDS_BETWEEN = 0.5

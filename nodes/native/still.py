@@ -1,7 +1,5 @@
 """The end of sampling in ComfyUI's layout: frames in the batch, latents before the model's scaling."""
 
-# pyright: reportMissingImports=false
-# (ComfyUI is there only at run time.)
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any

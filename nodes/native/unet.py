@@ -1,7 +1,5 @@
 """LoopUNet as ComfyUI calls a network: frames in the batch, guidance branches one after another."""
 
-# pyright: reportMissingImports=false
-# (ComfyUI is there only at run time.)
 from __future__ import annotations
 
 import logging
@@ -17,7 +15,7 @@ from torch import Tensor
 
 from loopanimate_core.models import LoopUNet, LoopUNetConfig
 from loopanimate_core.models.layers import SpatialTransformer
-from loopanimate_core.sampling import prediction_of
+from loopanimate_core.preconditioning import Preconditioning
 from loopanimate_core.schedule import ScheduleConfig
 
 log = logging.getLogger("loopanimate")
@@ -40,7 +38,7 @@ class ComfyLoopUNet(LoopUNet):
     ) -> None:
         super().__init__(loop_config, dtype=dtype, device=device, ops=operations)
         self.dtype = dtype
-        self.schedule = schedule
+        self.preconditioning = Preconditioning(schedule)
         self._chunks: dict[tuple[int, ...], tuple[int, int]] = {}
         if comfys_attention_is_better():
             use_attention(self, comfys_attention)
@@ -75,18 +73,32 @@ class ComfyLoopUNet(LoopUNet):
         num_video_frames: int,
         loop_still: Tensor,
         loop_concat: Tensor,
+        loop_shown: Tensor,
         image_embeds: Tensor,
         **_others: Any,
     ) -> Tensor:
-        """`loop_still [B, 4, h, w]`, `loop_concat [B*F, 5, h, w]`, `image_embeds [B, T_i, D]`."""
+        """Predict the noise (or velocity), as in `forward`.
+
+        Args:
+            loop_still: the still, `[B, 4, h, w]`.
+            loop_concat: [Z_SD, Z_M], `[B*F, 5, h, w]`.
+            loop_shown: 1 for frames that Z_SD shows, `[B*F]`.
+            image_embeds: `[B, T_i, D]`.
+        """
         rows = (-1, num_video_frames)
         z_t = x.unflatten(0, rows).transpose(1, 2)  # [B, 4, F, h, w]
         z_c = torch.cat([z_t, loop_concat.unflatten(0, rows).transpose(1, 2)], dim=1)  # Eq. 11
         timestep = timesteps.unflatten(0, rows)[:, 0]
         if all(same_in_all_rows(part) for part in (z_c, timestep, image_embeds)):
             z_c, timestep, image_embeds = z_c[:1], timestep[:1], image_embeds[:1]
-        predicted = self._within_memory(z_c, timestep, image_embeds, context)
-        predicted = prediction_of(predicted, z_c, loop_still, timestep, self.schedule)
+        output = self._within_memory(z_c, timestep, image_embeds, context)
+        predicted = self.preconditioning.prediction(
+            output,
+            z_t,
+            loop_still,
+            self.preconditioning.alpha_bar(timestep),
+            loop_shown[:num_video_frames].bool(),
+        )
         return predicted.transpose(1, 2).flatten(0, 1)
 
     # -------------------------------------------------------------------------------- memory, interrupts

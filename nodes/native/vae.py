@@ -1,7 +1,5 @@
 """VAE: both kinds of autoencoder a bundle may hold, as ComfyUI's own object."""
 
-# pyright: reportMissingImports=false
-# (ComfyUI is there only at run time.)
 from __future__ import annotations
 
 import copy
@@ -21,6 +19,7 @@ from torch import Tensor, nn
 
 from loopanimate_core.bundle.components import require_same_tensors
 from loopanimate_core.convert import layouts
+from loopanimate_core.encoders.vae import pixels_per_latent
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.picture.images import fit_picture, load_picture
 
@@ -56,7 +55,7 @@ def latent_format_of(vae: comfy.sd.VAE, settings: Mapping[str, Any]) -> LoopLate
         factors = comfy.latent_formats.SD15().latent_rgb_factors
         return LoopLatentFormat(scale, factors, [0.0] * 3)
     folder = Path(str(resources.files("loopanimate_core"))) / "data" / "pictures"
-    side = 8 * 2 ** len(settings["num_encoder_blocks"])
+    side = 16 * pixels_per_latent(settings)
     pictures = torch.stack(
         [fit_picture(load_picture(path), side, side) for path in sorted(folder.glob("*.png"))]
     )
@@ -105,7 +104,7 @@ def _kl(settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> comfy.sd.VA
         theirs[name] = tensor[..., None, None] if matrix else tensor
     params = {"ddconfig": sizes, "embed_dim": settings["latent_channels"]}
     vae = comfy.sd.VAE(sd=dict(theirs), config={"params": params})
-    vae.downscale_ratio = vae.upscale_ratio = 2 ** (levels - 1)
+    vae.downscale_ratio = vae.upscale_ratio = pixels_per_latent(settings)
     _require_complete(vae.first_stage_model, theirs)
     return vae
 
@@ -117,10 +116,9 @@ def _tiny(settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> comfy.sd.
     _require_complete(network, state)
     network.load_state_dict(dict(state))
     network = network.eval().requires_grad_(False).to(vae.vae_dtype)
-    levels = len(settings["num_encoder_blocks"])
     width = max(*settings["encoder_block_out_channels"], *settings["decoder_block_out_channels"])
     vae.first_stage_model = network
-    vae.downscale_ratio = vae.upscale_ratio = 2 ** (levels - 1)
+    vae.downscale_ratio = vae.upscale_ratio = pixels_per_latent(settings)
     vae.latent_channels = settings["latent_channels"]
 
     def memory_used(pixels: int, dtype: torch.dtype) -> int:

@@ -190,7 +190,7 @@ def red_detector() -> onnx.ModelProto:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"method": "magic"}, "method 'magic' must be one of auto"),
+        ({"method": "magic"}, "method must be one of auto"),
         ({"method": "onnx"}, "needs a model_path"),
         ({"onnx_model": "x.onnx"}, "there is no file 'x.onnx' in models/loopanimate_saliency"),
         ({"threshold": 1.0}, "threshold"),

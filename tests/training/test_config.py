@@ -105,7 +105,7 @@ def test_numbers_with_an_exponent_are_numbers_anywhere(tmp_path: Path) -> None:
         ("optimizer.lr=-1", "optimizer.lr"),
         ("loss.drop_turn=2", "loss.drop_turn"),
         ("clip.reverse_steps=[8]", "no 7 steps out of"),
-        ("clip.width_px=500", "divisible by 8"),
+        ("clip.width_px=500", "multiples of 8"),
         ("model.train=[everything]", "model.train"),
         ("nonsense", "must look like"),
     ],
@@ -148,7 +148,7 @@ def test_sheets_is_read_as_validation(tmp_path: Path) -> None:
     """The section's name in earlier versions: in files, in --set, and in the settings that checkpoints hold."""
     file = tmp_path / "run.yaml"
     file.write_text("sheets: {every_steps: 10, clips: 2}\n")
-    config = resolve(1, file, [*NEEDED, "sheets.steps=7", "validation.clips=3"])
+    config = resolve(1, file, [*NEEDED, "validation.steps=7", "validation.clips=3"])
     assert config.validation == ValidationConfig(every_steps=10, clips=3, steps=7)
     stored = config.model_dump(mode="json")
     old = {"sheets" if name == "validation" else name: value for name, value in stored.items()}

@@ -6,12 +6,13 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from runs import SMOOTH, assert_close_runs, train_in_a_child
+from waiting import HANGS_S, wait_until
 
 from loopanimate_core.bundle import bundle_info, read_bundle
 from loopanimate_core.errors import LoopAnimateError
@@ -38,12 +39,12 @@ def losses(run: Path) -> list[tuple[int, float]]:
 
 
 def test_accumulation_equals_a_larger_batch(make_run: MakeRun, tmp_path: Path) -> None:
-    train(make_run(out=tmp_path / "one", steps=2, **ALL, **{"batch.size": 4}))
-    train(
-        make_run(out=tmp_path / "two", steps=2, **ALL, **{"batch.size": 2, "batch.accumulate": 2})
-    )
-    for (_, a), (_, b) in zip(losses(tmp_path / "one"), losses(tmp_path / "two"), strict=True):
-        assert a == pytest.approx(b, rel=1e-4)
+    settings = {"steps": 2, **ALL, **SMOOTH}
+    one = make_run(out=tmp_path / "one", **settings, **{"batch.size": 4})
+    two = make_run(out=tmp_path / "two", **settings, **{"batch.size": 2, "batch.accumulate": 2})
+    for config in (one, two):
+        train(config)
+    assert_close_runs(two, one)
 
 
 def test_another_configuration_is_refused(make_run: MakeRun) -> None:
@@ -122,11 +123,9 @@ def test_sigterm_saves_and_the_command_goes_on(make_run: MakeRun, tmp_path: Path
     process = subprocess.Popen(
         command(config, tmp_path / "run.yaml"), stderr=subprocess.PIPE, text=True
     )
-    deadline = time.time() + 300
-    while len(losses(config.out)) < 3 and time.time() < deadline and process.poll() is None:
-        time.sleep(0.1)
+    wait_until("three steps", lambda: process.poll() is not None or len(losses(config.out)) >= 3)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=HANGS_S)
     assert process.returncode == 128 + signal.SIGTERM, errors
     stopped = latest(config.out).step
     assert 3 <= stopped < 500 and f"stopped at step {stopped} of 500" in errors
@@ -140,17 +139,11 @@ def test_two_processes_take_the_same_steps(
     make_run: MakeRun, tmp_path: Path, free_port: int
 ) -> None:
     """Two micro-batches a step: gradients are summed over processes at the last one only."""
-    alone, shared = (
-        make_run(out=tmp_path / name, steps=3, **{"batch.size": 2, "batch.accumulate": 2})
-        for name in ("alone", "shared")
-    )
-    train(alone)
+    settings = {"steps": 3, "batch.size": 2, "batch.accumulate": 2, **SMOOTH}
+    alone, shared = (make_run(out=tmp_path / name, **settings) for name in ("alone", "shared"))
+    train_in_a_child(alone)
     assert [life.end() for life in two_processes(shared, free_port)] == [0, 0]
-    for a, b in zip(*(read_log(run.out / "log.jsonl") for run in (alone, shared)), strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
-        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)  # weights hardly move yet
-    ours, theirs = latest(alone.out).weights, latest(shared.out).weights
-    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in ours)
+    assert_close_runs(shared, alone)
 
 
 def test_mistakes_on_the_command_line_are_one_sentence(make_run: MakeRun, tmp_path: Path) -> None:

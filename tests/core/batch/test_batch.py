@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from batch_server import ComfyStandIn
 from PIL import Image
+from waiting import HANGS_S
 
 from loopanimate_core.batch import (
     Batch,
@@ -81,7 +81,7 @@ class Run:
         workflow = read_workflow(write_graph(tmp_path))
         state = BatchState(tmp_path / "state.sqlite", workflow.job(None))
         clients = [ComfyClient(server.url) for server in servers]
-        options = {"poll_s": 0.01, "wait_s": 5.0, "out": tmp_path / "loops"} | options
+        options = {"poll_s": 0.01, "wait_s": HANGS_S, "out": tmp_path / "loops"} | options
         self.error: BaseException | None = None
         try:
             self.batch = Batch(
@@ -342,8 +342,6 @@ def test_the_state_is_where_it_is_asked_for(
     tmp_path: Path, folder: Path, server: ComfyStandIn
 ) -> None:
     state = tmp_path / "elsewhere.sqlite"
-    started = time.monotonic()
     assert main(command(tmp_path, folder, server.url, "--state", str(state), "--seed", "5")) == 0
     assert state.is_file()
     assert {graph["5"]["inputs"]["seed"] for graph in server.posted} == {5}
-    assert time.monotonic() - started < 30

@@ -26,7 +26,8 @@ from loopanimate_core.bundle import (
     write_bundle,
 )
 from loopanimate_core.bundle.components import PARTS, state_of
-from loopanimate_core.encoders.text import encode_image, encode_prompts
+from loopanimate_core.encoders.image import encode_image
+from loopanimate_core.encoders.text import encode_prompts
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models import LoopUNetConfig
 from loopanimate_core.models.parts import (
@@ -216,7 +217,7 @@ def changed_config(bundle: Bundle, **changes) -> dict[str, str]:
         ({"frames": [15, 20]}, "frames has 20"),
         ({"frames": [37]}, "frames has 37"),
         ({"vae": {"_class_name": "VQModel"}}, "class is 'VQModel'"),
-        ({"schedule": {"beta_schedule": "cosine"}}, "beta_schedule is 'cosine'"),
+        ({"schedule": {"beta_schedule": "cosine"}}, "got 'cosine'"),
         ({"schedule": {"gamma": 1}}, "gamma"),
         ({"unet": {"depth": 1}}, "unknown UNet setting 'depth'"),
         (

@@ -397,7 +397,7 @@ sys.exit(cli.main())
         try:
             assert process.stdout.readline() == "sampling\n", process.stderr.read()
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=120)
+            _, err = process.communicate(timeout=600)
         finally:
             process.kill()
     assert process.returncode == 130

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import get_args
 
@@ -218,10 +217,9 @@ try:
 except SystemExit:
     print(*{"torch", "numpy", "PIL", "cv2", "tqdm"} & set(sys.modules), file=sys.stderr)
 """
-    begin = time.monotonic()
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.startswith("usage: loopanimate animate")
     assert result.stderr.split() == []
-    assert time.monotonic() - begin < 2  # 0.05 s on an idle machine
 
 
 def test_version_and_no_command() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from closeness import NETWORK, assert_close
 from diffusers.models.unets.unet_motion_model import MotionAdapter, UNetMotionModel
 from networks import Parts, State, assert_equal, assert_same_model, load, save
 
@@ -201,7 +202,7 @@ def test_without_motion_modules_frames_are_independent(folder, text_folder) -> N
     with torch.no_grad():
         together = bundle.unet(x, torch.tensor(5), text[:, :1], text)
         alone = bundle.unet(x[:, :, 1:2], torch.tensor(5), text[:, :1], text)
-    torch.testing.assert_close(together[:, :, 1:2], alone, rtol=1e-4, atol=1e-5)
+    assert_close(together[:, :, 1:2], alone, depth=NETWORK)
 
 
 def test_choices(folder, text_folder, adapter) -> None:

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from toy_bundle import build_toy_vae
 
 from loopanimate_core.encoders.vae import decode_latents, encode_frames, pixels_per_latent
 from loopanimate_core.errors import LoopAnimateError
@@ -15,26 +14,12 @@ from loopanimate_core.errors import LoopAnimateError
 
 def tiny_kl() -> Any:
     torch.manual_seed(0)
-    build: Any = AutoencoderKL  # its annotations say tuples of length one
-    return build(
-        block_out_channels=(8, 8, 8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4,
-        norm_num_groups=4,
-    ).eval()
+    return build_toy_vae("kl")
 
 
 def tiny_taesd() -> Any:
     torch.manual_seed(0)
-    build: Any = AutoencoderTiny
-    return build(
-        encoder_block_out_channels=(8, 8, 8, 8),
-        decoder_block_out_channels=(8, 8, 8, 8),
-        num_encoder_blocks=(1, 1, 1, 1),
-        num_decoder_blocks=(1, 1, 1, 1),
-        scaling_factor=0.7,
-    ).eval()
+    return build_toy_vae("tiny", scaling_factor=0.7)
 
 
 @pytest.fixture(params=[tiny_kl, tiny_taesd], ids=["kl", "tiny"])
@@ -54,7 +39,7 @@ def test_shapes_and_range(vae, frames) -> None:
     assert pictures.shape == frames.shape
     assert pictures.min() >= 0 and pictures.max() <= 1
     assert not latents.requires_grad and not pictures.requires_grad
-    assert pixels_per_latent(vae) == 8
+    assert pixels_per_latent(vae.config) == 8
 
 
 def test_equal_to_the_class_itself(vae, frames) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from closeness import NETWORK, assert_close, assert_close_gradients
 from torch import Tensor
 
 from loopanimate_core import LoopAnimateError, LoopUNet, LoopUNetConfig
@@ -47,10 +48,6 @@ def inputs(clips: int = 2, frames: int = 5, branches: int = 1) -> tuple[Tensor, 
     )
 
 
-def relative_error(a: Tensor, b: Tensor) -> float:
-    return ((a - b).norm() / b.norm()).item()
-
-
 def diffusers_twin(unet: LoopUNet) -> Any:
     from diffusers.models.unets.unet_motion_model import UNetMotionModel
 
@@ -77,7 +74,7 @@ def test_equals_diffusers_with_the_same_weights(
     unet = make_unet(routing=("text",) * 3, norm_scope="clip")
     sample, timestep, image, text = inputs()
     expected = diffusers_twin(unet)(sample, timestep, text.repeat_interleave(5, 0)).sample
-    assert relative_error(unet(sample, timestep, image, text), expected) < 1e-5
+    assert_close(unet(sample, timestep, image, text), expected, depth=NETWORK)
 
 
 @torch.no_grad()
@@ -151,7 +148,7 @@ def test_each_speedup_equals_its_plain_form(unet: LoopUNet, speedup: str) -> Non
     fast = unet(*arguments)
     unet.speedups = dataclasses.replace(unet.speedups, **{speedup: False})
     assert fast.shape[0] == 4
-    assert relative_error(fast, unet(*arguments)) < 1e-5
+    assert_close(fast, unet(*arguments), depth=NETWORK)
 
 
 @torch.no_grad()
@@ -162,7 +159,7 @@ def test_prepared_text_equals_text(unet: LoopUNet) -> None:
     assert (
         len(prepared.keys_values) == 1 + 2 * 2
     )  # the middle block and two layers in two up blocks
-    assert torch.equal(unet(sample, timestep, image, prepared), plain)
+    assert_close(unet(sample, timestep, image, prepared), plain, depth=NETWORK)
 
 
 @torch.no_grad()
@@ -170,7 +167,7 @@ def test_guidance_branches_equal_separate_calls(unet: LoopUNet) -> None:
     sample, timestep, image, text = inputs(branches=2)
     together = unet(sample, timestep, image, text)
     apart = torch.cat([unet(sample, timestep, image, part) for part in text.split(2)])
-    assert relative_error(together, apart) < 1e-5
+    assert_close(together, apart, depth=NETWORK)
     other_image = torch.cat([image, -image])  # branches with different pictures share nothing
     apart = torch.cat(
         [
@@ -178,7 +175,7 @@ def test_guidance_branches_equal_separate_calls(unet: LoopUNet) -> None:
             for i, t in zip(other_image.split(2), text.split(2), strict=True)
         ]
     )
-    assert relative_error(unet(sample, timestep, other_image, text), apart) < 1e-5
+    assert_close(unet(sample, timestep, other_image, text), apart, depth=NETWORK)
 
 
 @torch.no_grad()
@@ -191,29 +188,25 @@ def test_chunks_change_nothing(
     arguments = inputs(branches=2)
     whole = unet(*arguments)
     unet.chunk_frames, unet.chunk_pixels = chunk_frames, chunk_pixels
-    assert relative_error(unet(*arguments), whole) < 1e-5
+    assert_close(unet(*arguments), whole, depth=NETWORK)
 
 
-def test_checkpointing_gives_bit_equal_gradients(unet: LoopUNet) -> None:
+def gradients(unet: LoopUNet) -> dict[str, Tensor]:
+    unet(*inputs()).square().mean().backward()
+    return {name: p.grad for name, p in unet.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("chunks", [{}, {"chunk_frames": 2, "chunk_pixels": 7}])
+def test_checkpointing_gives_the_same_gradients(unet: LoopUNet, chunks: dict[str, int]) -> None:
     twin = copy.deepcopy(unet)
     twin.gradient_checkpointing = True
-    for model in (unet, twin):
-        model(*inputs()).square().mean().backward()
-    for (name, a), b in zip(unet.named_parameters(), twin.parameters(), strict=True):
-        if a.grad is None:  # with one image token the queries of the down blocks take no part
-            assert b.grad is None and "down_blocks" in name, name
-        else:
-            assert b.grad is not None and torch.equal(a.grad, b.grad), name
-
-
-def test_checkpointed_chunks_give_the_same_gradients(unet: LoopUNet) -> None:
-    twin = copy.deepcopy(unet)
-    twin.gradient_checkpointing, twin.chunk_frames, twin.chunk_pixels = True, 2, 7
-    for model in (unet, twin):
-        model(*inputs()).square().mean().backward()
-    for (name, a), b in zip(unet.named_parameters(), twin.parameters(), strict=True):
-        if a.grad is not None:
-            assert b.grad is not None and relative_error(b.grad, a.grad) < 1e-4, name
+    for name, value in chunks.items():
+        setattr(twin, name, value)
+    plain = gradients(unet)
+    assert_close_gradients(gradients(twin), plain)
+    idle = [name for name, _ in unet.named_parameters() if name not in plain]
+    # with one image token the queries of the down blocks take no part
+    assert idle and all("down_blocks" in name for name in idle)
 
 
 def test_frames_are_independent_but_for_the_motion_modules(unet: LoopUNet) -> None:

@@ -8,12 +8,13 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from runs import SMOOTH, assert_close_runs, train_in_a_child
+from waiting import HANGS_S, wait_until
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.cli import main
@@ -32,7 +33,6 @@ from loopanimate_training.testing import toy_run
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="needs Ray: pip install 'ray[train]'"
 )
-WAIT_S = 600.0
 Toy = Callable[..., RunConfig]
 
 
@@ -51,7 +51,7 @@ def toy(tmp_path: Path, toy_bundle_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def ray() -> Iterator[Any]:
     """Ray on this machine, with two processors whether it has them or not."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(WAIT_S))  # busy machines
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(HANGS_S))  # busy machines
     ray = importlib.import_module("ray")
     ray.init(num_cpus=2, num_gpus=0, include_dashboard=False)
     yield ray
@@ -63,10 +63,7 @@ def losses(config: RunConfig) -> list[tuple[int, float]]:
 
 
 def wait_for_steps(config: RunConfig, steps: int) -> None:
-    until = time.monotonic() + WAIT_S
-    while not any(step >= steps for step, _ in losses(config)):
-        assert time.monotonic() < until, f"no step {steps}"
-        time.sleep(0.05)
+    wait_until(f"step {steps}", lambda: any(step >= steps for step, _ in losses(config)))
 
 
 @pytest.fixture
@@ -87,20 +84,19 @@ def meanwhile() -> Iterator[Callable[[Callable[[], None]], None]]:
 
     yield begin
     for thread in threads:
-        thread.join(10)
+        thread.join(HANGS_S)
     assert not errors and not any(thread.is_alive() for thread in threads), errors
 
 
 @needs_ray
 def test_two_workers_take_the_steps_of_one_process(ray: Any, toy: Toy) -> None:
-    alone, shared = toy("alone", steps=3), toy("shared", steps=3)
-    train(alone)
+    settings = {"steps": 3, **SMOOTH}
+    alone, shared = toy("alone", **settings), toy("shared", **settings)
+    train_in_a_child(alone)
     outcome = train_on_ray(train, shared, 2)
     assert (outcome.step, outcome.exit_code) == (3, 0)
     assert [step for step, _ in losses(shared)] == [1, 2, 3]  # of one process each: six rows
-    assert [loss for _, loss in losses(shared)] == pytest.approx(
-        [loss for _, loss in losses(alone)], rel=1e-4
-    )
+    assert_close_runs(shared, alone)
 
 
 @needs_ray
@@ -133,10 +129,7 @@ def test_killed_workers_are_started_again_and_the_run_finishes(
         first = (read_heartbeat(config.out) or {})["pid"]
         killed.append(first)
         os.kill(first, signal.SIGKILL)
-        until = time.monotonic() + WAIT_S
-        while (read_heartbeat(config.out) or {})["pid"] == first:
-            assert time.monotonic() < until, "rank 0 did not come back"
-            time.sleep(0.05)
+        wait_until("rank 0 is back", lambda: (read_heartbeat(config.out) or {})["pid"] != first)
         wait_for_steps(config, losses(config)[-1][0] + 2)
         family = processes.Process().children(recursive=True)
         workers = [p.pid for p in family if "RayTrainWorker" in " ".join(p.cmdline())]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from closeness import assert_close
 from safetensors.torch import load_file
 
 from loopanimate_core.bundle import bundle_info, read_bundle
@@ -89,7 +90,7 @@ def test_a_lora_run_exports_a_lora_and_the_same_as_a_bundle(
     merge_lora(start, read_lora(lora, start))
     changed = 0
     for name, p in merged.named_parameters():
-        assert torch.allclose(start.get_parameter(name), p, atol=1e-6), name
+        assert_close(start.get_parameter(name), p)
         changed += not torch.equal(before[name], p)
     assert changed > 10
     assert samples(bundle).isfinite().all()

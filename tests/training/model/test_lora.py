@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from closeness import NETWORK, assert_close, assert_different
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -57,7 +58,7 @@ def with_random_up(unet: nn.Module) -> None:
 def test_new_adapters_change_nothing_and_sit_on_every_effective_layer(bundle: Bundle) -> None:
     unet, before = bundle.unet, output(bundle.unet)
     add_adapters(unet, LORA, seed=0)
-    assert torch.equal(output(unet), before)
+    assert_close(output(unet), before, depth=NETWORK)
     expected = {
         name
         for name, module in unet.named_modules()
@@ -78,9 +79,9 @@ def test_merged_weights_are_w_plus_scale_b_a(bundle: Bundle) -> None:
     assert not any(is_adapter(name) for name, _ in unet.named_parameters())
     for name, update in updates.items():
         by_hand = before[name] + LORA.alpha / LORA.rank * update.up @ update.down
-        assert torch.allclose(unet.get_parameter(f"{name}.weight"), by_hand, atol=1e-7)
-    assert torch.allclose(output(unet), wanted, atol=1e-5)
-    assert not torch.allclose(wanted, output(read_bundle(str(bundle.path)).unet), atol=1e-3)
+        assert_close(unet.get_parameter(f"{name}.weight"), by_hand)
+    assert_close(output(unet), wanted, depth=NETWORK)
+    assert_different(output(read_bundle(str(bundle.path)).unet), wanted)
 
 
 def test_a_file_reads_back_to_the_same_output(bundle: Bundle, tmp_path: Path) -> None:
@@ -91,7 +92,7 @@ def test_a_file_reads_back_to_the_same_output(bundle: Bundle, tmp_path: Path) ->
     write_lora(path, adapter_updates(bundle.unet), {}, torch.float32)
     wanted = output(bundle.unet)
     merge_lora(plain, read_lora(path, plain))
-    assert torch.allclose(output(plain), wanted, atol=1e-5)
+    assert_close(output(plain), wanted, depth=NETWORK)
 
     names = {name.partition(".")[0] for name in load_file(path)}
     assert (

@@ -18,6 +18,8 @@ from pydantic import (
     model_validator,
 )
 
+from loopanimate_core.picture import SIZE_MULTIPLE_PX
+
 from .. import alss
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -174,9 +176,9 @@ class ClipConfig(Section):
             raise ValueError(
                 f"no {self.f - 1} steps out of {self.reverse_steps} add up to {self.span_frames - 1} source frames"
             )
-        if self.height_px % 8 or self.width_px % 8:
+        if self.height_px % SIZE_MULTIPLE_PX or self.width_px % SIZE_MULTIPLE_PX:
             raise ValueError(
-                f"{self.width_px} x {self.height_px} px: width and height must be divisible by 8"
+                f"{self.width_px} x {self.height_px} px: both must be multiples of {SIZE_MULTIPLE_PX}"
             )
         return self
 

@@ -167,7 +167,7 @@ def window_starts(cache: LatentCache, clip_id: int) -> list[int]:
 def window_bytes(cache: LatentCache) -> int:
     """Size of a window's file."""
     config, encoder = cache.encoder.config, cache.encoder
-    side = pixels_per_latent(encoder.vae)
+    side = pixels_per_latent(encoder.vae.config)
     places = (config.height_px // side) * (config.width_px // side)
     settings: Any = encoder.image_encoder.config
     embeds = settings.projection_dim

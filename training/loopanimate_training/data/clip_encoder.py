@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from loopanimate_core.bundle import Bundle
 from loopanimate_core.conditions import mask_to_latent
-from loopanimate_core.encoders.text import encode_image
+from loopanimate_core.encoders.image import encode_image
 from loopanimate_core.encoders.vae import encode_frames
 from loopanimate_core.picture.images import fit_mask, fit_picture
 from loopanimate_core.picture.saliency import salient_mask

@@ -21,12 +21,12 @@ from loopanimate_core.bundle.components import (
     text_encoder_settings,
     vae_settings,
 )
-from loopanimate_core.encoders.text import build_tokenizer
+from loopanimate_core.encoders.tokenizer import build_tokenizer
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
 from loopanimate_core.models import LoopUNet, LoopUNetConfig
-from loopanimate_core.sampling import SamplingDefaults
 from loopanimate_core.schedule import ScheduleConfig
+from loopanimate_core.settings import SamplingDefaults
 
 from ..config import resolve
 from ..data.stickers.emoji import EmojiCache, download, prepare

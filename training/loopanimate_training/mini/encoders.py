@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from loopanimate_core.encoders.text import END, START, build_tokenizer, byte_symbols, encode_image
+from loopanimate_core.encoders.image import encode_image
+from loopanimate_core.encoders.tokenizer import END, START, build_tokenizer, byte_symbols
 
 from ..data.stickers.clips import StickerClips
 from ..data.stickers.emoji import EmojiCache

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from loopanimate_core import conditions
 from loopanimate_core.models import LoopUNet
-from loopanimate_core.schedule import ScheduleConfig, alphas_cumprod
+from loopanimate_core.preconditioning import Preconditioning, add_noise
+from loopanimate_core.schedule import ScheduleConfig
 
 from ..config import LossConfig
 from ..data.batch import Batch
@@ -21,7 +22,7 @@ def network_input(batch: Batch, alpha_bar: Tensor) -> Tensor:
         z_0[:, :, frames // 2], batch.masks[:, 1], batch.keep_turn
     )
     return conditions.stack_condition(
-        conditions.add_noise(z_0, batch.noise, alpha_bar),
+        add_noise(z_0, batch.noise, alpha_bar),
         conditions.stack_static_dynamic(z_0[:, :, 0], frames, z_turn),
         conditions.semantic_mask(batch.masks[:, 0], frames, m_turn),
     )
@@ -45,8 +46,6 @@ class DiffusionLoss(nn.Module):
     `text_encoder` only if it trains.
     """
 
-    alpha_bars: Tensor
-
     def __init__(
         self,
         unet: LoopUNet,
@@ -56,13 +55,11 @@ class DiffusionLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.unet, self.text_encoder = unet, text_encoder
-        self.prediction_type, self.config = schedule.prediction_type, config
-        self.still_prior = schedule.still_prior
-        self.register_buffer("alpha_bars", alphas_cumprod(schedule), persistent=False)
+        self.preconditioning, self.config = Preconditioning(schedule), config
 
     def forward(self, batch: Batch) -> Tensor:
         """The mean loss of a batch, a float32 scalar."""
-        alpha_bar = self.alpha_bars[batch.timesteps]
+        alpha_bar = self.preconditioning.alpha_bar(batch.timesteps)
         text_states = batch.text
         if self.text_encoder is not None:
             encoded: Any = self.text_encoder(batch.text)
@@ -73,19 +70,15 @@ class DiffusionLoss(nn.Module):
             batch.image_embeds,
             text_states,
         )
-        target = batch.noise
-        if self.prediction_type == "v_prediction":
-            target = conditions.velocity(batch.latents, batch.noise, alpha_bar)
-        if self.still_prior:
-            z_t = conditions.add_noise(batch.latents, batch.noise, alpha_bar)
-            still = batch.latents[:, :, 0]
-            mean, std = conditions.still_prior(z_t, still, alpha_bar, self.still_prior)
-            target = (target - mean) / std
+        target = self.preconditioning.target(
+            batch.latents, batch.noise, batch.latents[:, :, 0], alpha_bar
+        )
         error = (prediction.float() - target).square()
         if self.config.motion_weight:
             error = error * motion_weights(batch.latents, self.config.motion_weight)
         per_clip = error.flatten(1).mean(1)
         if self.config.min_snr is not None:
-            weight = min_snr_weight(alpha_bar, self.config.min_snr, self.prediction_type)
+            prediction_type = self.preconditioning.schedule.prediction_type
+            weight = min_snr_weight(alpha_bar, self.config.min_snr, prediction_type)
             per_clip = per_clip * weight
         return per_clip.mean()

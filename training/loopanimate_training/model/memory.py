@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from loopanimate_core.models import LoopUNet, LoopUNetConfig
+from loopanimate_core.picture import SIZE_MULTIPLE_PX
 
 from ..config import RunConfig
 from .lora import add_adapters
@@ -127,7 +128,13 @@ def network_inputs(config: RunConfig, unet: LoopUNetConfig, frames: int) -> tupl
     clips, width = config.batch.size, unet.cross_attention_dim
     height_px, width_px = config.clip.height_px, config.clip.width_px
     return (
-        torch.randn(clips, unet.in_channels, frames, height_px // 8, width_px // 8),
+        torch.randn(
+            clips,
+            unet.in_channels,
+            frames,
+            height_px // SIZE_MULTIPLE_PX,
+            width_px // SIZE_MULTIPLE_PX,
+        ),
         torch.zeros(clips, dtype=torch.long),
         torch.randn(clips, IMAGE_TOKENS, width),
         torch.randn(clips, TEXT_TOKENS, width),

@@ -17,7 +17,8 @@ from loopanimate_core.bundle import Bundle
 from loopanimate_core.check import MIN_FRAMES, check_loop
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
-from loopanimate_core.picture.images import contact_sheet, save_picture
+from loopanimate_core.picture.images import save_picture
+from loopanimate_core.picture.sheet import contact_sheet
 from loopanimate_core.pipeline import LoopAnimatePipeline
 from loopanimate_core.video import write_video
 
