@@ -17,7 +17,7 @@ from ..storage.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, loa
 from .lora import add_adapters, merge_adapters
 from .weights import load_weights
 
-# Settings that say nothing about the model, and folders of the machine; old checkpoints name `validation` sheets.
+# Settings that say nothing about the model; `sheets` is the former name of `validation`.
 NOT_IN_PROVENANCE = ("out", "save", "validation", "sheets", "device")
 DATA_FOLDERS = ("root", "masks", "cache", "index")
 
