@@ -266,7 +266,9 @@ def held_out_clips(
     clips = []
     for number, row in enumerate(rng.permutation(list(families.values()))[:stickers]):
         kind = backgrounds[number % len(backgrounds)]
-        placed = source.procedural(rng, int(row), Motion(CORE_VERBS[0]))  # a mover's size and place
+        placed = source.moved(
+            rng, int(row), Motion(CORE_VERBS[0])
+        )  # size and place of a moving sticker
         placed = replace(placed, background=draw_background(rng, kind, size_px)[0])
         clips += [
             replace(placed, caption=f"a {placed.emoji.name} {verb}", motion=Motion(verb))
@@ -361,20 +363,28 @@ def _share(answers: Iterable[bool]) -> float | None:
 
 
 TARGETS = (
-    Target("MSE of frame 0 to its reconstruction", _mean("mse_reconstruction"), "", "≤ 120", "≤ 25"),
+    Target(
+        "MSE of frame 0 to its reconstruction", _mean("mse_reconstruction"), "", "≤ 120", "≤ 25"
+    ),
     Target("MSE of frame 0 to the picture", _mean("mse_picture"), "", "≤ 350", "≤ 110"),
     Target("seam ratio, median (1 is ideal)", _quantile("seam_ratio", 0.5), "x", "≤ 1.2", "≤ 0.8"),
     Target("seam ratio, 90 % are below", _quantile("seam_ratio", 0.9), "x"),
     Target("seam over the steps around it, median", _quantile("seam_jump", 0.5), "x"),
     Target("seam over the steps around it, 90 %", _quantile("seam_jump", 0.9), "x"),
-    Target("motion over the renderer's, median", _quantile("motion_ratio", 0.5), "x", "0.4-1.6", "0.7-1.3"),
+    Target(
+        "motion over the renderer's, median",
+        _quantile("motion_ratio", 0.5),
+        "x",
+        "0.4-1.6",
+        "0.7-1.3",
+    ),
     Target(f"prompt obeyed (chance {CHANCE:.0%})", _mean_obeyed, "%", "≥ 65 %", "≥ 80 %"),
     *(Target(f"  {verb}", _obeyed(verb), "%") for verb in CORE_VERBS),
     Target("still: read so, under 25 % of bobbing", _kept_still, "%", "≥ 60 %", "≥ 90 %"),
     Target("other verb, other reading (same seed)", _text_used, "%", "≥ 50 %", "≥ 80 %"),
     Target("background error", _mean("background_error"), "x", "≤ 12", "≤ 5"),
     Target("seconds a loop, median", _quantile("seconds", 0.5), "s", "≤ 15", "≤ 30"),
-)  # fmt: skip
+)
 
 
 def _written(value: float | None, unit: str) -> str:

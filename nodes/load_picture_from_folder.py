@@ -1,4 +1,4 @@
-"""Load Picture From Folder: one picture after the other, for batches."""
+"""Load Picture From Folder: one picture per run, for batches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INPUT = "input"
 
 
 class LoadPictureFromFolder(io.ComfyNode):
-    """Schema and wiring; the order is made in `loopanimate_core.picture.folder`."""
+    """Schema and wiring; the pictures are listed by `loopanimate_core.picture.folder`."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -78,7 +78,7 @@ class LoadPictureFromFolder(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None = None, index: int | None = None) -> list[str]:
-        """Which files, of what size and age: a picture changed on disk is loaded anew."""
+        """Names, sizes and times of the files: a picture that changes on disk is loaded again."""
         pictures = _pictures(folder or OURS)
         chosen = pictures if index is None else pictures[index : index + 1]  # none past the end
         marks = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in chosen]
@@ -99,5 +99,5 @@ def _pictures(folder: str) -> list[Path]:
         return list_pictures(BUNDLED)
     top = Path(folder_paths.get_input_directory())
     first, _, subfolder = folder.partition("/")
-    # Any other text, an absolute path too, is looked up within the input folder, and refused there.
+    # Any other text, even an absolute path, is looked up inside the input folder and refused there.
     return list_pictures(top, subfolder if first == INPUT else folder)

@@ -21,7 +21,7 @@ STAGE_PARTS: dict[int, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class PartSize:
-    """A row of the parameter table; `megabytes` are 10^6 bytes of float32, the paper's unit."""
+    """A row of the parameter table; `megabytes` are 10⁶ bytes of float32, as in the paper."""
 
     name: str
     parameters: int
@@ -56,8 +56,8 @@ def in_part(name: str, part: str) -> bool:
 def is_idle(name: str, config: LoopUNetConfig) -> bool:
     """Whether a parameter cannot influence the output while the image condition is one token.
 
-    Softmax over one key is 1, so queries and keys of that attention, and the norm before it, are without
-    effect and gradient (weight decay would still shrink them); with routing "none" all of it is.
+    Softmax over one key is 1, so queries and keys of that attention and the norm before it have no effect and
+    no gradient (weight decay would still shrink them). With routing "none" this holds for the whole attention.
     """
     if ".motion_modules." in name or not re.search(r"\.(attn2|norm2)\.", name):
         return False
@@ -71,7 +71,7 @@ def is_idle(name: str, config: LoopUNetConfig) -> bool:
 
 
 def parameter_table(config: LoopUNetConfig) -> list[PartSize]:
-    """Table 1 of the paper for any sizes, then what each stage trains, then the whole; nothing is allocated."""
+    """Table 1 of the paper for any sizes, then what each stage trains, then the sum; no memory is allocated."""
     from .unet import LoopUNet
 
     sizes = {name: p.numel() for name, p in LoopUNet(config, device="meta").named_parameters()}

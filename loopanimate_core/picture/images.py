@@ -172,11 +172,7 @@ def save_picture(picture: torch.Tensor, path: str | os.PathLike[str]) -> Path:
         LoopAnimateError: another extension or shape, alpha in a JPEG, or an unwritable file.
     """
     path = Path(path)
-    options = _SAVE_OPTIONS.get(path.suffix.lower())
-    if options is None:
-        raise LoopAnimateError(
-            f"{path.name!r} must end in one of {', '.join(_SAVE_OPTIONS)} to be saved as a picture"
-        )
+    options = _SAVE_OPTIONS[check_picture_suffix(path)]
     if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] not in (3, 4)):
         raise LoopAnimateError(
             "a picture must have the shape [H, W], [H, W, 3] or [H, W, 4], not"
@@ -188,6 +184,20 @@ def save_picture(picture: torch.Tensor, path: str | os.PathLike[str]) -> Path:
     with atomic_write(path) as temporary:
         image.save(temporary, **options)  # pyright: ignore[reportArgumentType]
     return path
+
+
+def check_picture_suffix(path: Path) -> str:
+    """The lower-case suffix of a picture file to write.
+
+    Raises:
+        LoopAnimateError: `save_picture` does not know the suffix.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in _SAVE_OPTIONS:
+        raise LoopAnimateError(
+            f"{path.name!r} must end in one of {', '.join(_SAVE_OPTIONS)} to be saved as a picture"
+        )
+    return suffix
 
 
 def require_rgb(picture: torch.Tensor) -> torch.Tensor:

@@ -37,7 +37,7 @@ def build_clip(
         state: the text encoder's tensors, under `text_model.`
 
     Raises:
-        LoopAnimateError: tensors of another network.
+        LoopAnimateError: the tensors do not fit the network.
     """
     vocabulary, _merges = vocabulary_of(tokenizer)
     width, length = settings["hidden_size"], settings["max_position_embeddings"]
@@ -56,7 +56,7 @@ def build_clip(
                 return_projected_pooled=False,
                 model_options=model_options or {},
             )
-            # ComfyUI always makes CLIP's 49,408 rows
+            # ComfyUI always makes an embedding of CLIP's 49,408 tokens
             self.transformer.set_input_embeddings(
                 self.operations.Embedding(settings["vocab_size"], width, device=device, dtype=dtype)
             )
@@ -98,7 +98,7 @@ def build_clip(
             embedding_directory=folder_paths.get_folder_paths("embeddings"),
             parameters=sum(tensor.numel() for tensor in state.values()),
         )
-    # only the pooled output, which nothing of ours reads, goes through it
+    # text_projection changes the pooled output alone, which LoopAnimate does not use
     missing, unknown = clip.load_sd({**state, "text_projection.weight": torch.eye(width)})
     _require_complete("text encoder", missing, unknown)
     return clip
@@ -114,10 +114,10 @@ def build_clip_vision(
         state: its tensors, under `vision_model.` and `visual_projection.`
 
     Raises:
-        LoopAnimateError: tensors of another network.
+        LoopAnimateError: the tensors do not fit the network.
     """
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "config.json"  # it takes nothing else
+        path = Path(folder) / "config.json"  # ClipVisionModel only takes a path
         path.write_text(json.dumps({"model_type": "clip_vision_model", **settings}))
         encoder = comfy.clip_vision.ClipVisionModel(str(path))
     missing, unknown = encoder.load_sd(dict(state))
@@ -126,8 +126,8 @@ def build_clip_vision(
 
 
 def _require_complete(what: str, missing: Collection[str], unknown: Collection[str]) -> None:
-    """ComfyUI loads what fits and leaves the rest as it came out of memory."""
+    """ComfyUI itself would load the tensors that fit and leave the others uninitialised."""
     if missing:
-        raise LoopAnimateError(f"the {what} lacks the tensor {min(missing)!r}")
+        raise LoopAnimateError(f"the {what} is missing the tensor {min(missing)!r}")
     if unknown:
         raise LoopAnimateError(f"the {what} has an unknown tensor {min(unknown)!r}")

@@ -24,8 +24,8 @@ log = logging.getLogger("loopanimate")
 class ComfyLoopUNet(LoopUNet):
     """LoopUNet under ComfyUI's calling convention, with the same parameter names.
 
-    B branches of F frames arrive as `[B*F, 4, h, w]`. Branches that differ in nothing but their text share
-    the down path; this is decided from the data, so it holds for any number and order of branches.
+    B branches of F frames arrive as `[B*F, 4, h, w]`. Branches that differ only in their text share the down
+    path. This is decided from the data, so it works for any number and order of branches.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class ComfyLoopUNet(LoopUNet):
 
     # -------------------------------------------------------------------------------- memory, interrupts
     def _within_memory(self, z_c: Tensor, timestep: Tensor, image: Tensor, text: Tensor) -> Tensor:
-        """The network; where memory is short, the same in smaller and smaller pieces."""
+        """The network's output, computed in smaller and smaller chunks if memory is short."""
         frames, height, width = z_c.shape[2:]
         key = (len(text), frames, height, width)
         while True:
@@ -113,7 +113,7 @@ class ComfyLoopUNet(LoopUNet):
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-            # Only now: the exception held on to every tensor of the failed call.
+            # Not inside the except block: the exception keeps every tensor of the failed call alive.
             comfy.model_management.soft_empty_cache()
             chunk_frames, chunk_pixels = self.chunk_frames, self.chunk_pixels
             if chunk_frames == 1:
@@ -141,14 +141,14 @@ def same_in_all_rows(batch: Tensor) -> bool:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch could not get memory; on a CPU and on Apple's GPUs only the message says so."""
+    """Whether torch ran out of memory; on CPUs and Apple GPUs only the message says so."""
     return isinstance(error, torch.OutOfMemoryError) or any(
         phrase in str(error) for phrase in ("out of memory", "not enough memory", "alloc_cpu")
     )
 
 
 def comfys_attention_is_better() -> bool:
-    """Where ComfyUI found torch's attention unfit for the GPU, or the user asked for another one."""
+    """Whether ComfyUI does not use torch's attention, because of the GPU or because the user chose another."""
     management = comfy.model_management
     on_cpu = management.is_device_cpu(management.get_torch_device())
     return not (on_cpu or management.pytorch_attention_enabled())
@@ -164,7 +164,7 @@ def comfys_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def use_attention(unet: LoopUNet, function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
-    """Give the spatial attentions another implementation; over the few frames torch's is always good."""
+    """Replace the implementation of spatial attention; temporal sequences are short enough for torch's."""
     for module in unet.modules():
         if isinstance(module, SpatialTransformer):
             for block in module.transformer_blocks:

@@ -6,7 +6,6 @@ FOLDER holds what `test_native_checks.py` made: bundles, parts, and what the cor
 function `check_…` runs; the last line printed is a JSON object of their tracebacks, null for none.
 """
 
-# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 # ruff: noqa: E402  (what is imported depends on the arguments)
 from __future__ import annotations
 
@@ -99,9 +98,16 @@ def conditions(model: Any) -> tuple[Any, Any]:
 
 
 def sample(
-    model: Any, *, sampler: str = "euler", sigmas: Tensor | None = None, noise: Tensor | None = None,
-    cfg: float = 2.0, frames: int = FRAMES, callback: Any = None, positive: Any = None,
-) -> Tensor:  # fmt: skip
+    model: Any,
+    *,
+    sampler: str = "euler",
+    sigmas: Tensor | None = None,
+    noise: Tensor | None = None,
+    cfg: float = 2.0,
+    frames: int = FRAMES,
+    callback: Any = None,
+    positive: Any = None,
+) -> Tensor:
     still = model.model.process_latent_out(core()["still"]).repeat(frames, 1, 1, 1)
     if noise is None:
         noise = comfy.sample.prepare_noise(still, 0)
@@ -110,9 +116,18 @@ def sample(
         sigmas = comfy.samplers.calculate_sigmas(sampling, "normal", 3)
     own_positive, negative = conditions(model)
     return comfy.sample.sample_custom(
-        model, noise, cfg, comfy.samplers.sampler_object(sampler), sigmas,
-        positive or own_positive, negative, still, callback=callback, disable_pbar=True, seed=0,
-    )  # fmt: skip
+        model,
+        noise,
+        cfg,
+        comfy.samplers.sampler_object(sampler),
+        sigmas,
+        positive or own_positive,
+        negative,
+        still,
+        callback=callback,
+        disable_pbar=True,
+        seed=0,
+    )
 
 
 def close_to(found: Tensor, expected: Tensor, tolerance: float) -> None:
@@ -480,9 +495,18 @@ def check_parts() -> None:
     }
     noise = torch.randn(FRAMES, *latents.shape[1:])
     found = comfy.sample.sample(
-        model, noise, 2, 1.0, "euler", "normal", [[text, given]], [[text, given]],
-        latents.repeat(FRAMES, 1, 1, 1), disable_pbar=True, seed=0,
-    )  # fmt: skip
+        model,
+        noise,
+        2,
+        1.0,
+        "euler",
+        "normal",
+        [[text, given]],
+        [[text, given]],
+        latents.repeat(FRAMES, 1, 1, 1),
+        disable_pbar=True,
+        seed=0,
+    )
     assert torch.isfinite(vae.decode(found)).all()
     swapped = {**chosen, "checkpoint": "pia.safetensors"}
     try:

@@ -18,14 +18,15 @@ from toy_bundle import build_toy_bundle, build_toy_vae
 
 from loopanimate_core.bundle import Bundle, mini_bundle_path, read_bundle, write_bundle
 from loopanimate_core.bundle.components import vae_settings
-from loopanimate_core.closing import Closing
+from loopanimate_core.closing import Closing, closed
 from loopanimate_core.conditions import LoopConditions
-from loopanimate_core.convert.assemble import extract
+from loopanimate_core.convert.extract import extract
 from loopanimate_core.encoders.image import encode_image
 from loopanimate_core.encoders.text import encode_prompts
 from loopanimate_core.encoders.vae import decode_latents, encode_frames
 from loopanimate_core.models import LoopUNetConfig
 from loopanimate_core.picture.images import fit_picture, load_picture
+from loopanimate_core.preconditioning import Preconditioning
 from loopanimate_core.sampling import guided_denoiser, sample_loop
 from loopanimate_core.schedule import ScheduleConfig, make_scheduler
 from loopanimate_training.loop import train
@@ -90,8 +91,10 @@ def euler(
     noise = given["noise"][: closing.sampled_frames].transpose(0, 1)[None]
     x = given["still"][:, :, None] + noise * scheduler.sigmas[0]
     with torch.inference_mode():
-        denoise = guided_denoiser(toy.unet, conditions, 2.0, schedule=schedule)
-        loop = sample_loop(denoise, x, scheduler, scheduler.timesteps, conditions.concat(), closing)
+        preconditioning = Preconditioning(schedule)
+        denoise = guided_denoiser(toy.unet, conditions, 2.0, preconditioning=preconditioning)
+        ring = closed(denoise, closing, len(scheduler.timesteps))
+        loop = sample_loop(ring, x, scheduler, scheduler.timesteps)
     return loop[0].transpose(0, 1) / toy.config.vae_scaling_factor
 
 
@@ -156,8 +159,12 @@ def results(
     environment = {**os.environ, "PYTHONPATH": str(comfyui), "OMP_NUM_THREADS": "1"}
     run = subprocess.run(
         [python_of(comfyui), str(CHECKS), str(folder)],
-        capture_output=True, text=True, cwd=folder, env=environment, timeout=1800,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment,
+        timeout=1800,
+    )
     assert run.returncode == 0, run.stderr[-6000:]
     print(run.stderr[-6000:])
     return json.loads(run.stdout.splitlines()[-1])

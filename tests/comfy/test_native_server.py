@@ -67,10 +67,14 @@ def test_sampler_custom_advanced_agrees_with_ksampler(
         "sampler": node("KSamplerSelect", sampler_name="euler"),
         "sigmas": node("BasicScheduler", model=["load", 0], scheduler="normal", steps=2, denoise=1),
         "sample": node(
-            "SamplerCustomAdvanced", noise=["noise", 0], guider=["guider", 0],
-            sampler=["sampler", 0], sigmas=["sigmas", 0], latent_image=["build", 2],
+            "SamplerCustomAdvanced",
+            noise=["noise", 0],
+            guider=["guider", 0],
+            sampler=["sampler", 0],
+            sigmas=["sigmas", 0],
+            latent_image=["build", 2],
         ),
-    }  # fmt: skip
+    }
     assert run(server, graph) == stock
 
 
@@ -156,9 +160,13 @@ def test_lora_patches_and_unpatches(
     folder.mkdir(parents=True, exist_ok=True)
     save_file(kohya_lora(toy_bundle_path), str(folder / "toy_lora.safetensors"))
     lora = node(
-        "LoraLoader", model=["load", 0], clip=["load", 1], lora_name="toy_lora.safetensors",
-        strength_model=1.0, strength_clip=1.0,
-    )  # fmt: skip
+        "LoraLoader",
+        model=["load", 0],
+        clip=["load", 1],
+        lora_name="toy_lora.safetensors",
+        strength_model=1.0,
+        strength_clip=1.0,
+    )
     logged = len(server.log())
     assert (
         run(server, ksampler_graph("ghost.png", model=["lora", 0], **TOY) | {"lora": lora}) != stock
@@ -221,8 +229,12 @@ def test_animated_preview(server: ComfyServer) -> None:
     assert [loop["step"] for loop in (loops[0], loops[-1])] == [1, 3]
     preview = loops[-1]
     assert {name: preview[name] for name in ("node", "frames", "columns", "fps", "steps")} == {
-        "node": "sample", "frames": 14, "columns": 4, "fps": 8.0, "steps": 3,
-    }  # fmt: skip
+        "node": "sample",
+        "frames": 14,
+        "columns": 4,
+        "fps": 8.0,
+        "steps": 3,
+    }
     assert preview["prompt_id"]
     kind, _, content = preview["sheet"].partition(",")
     assert kind == "data:image/jpeg;base64"
@@ -322,9 +334,11 @@ def test_after_a_restart_beside_a_broken_diffusers(
     extra = tmp_path / "extra_model_paths.yaml"
     extra.write_text(json.dumps({"mine": {"base_path": str(tmp_path), "loopanimate": "elsewhere"}}))
     again = ComfyServer.start(
-        comfyui, base_dir, extra_args=["--extra-model-paths-config", str(extra)],
+        comfyui,
+        base_dir,
+        extra_args=["--extra-model-paths-config", str(extra)],
         env={"PYTHONPATH": str(broken)},
-    )  # fmt: skip
+    )
     try:
         give_picture(again)
         assert run(again, ksampler_graph("ghost.png", **TOY)) == stock

@@ -145,9 +145,13 @@ def test_the_node_with_a_clip_does_the_same(server: ComfyServer, styled: np.ndar
     """The trainer's LoRAs hold nothing for the text encoder, and Load LoRA leaves it as it is."""
     graph = with_lora(1.0)
     graph["lora"] = node(
-        "LoraLoader", model=[MODEL, 0], clip=[MODEL, 1], lora_name=LORA, strength_model=1.0,
+        "LoraLoader",
+        model=[MODEL, 0],
+        clip=[MODEL, 1],
+        lora_name=LORA,
+        strength_model=1.0,
         strength_clip=1.0,
-    )  # fmt: skip
+    )
     for words in WORDS:
         graph[words]["inputs"]["clip"] = ["lora", 1]
     assert np.array_equal(frames_of(server, graph), styled)

@@ -6,6 +6,8 @@ import torch
 from loopanimate_core import LoopAnimateError
 from loopanimate_core.closing import CLOSINGS, Closing, Window, bit_reversed, blend, closed
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.mark.parametrize("name", CLOSINGS)
 @pytest.mark.parametrize("frames", [3, 15, 34, 35])

@@ -6,6 +6,8 @@ import torch
 from loopanimate_core import LoopAnimateError
 from loopanimate_core import conditions as c
 
+pytestmark = pytest.mark.numeric
+
 FRAMES = 15
 
 

@@ -10,6 +10,8 @@ from loopanimate_core import LoopAnimateError, LoopAnimatePipeline
 from loopanimate_core.picture.images import Picture
 from loopanimate_core.sampling import StepState
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def pipeline(toy_bundle_path: Path) -> LoopAnimatePipeline:

@@ -10,6 +10,8 @@ from loopanimate_core.conditions import repeat_still, shown_frames
 from loopanimate_core.preconditioning import Preconditioning, add_noise, still_prior, velocity
 from loopanimate_core.schedule import ScheduleConfig, alphas_cumprod
 
+pytestmark = pytest.mark.numeric
+
 SCHEDULES = {
     "noise": ScheduleConfig(),
     "velocity": ScheduleConfig(prediction_type="v_prediction"),

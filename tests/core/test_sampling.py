@@ -14,6 +14,8 @@ from loopanimate_core.preconditioning import Preconditioning
 from loopanimate_core.sampling import StepState, filter_flicker, guided_denoiser, prepare_noise
 from loopanimate_core.schedule import SCHEDULERS, ScheduleConfig, make_scheduler
 
+pytestmark = pytest.mark.numeric
+
 V = ScheduleConfig(prediction_type="v_prediction")
 PLAIN = Preconditioning(ScheduleConfig())
 

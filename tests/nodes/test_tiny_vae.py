@@ -15,6 +15,8 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from loopanimate_core.bundle.components import vae_settings
 from loopanimate_core.errors import LoopAnimateError
 
+pytestmark = pytest.mark.numeric
+
 FILE = Path(__file__).resolve().parent.parent.parent / "nodes/native/tiny_vae.py"
 
 

@@ -24,6 +24,8 @@ from loopanimate_training.run.log import read_log
 from loopanimate_training.storage.checkpoint import Checkpoint, load_checkpoint, load_latest
 from loopanimate_training.testing import difference, two_processes
 
+pytestmark = pytest.mark.numeric
+
 MakeRun = Callable[..., RunConfig]
 ALL = {"model.train": "[all]", "model.train_text_encoder": True}
 

@@ -1,8 +1,8 @@
 """Asymmetric Loop Sampling Strategy (Eq. 3, 4): which source frames make a looping training clip.
 
-The clip goes forward over f frames, `stride` apart, to the turning frame. It returns to the first frame in f-1
-steps, drawn uniformly from all sequences of `steps` with the right sum. Eq. 3 as printed has the turning frame
-twice; here clips have 2f-1 frames, as in the rest of the paper.
+The clip goes forward over f frames, `stride` apart, to the turning frame, and returns to the first frame in f-1
+backward steps. These are drawn uniformly from all sequences of `steps` that sum to the way forward. As printed,
+Eq. 3 lists the turning frame twice; here a clip has 2f-1 frames, as in the rest of the paper.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def forward_indices(f: int, stride: int = STRIDE) -> list[int]:
 def count_paths(
     f: int, stride: int = STRIDE, steps: tuple[int, ...] = STEPS, strict: bool = False
 ) -> int:
-    """Number of backward paths (1,128, 44,803 and 277,164,295 for f = 8, 11, 18).
+    """Number of ways back to the first frame (1,128, 44,803 and 277,164,295 for f = 8, 11, 18).
 
-    `strict` counts only paths on which no inner frame equals its mirror image in the forward half.
+    `strict` counts only those where no frame in between equals its mirror image on the way forward.
     """
     return _completions(f, stride, tuple(steps), strict)[0].get(0, 0)
 
@@ -45,10 +45,10 @@ def sample_reverse_steps(
     rng: random.Random,
     strict: bool = False,
 ) -> list[int]:
-    """Draw the f-1 backward steps; every legal sequence is equally likely (Eq. 4).
+    """Draw the f-1 backward steps; all legal sequences are equally likely (Eq. 4).
 
     Raises:
-        LoopAnimateError: no sequence of `steps` has the sum `stride * (f-1)`.
+        LoopAnimateError: no sequence of `steps` sums to `stride * (f-1)`.
     """
     table = _completions(f, stride, tuple(steps), strict)
     total = table[0].get(0, 0)
@@ -67,7 +67,7 @@ def loop_indices(
     rng: random.Random,
     strict: bool = False,
 ) -> list[int]:
-    """The 2f-1 source frames of a clip (Eq. 3): the first and last are 0, and entry f-1 is the turning frame."""
+    """The 2f-1 source frames of a clip (Eq. 3); first = last = 0 and index f-1 is the turning frame."""
     indices = forward_indices(f, stride)
     for step in sample_reverse_steps(f, stride, steps, rng=rng, strict=strict):
         indices.append(indices[-1] - step)
@@ -93,8 +93,8 @@ def _completions(f: int, stride: int, steps: tuple[int, ...], strict: bool) -> l
     moves, length = f - 1, stride * (f - 1)
     if f < 2 or stride < 1 or not steps or min(steps) < 1 or len(set(steps)) != len(steps):
         raise LoopAnimateError(
-            f"f = {f}, stride = {stride}, steps = {steps}: f must be 2 or more, and stride and the (different) "
-            "steps 1 or more"
+            "f must be at least 2, stride at least 1, and steps different numbers of at least 1, "
+            f"got f = {f}, stride = {stride}, steps = {steps}"
         )
     table: list[dict[int, int]] = [{} for _ in range(moves + 1)]
     table[moves] = {length: 1}

@@ -190,9 +190,14 @@ def test_two_servers_share_and_one_takes_over_from_the_other(
 ) -> None:
     monkeypatch.setattr("loopanimate_core.batch.runner.HAND_OVER_S", 0.05)
     other = ComfyStandIn(tmp_path / "other")
-    server.run_s = other.run_s = 0.05
     server.die_before = 1
-    run = Run(tmp_path, folder, server, other)
+    other.go.clear()  # so that the first one gets its share
+
+    def listen(event: BatchEvent) -> None:
+        if event.kind == "gone":
+            other.go.set()
+
+    run = Run(tmp_path, folder, server, other, listen=listen)
     assert run.error is None
     assert loops(tmp_path) == ALL
     # Whether the dead server's only loop was brought in before it died is a matter of milliseconds.

@@ -38,6 +38,8 @@ from loopanimate_core.models.parts import (
     part_of,
 )
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def file(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -222,7 +224,7 @@ def changed_config(bundle: Bundle, **changes) -> dict[str, str]:
         ({"unet": {"depth": 1}}, "unknown UNet setting 'depth'"),
         (
             {"unet": {"norm_num_groups": 0}},
-            "norm_num_groups is 0; it must be a whole number above 0",
+            "norm_num_groups of the UNet must be a whole number above 0, got 0",
         ),
         ({"unet": 5}, "config is not valid"),
         ({"text_encoder": {"hidden_size": 99}}, "hidden_size is 99, the UNet reads 16"),

@@ -22,6 +22,8 @@ from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.picture.images import Picture
 from loopanimate_training.alss import loop_indices
 
+pytestmark = pytest.mark.numeric
+
 SIDE_PX = 96
 TAU = 2 * math.pi
 

@@ -21,8 +21,11 @@ from transformers import (
 from loopanimate_core.bundle import read_bundle, write_bundle
 from loopanimate_core.bundle.components import build_on_meta, shapes_of, state_of
 from loopanimate_core.convert import layouts, sources
-from loopanimate_core.convert.assemble import PartFiles, assemble, extract
+from loopanimate_core.convert.assemble import PartFiles, assemble
+from loopanimate_core.convert.extract import extract
 from loopanimate_core.models import LoopUNetConfig
+
+pytestmark = pytest.mark.numeric
 
 
 # ------------------------------------------------------------------------------- diffusers folders

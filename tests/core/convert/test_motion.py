@@ -16,6 +16,8 @@ from loopanimate_core.convert.assemble import PartFiles, assemble, widen_conv_in
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.schedule import ScheduleConfig
 
+pytestmark = pytest.mark.numeric
+
 
 # ---------------------------------------------------------------------------------- motion modules
 def original(adapter: Any, positions: int = 32) -> State:

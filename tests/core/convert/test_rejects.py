@@ -9,7 +9,8 @@ import torch
 from networks import load, save
 
 from loopanimate_core.convert import sources
-from loopanimate_core.convert.assemble import PartFiles, assemble, extract
+from loopanimate_core.convert.assemble import PartFiles, assemble
+from loopanimate_core.convert.extract import extract
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models.layers import sinusoid
 

@@ -12,6 +12,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from loopanimate_core.encoders.text import encode_prompts
 from loopanimate_core.encoders.tokenizer import build_tokenizer
 
+pytestmark = pytest.mark.numeric
+
 
 def text_model(vocabulary: int) -> Any:
     torch.manual_seed(0)

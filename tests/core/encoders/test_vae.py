@@ -11,6 +11,8 @@ from toy_bundle import build_toy_vae
 from loopanimate_core.encoders.vae import decode_latents, encode_frames, pixels_per_latent
 from loopanimate_core.errors import LoopAnimateError
 
+pytestmark = pytest.mark.numeric
+
 
 def tiny_kl() -> Any:
     torch.manual_seed(0)

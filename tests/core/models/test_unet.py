@@ -11,6 +11,8 @@ from torch import Tensor
 
 from loopanimate_core import LoopAnimateError, LoopUNet, LoopUNetConfig
 
+pytestmark = pytest.mark.numeric
+
 SIZES: dict[str, Any] = {
     "block_out_channels": (16, 24, 32),
     "layers_per_block": 1,
@@ -222,7 +224,7 @@ def test_frames_are_independent_but_for_the_motion_modules(unet: LoopUNet) -> No
 
 def test_more_frames_than_positions_are_refused(unet: LoopUNet) -> None:
     _, timestep, image, text = inputs()
-    with pytest.raises(LoopAnimateError, match=r"37 frames in one window.* 1 to 36"):
+    with pytest.raises(LoopAnimateError, match=r"a window must have 1 to 36 frames, got 37"):
         unet(torch.randn(2, 9, 37, 8, 8), timestep, image, text)
     longer = make_unet(max_positions=48)
     longer.load_state_dict(unet.state_dict())  # positions are computed: any length, same weights
@@ -233,9 +235,9 @@ def test_more_frames_than_positions_are_refused(unet: LoopUNet) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"routing": ("image", "text", "sound")}, "routing is .*sound"),
-        ({"norm_scope": "batch"}, "norm_scope is 'batch'; choose one of per_frame, clip"),
-        ({"block_out_channels": (16, 25)}, "a block of 25 channels cannot be divided by 4"),
+        ({"routing": ("image", "text", "sound")}, "routing must be .*sound"),
+        ({"norm_scope": "batch"}, "norm_scope must be one of per_frame, clip, got 'batch'"),
+        ({"block_out_channels": (16, 25)}, "block_out_channels must be multiples of 4, got 25"),
     ],
 )
 def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -263,11 +265,11 @@ def test_config_round_trips_through_json() -> None:
         ("block_out_channels", 16, "a list"),
         ("block_out_channels", [], "a list"),
         ("block_out_channels", [16, "24"], "a whole number above 0"),
-        ("routing", ["image", None, "text"], "a word"),
+        ("routing", ["image", None, "text"], "a string"),
     ],
 )
 def test_a_file_with_a_setting_of_another_kind_is_refused(
     name: str, value: Any, legal: str
 ) -> None:
-    with pytest.raises(LoopAnimateError, match=rf"the UNet's {name} is .*; it must be {legal}"):
+    with pytest.raises(LoopAnimateError, match=rf"{name} of the UNet must be {legal}, got"):
         LoopUNetConfig.from_dict({name: value})

@@ -13,6 +13,8 @@ from onnx import TensorProto, helper
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.picture.saliency import onnx_scores, salient_mask
 
+pytestmark = pytest.mark.numeric
+
 
 def disc(
     height: int = 96, width: int = 128, x: float = 0.5, y: float = 0.5, radius: float = 0.3

@@ -82,7 +82,7 @@ WITH_A_RUN = {
     ),
     "a text for a number": (
         ("--stage", "1", "--set", "model.unet={{norm_eps: small}}"),
-        "model.unet: the UNet's norm_eps is 'small'; it must be a number above 0",
+        "model.unet: norm_eps of the UNet must be a number above 0, got 'small'",
     ),
     "another stage": (("--stage", "2"), "the settings have stage = 1, but --stage 2 means 2"),
     "another variant": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from loopanimate_training.model.memory import (
     StepMemory,
     build_network,
     network_inputs,
+    run_memory,
     step_memory,
 )
 from loopanimate_training.model.precision import DTYPES
@@ -39,7 +41,8 @@ from loopanimate_training.testing import toy_run
 
 ROOT = Path(__file__).parents[3]
 
-TOLERANCE = 0.03  # of the prediction, either way
+TOLERANCE = 0.1  # either way: kernels of other processors take other scratch memory
+DOCUMENTED = 0.05  # versions of torch keep other tensors for the backward pass
 TOY = LoopUNetConfig(
     block_out_channels=(16, 32),
     layers_per_block=1,
@@ -102,6 +105,7 @@ def real_step(config: RunConfig, frames: int) -> tuple[int, int]:
     return sum(saved.values()), peak
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize(
     ("stage", "settings"),
     [
@@ -135,12 +139,12 @@ def full_size_gb(stage: int, rung: str, frames: int) -> list[float]:
     return [size / 1e9 for size in (*dataclasses.astuple(memory), memory.total)]
 
 
-def documented(title: str, row: str) -> list[str]:
+def documented(title: str, row: str) -> list[float]:
     """The figures of a row in the table of docs/training-memory.md whose first cell is `title`."""
     lines = iter((ROOT / "docs" / "training-memory.md").read_text(encoding="utf-8").splitlines())
     assert any(line.startswith(f"| {title} |") for line in lines)  # leaves those below it
     found = next(line for line in lines if line.startswith(f"| {row} |"))
-    return found.replace("*", "").strip("| ").split(" | ")[1:]
+    return [float(figure) for figure in found.replace("*", "").strip("| ").split(" | ")[1:]]
 
 
 def test_a_text_encoder_that_trains_takes_twenty_bytes_a_parameter() -> None:
@@ -168,10 +172,10 @@ def test_claims_at_full_size(stage: int, rung: str, frames: int, card_gb: float)
     sizes = full_size_gb(stage, rung, frames)
     assert sizes[-1] < card_gb
     if frames == 141:
-        assert f"{sizes[-1]:.1f}" == documented("stage 3", rung)[2]
+        assert sizes[-1] == pytest.approx(documented("stage 3", rung)[2], rel=DOCUMENTED)
     else:
         title = "35 frames" if stage == 3 else f"stage {stage}, {frames} frames"
-        assert [f"{size:.2f}" for size in sizes] == documented(title, rung)
+        assert sizes == pytest.approx(documented(title, rung), rel=DOCUMENTED)
 
 
 def test_a_card_of_several_sees_its_share_of_the_clips() -> None:
@@ -216,10 +220,13 @@ def test_measured_steps_are_real_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, fast = toy(1, **settings), toy(1, **settings, **{"model.compile": "eager"})
     first, head, *rows = measure(tiny(plain), [7], processes=2).splitlines()
     assert first == "CPU" and head.endswith("s/step") and not compiled
+    share = tiny(on_one_gpu(plain, 2))
     for row, frames in zip(rows, (5, 7), strict=True):
-        count, predicted, taken, reserved, seconds = row.split()
+        count, predicted_gb, taken, reserved, seconds = row.split()
         assert (count, taken, reserved) == (str(frames), "-", "-")
-        assert float(predicted) >= 0 and float(seconds) >= 0
+        memory = run_memory(share, TOY, [], step_memory(share, TOY, frames))
+        assert predicted_gb == f"{(memory.total - memory.reserve) / 1e9:.2f}"
+        assert re.fullmatch(r"\d+\.\d\d", seconds)
     measure(tiny(fast))
     assert compiled and set(compiled) == {"eager"}
 

@@ -1,4 +1,4 @@
-"""What a step sees is a pure function of (seed, step); sources, cache and drops."""
+"""A batch is a pure function of seed and step, with or without a cache; bad clips are replaced."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from loopanimate_training.data.loader import ClipLoader
 from loopanimate_training.data.quarantine import require_few
 from loopanimate_training.data.source import FileSource
 from loopanimate_training.setup import make_loader
+
+pytestmark = pytest.mark.numeric
 
 MakeRun = Callable[..., RunConfig]
 
@@ -81,7 +83,7 @@ def test_cache_command_encodes_everything_once(make_run: MakeRun) -> None:
     assert [file.stat().st_mtime_ns for file in files] == times
 
 
-def test_damaged_cache_entry_is_made_anew(make_run: MakeRun) -> None:
+def test_a_damaged_cache_file_is_encoded_again(make_run: MakeRun) -> None:
     config = make_run()
     before = open_loader(config).batch(0, 0)
     for file in (config.data.cache or Path()).rglob("*.safetensors"):
@@ -90,7 +92,7 @@ def test_damaged_cache_entry_is_made_anew(make_run: MakeRun) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
-def test_an_unreadable_cache_entry_is_made_anew(
+def test_an_unreadable_cache_file_is_encoded_again(
     make_run: MakeRun,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -163,9 +165,12 @@ def pictures(tmp_path: Path) -> Callable[..., dict[str, object]]:
                 picture.save(root / name / f"{i:03}.png")
         (tmp_path / "run").mkdir()
         return {
-            "data.source": "frames", "data.path": root, "data.cache": "null", "data.uncaptioned": "keep",
+            "data.source": "frames",
+            "data.path": root,
+            "data.cache": "null",
+            "data.uncaptioned": "keep",
             "data.index": tmp_path / "index",
-        }  # fmt: skip
+        }
 
     return make
 
@@ -224,12 +229,12 @@ def test_a_resumed_run_knows_its_bad_clips(
     with pytest.raises(LoopAnimateError, match="3 of 4 clips"), loaders[3].batches(0):
         pass
     shutil.rmtree(tmp_path / "frames" / "a")
-    again = open_loader(make_run(**settings))  # the index has those that are whole
+    again = open_loader(make_run(**settings))  # the index lists the readable ones only
     with again.batches(0):
         take_steps(again)
 
 
-def test_a_mended_clip_is_no_longer_counted(
+def test_a_repaired_clip_is_no_longer_counted(
     make_run: MakeRun, pictures: Callable[..., dict[str, object]], tmp_path: Path
 ) -> None:
     settings = {**pictures("ab"), "data.max_bad_share": 0}
@@ -238,19 +243,24 @@ def test_a_mended_clip_is_no_longer_counted(
     with pytest.raises(LoopAnimateError, match="1 of 2 clips"):
         take_steps(loader)
     Image.new("RGB", (32, 32), "blue").save(tmp_path / "frames" / "b" / "000.png")
-    mended = open_loader(make_run(**settings))
-    with mended.batches(0):
-        take_steps(mended)
-    assert len(mended.cache.source) == 2
+    repaired = open_loader(make_run(**settings))
+    with repaired.batches(0):
+        take_steps(repaired)
+    assert len(repaired.cache.source) == 2
 
 
 @pytest.mark.parametrize(
     ("bad", "count", "share", "few"),
     [
-        (0, 9, 0.0, True), (1, 9, 0.0, False), (1, 1000, 0.0, False), (1, 9, 0.05, True), (2, 9, 0.05, False),
-        (5, 100, 0.05, True), (6, 100, 0.05, False),
+        (0, 9, 0.0, True),
+        (1, 9, 0.0, False),
+        (1, 1000, 0.0, False),
+        (1, 9, 0.05, True),
+        (2, 9, 0.05, False),
+        (5, 100, 0.05, True),
+        (6, 100, 0.05, False),
     ],
-)  # fmt: skip
+)
 def test_how_many_bad_clips_are_few(bad: int, count: int, share: float, few: bool) -> None:
     try:
         require_few(bad, count, share, Path("bad.jsonl"))

@@ -27,6 +27,8 @@ from loopanimate_training.storage.checkpoint import (
 )
 from loopanimate_training.testing import toy_run, two_processes, with_settings
 
+pytestmark = pytest.mark.numeric
+
 LAUNCH = Path(__file__).parents[3] / "training" / "launch"
 Toy = Callable[..., RunConfig]
 

@@ -30,6 +30,8 @@ from loopanimate_training.signals import QUIT_FILE
 from loopanimate_training.storage.checkpoint import load_latest
 from loopanimate_training.testing import toy_run
 
+pytestmark = pytest.mark.numeric
+
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="needs Ray: pip install 'ray[train]'"
 )

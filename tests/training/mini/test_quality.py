@@ -21,6 +21,8 @@ from loopanimate_training.data.stickers.emoji import Emoji
 from loopanimate_training.data.stickers.motion import CORE_VERBS, STILL, Motion
 from loopanimate_training.data.stickers.render import Placement
 
+pytestmark = pytest.mark.numeric
+
 SCRIPT = Path(__file__).parents[3] / "benchmarks" / "mini_quality.py"
 
 
@@ -41,9 +43,14 @@ def clips_of_one_sticker(size_px: int = 64) -> list[StickerClip]:
     sprite[8:20, 10:22, :3] = (30, 60, 200)
     emoji = Emoji("1", "box", (), "1", True, False)
     clip = StickerClip(
-        "", None, emoji, Placement(0, 0, 0.6), torch.full((size_px, size_px, 3), 0.85), size_px,
+        "",
+        None,
+        emoji,
+        Placement(0, 0, 0.6),
+        torch.full((size_px, size_px, 3), 0.85),
+        size_px,
         sprite=sprite,
-    )  # fmt: skip
+    )
     return [replace(clip, caption=f"a box {verb}", motion=Motion(verb)) for verb in CORE_VERBS]
 
 

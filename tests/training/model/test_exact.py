@@ -25,6 +25,8 @@ from loopanimate_training.setup import make_loader
 from loopanimate_training.storage.checkpoint import load_latest
 from loopanimate_training.testing import difference, log_difference, toy_run, with_settings
 
+pytestmark = pytest.mark.numeric
+
 Toy = Callable[..., RunConfig]
 STEPS = 6
 

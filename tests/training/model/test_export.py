@@ -27,6 +27,8 @@ from loopanimate_training.model.export import (
 )
 from loopanimate_training.model.weights import trained_in_unet
 
+pytestmark = pytest.mark.numeric
+
 MakeRun = Callable[..., RunConfig]
 
 

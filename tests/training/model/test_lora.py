@@ -26,6 +26,8 @@ from loopanimate_training.model.lora import (
 from loopanimate_training.model.start import open_start
 from loopanimate_training.model.weights import trained_parameters
 
+pytestmark = pytest.mark.numeric
+
 MakeRun = Callable[..., RunConfig]
 LORA = LoraConfig(rank=3, alpha=6.0)
 

@@ -30,6 +30,8 @@ from loopanimate_training.model.optim import (
 )
 from loopanimate_training.model.weights import trained_parameters
 
+pytestmark = pytest.mark.numeric
+
 FRAMES = 5
 
 

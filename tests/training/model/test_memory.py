@@ -27,6 +27,8 @@ from loopanimate_training.run.log import RunLog
 from loopanimate_training.setup import make_loader, make_loss, open_run
 from loopanimate_training.testing import toy_run, with_settings
 
+pytestmark = pytest.mark.numeric
+
 CPU = torch.device("cpu")
 Gradients = dict[str, Tensor]
 

@@ -119,6 +119,7 @@ def fill(disk: Path) -> Path:
     return filler
 
 
+@pytest.mark.numeric
 def test_a_full_disk_pauses_the_run_and_nothing_is_lost(toy: Toy, small_disk: Path) -> None:
     config = toy(steps=ENDLESS, out=small_disk / "run")
     life = RunProcess(config)
@@ -296,6 +297,7 @@ def poison(config: RunConfig, clips: int) -> list[Path]:
     return windows
 
 
+@pytest.mark.numeric
 def test_a_nan_batch_is_left_out_and_named(toy: Toy) -> None:
     config = toy(steps=12)
     train(with_settings(config, steps=6))
@@ -392,6 +394,7 @@ def test_two_runs_in_one_folder_are_refused(toy: Toy) -> None:
     assert train(with_settings(config, steps=newest_step(config.out) + 1)).exit_code == 0
 
 
+@pytest.mark.numeric
 def test_sigterm_of_one_process_stops_both_at_the_same_step(toy: Toy, free_port: int) -> None:
     config = toy(steps=ENDLESS, **{"save.every_steps": ENDLESS}, **SMOOTH)
     main, other = two_processes(config, free_port)

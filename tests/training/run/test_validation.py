@@ -21,6 +21,8 @@ from loopanimate_training.run.validation import in_order
 from loopanimate_training.setup import Run, open_run
 from loopanimate_training.testing import toy_run, two_processes
 
+pytestmark = pytest.mark.numeric
+
 Toy = Callable[..., RunConfig]
 SHEET = "sheet-00000001.png"
 

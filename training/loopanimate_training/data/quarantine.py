@@ -36,7 +36,7 @@ class Quarantine:
         return clip_id in self._bad
 
     def load(self) -> None:
-        """Count the clips that the file names, so that a resumed run knows its bad clips.
+        """Read the bad clips of an earlier part of the run from the file.
 
         Raises:
             LoopAnimateError: there are too many.

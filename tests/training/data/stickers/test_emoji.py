@@ -10,13 +10,8 @@ import pytest
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.config import ClipConfig, DataConfig
-from loopanimate_training.data.stickers.emoji import (
-    EmojiCache,
-    download,
-    family_of,
-    is_held_out,
-    prepare,
-)
+from loopanimate_training.data.stickers.emoji import EmojiCache, family_of, is_held_out
+from loopanimate_training.data.stickers.packages import download, prepare
 from loopanimate_training.data.stickers.source import StickerSource
 
 

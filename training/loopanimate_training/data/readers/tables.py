@@ -19,10 +19,10 @@ _LONGEST_FIELD = 1 << 26  # characters; Panda-70M keeps all clips of a video in 
 def read_table(path: Path) -> Iterator[Values | None]:
     """The rows of a table by column name; None for a row that cannot be read.
 
-    Text is decoded as UTF-8; bytes that are none become surrogates, for the layouts to judge.
+    Text is decoded as UTF-8. Other bytes become surrogates, which `checked_text` refuses.
 
     Raises:
-        LoopAnimateError: the file cannot be opened, or is no such table.
+        LoopAnimateError: the file cannot be opened, or is not a table.
     """
     read = {
         ".csv": _read_csv,
@@ -41,26 +41,26 @@ def read_table(path: Path) -> Iterator[Values | None]:
 
 
 def columns_of(path: Path) -> list[str]:
-    """The names of a table's columns (for .jsonl those of its first row).
+    """The column names of a table (for .jsonl those of its first row).
 
     Raises:
-        LoopAnimateError: it cannot be read, or holds nothing.
+        LoopAnimateError: the table cannot be read, or is empty.
     """
     first = next((values for values in read_table(path) if values is not None), None)
     if first is None:
-        raise LoopAnimateError(f"the table {path} holds no row")
+        raise LoopAnimateError(f"the table {path} has no rows")
     return list(first)
 
 
 def _read_csv(path: Path) -> Iterator[Values | None]:
     csv.field_size_limit(_LONGEST_FIELD)
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    # utf-8-sig: spreadsheets put a mark before the first column's name.
+    # utf-8-sig: spreadsheets write a byte order mark before the first column name.
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         for values in csv.DictReader(file, delimiter=delimiter):
-            # Too many fields (an unquoted comma in a caption) or too few: the row has slipped.
-            slipped = None in values or None in values.values()
-            yield None if slipped else values
+            # Too many fields (an unquoted comma in a caption) or too few: columns do not match.
+            misaligned = None in values or None in values.values()
+            yield None if misaligned else values
 
 
 def _read_jsonl(path: Path) -> Iterator[Values | None]:

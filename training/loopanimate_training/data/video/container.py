@@ -47,7 +47,7 @@ def decoded_frames(container: Any, stream: Any, after_seek: bool = False) -> Ite
 
 
 def can_seek(container: Any) -> bool:
-    """Whether frame times stay the same after a seek; in .mpg and .ts FFmpeg guesses them anew."""
+    """Whether frame times stay the same after a seek; in .mpg and .ts FFmpeg guesses them again."""
     return any(name in container.format.name.split(",") for name in ("mp4", "matroska", "avi"))
 
 

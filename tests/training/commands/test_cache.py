@@ -1,4 +1,4 @@
-"""The cache: filled in shares, at any pace, and without any effect on what is learnt."""
+"""Filling the cache: in shares, with interruptions, and without an effect on training."""
 
 from __future__ import annotations
 
@@ -7,24 +7,28 @@ import shutil
 import signal
 import time
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import wait_until
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.cli import main
 from loopanimate_training.commands.cache import fill_cache
 from loopanimate_training.config import RunConfig
-from loopanimate_training.data.cache_filling import BAD_CLIPS_FILE, Filled, Shard
 from loopanimate_training.data.latent_cache import LatentCache
 from loopanimate_training.data.source import FileSource
 from loopanimate_training.data.video.bad_clip import BadClip
 from loopanimate_training.loop import train
 from loopanimate_training.run.log import read_log
+from loopanimate_training.signals import caught_signals
+
+pytestmark = pytest.mark.numeric
 
 MakeRun = Callable[..., RunConfig]
 
@@ -72,7 +76,7 @@ def test_shares_make_the_whole(make_run: MakeRun, tmp_path: Path) -> None:
     assert "6 are in" in again[0] and "take 0 B" in again[0]
 
 
-def test_the_size_told_before_is_the_size(make_run: MakeRun) -> None:
+def test_the_size_is_printed_before_filling(make_run: MakeRun) -> None:
     config, said = make_run(), list[str]()
     fill_cache(config, say=said.append)
     assert config.data.cache is not None
@@ -83,24 +87,31 @@ def test_the_size_told_before_is_the_size(make_run: MakeRun) -> None:
 
 
 def test_interrupted_and_started_again(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = make_run()
-    keep, kept = LatentCache._write, 0
+    config = make_run(**{"data.threads": 1})
+    write, written, caught = LatentCache._write, 0, list[int]()
 
-    def keep_and_signal(*arguments: Any) -> None:
-        nonlocal kept
-        keep(*arguments)
-        kept += 1
-        if kept == 3:
+    @contextmanager
+    def watched() -> Iterator[list[int]]:
+        nonlocal caught
+        with caught_signals() as caught:
+            yield caught
+
+    def write_and_signal(*arguments: Any) -> None:
+        nonlocal written
+        write(*arguments)
+        written += 1
+        if written == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.05)  # until the signal is handled
+            wait_until("the signal is caught", lambda: caught)  # on the main thread
 
-    monkeypatch.setattr(LatentCache, "_write", keep_and_signal)
+    monkeypatch.setattr(cache_filling, "caught_signals", watched)
+    monkeypatch.setattr(LatentCache, "_write", write_and_signal)
     first = fill_cache(config)
     done = files_in(config)
     assert first.signal_number == signal.SIGTERM and 3 <= len(done) < FILES
     assert first.windows <= len(done)
     assert fill_cache(config) == Filled(6, 0)
-    assert kept == FILES  # nothing twice
+    assert written == FILES  # nothing twice
     assert {name: files_in(config)[name] for name in done} == done
     assert config.data.cache is not None
     assert not list(config.data.cache.rglob(".partial-*"))

@@ -84,8 +84,10 @@ def test_folders_that_cannot_be_read_are_counted(
 
     monkeypatch.setattr(os, "scandir", refuse_one)
     assert {row.id: row.reason for row in reader.rows()} == {
-        "a": "", "open/c": "", "closed": FOLDER_UNREADABLE,
-    }  # fmt: skip
+        "a": "",
+        "open/c": "",
+        "closed": FOLDER_UNREADABLE,
+    }
     state = list(reader.state())
     assert state != readable and state[-1].endswith("closed unreadable")
 
@@ -104,16 +106,24 @@ def test_webvid_by_header_name(touch: Touch, tmp_path: Path) -> None:
         tmp_path / "results_2M_val.csv",
         ["videoid", "contentUrl", "duration", "page_dir", "name"],
         [
-            [1066674784, "https://x/1.mp4", "PT00H00M10S", "000051_000100", "Aerial, winter  forest"],
-            [77, "https://x/2.mp4", "PT01H00M15S", "000001_000050", "A \"quoted\" name"],
+            [
+                1066674784,
+                "https://x/1.mp4",
+                "PT00H00M10S",
+                "000051_000100",
+                "Aerial, winter  forest",
+            ],
+            [77, "https://x/2.mp4", "PT01H00M15S", "000001_000050", 'A "quoted" name'],
             [404, "https://x/3.mp4", "PT00H00M10S", "000001_000050", ""],
         ],
-    )  # fmt: skip
+    )
     rows = rows_of(new, root=tmp_path / "v")
     assert reader_name(new) == "WebVid"
     assert [row.media.path.relative_to(tmp_path).as_posix() for row in rows] == [
-        "v/000051_000100/1066674784.mp4", "v/77.mp4", "v/000001_000050/404.mp4",
-    ]  # fmt: skip
+        "v/000051_000100/1066674784.mp4",
+        "v/77.mp4",
+        "v/000001_000050/404.mp4",
+    ]
     assert [row.caption for row in rows] == ["Aerial, winter forest", 'A "quoted" name', ""]
     old = write_csv(
         tmp_path / "old.csv",
@@ -128,19 +138,32 @@ def test_panda_rows_are_many_clips(touch: Touch, tmp_path: Path) -> None:
     touch("panda/--007DTEIpE.mp4")
     spans = [["0:00:16.300", "0:00:32.566"], ["0:01:00.000", "0:01:03.500"], ["oops", "0:02:00"]]
     header = [
-        "videoID", "url", "timestamp", "caption", "matching_score", "desirable_filtering",
+        "videoID",
+        "url",
+        "timestamp",
+        "caption",
+        "matching_score",
+        "desirable_filtering",
         "shot_boundary_detection",
-    ]  # fmt: skip
+    ]
     scores, more = [0.4, 0.5, 0.6], ["desirable"] * 3
     table = write_csv(
         tmp_path / "panda/panda70m_testing.csv",
         header,
         [
-            ["--007DTEIpE", "https://x", spans, ["It's a \"dog\".", "A cat.", "?"], scores, more, spans],
+            [
+                "--007DTEIpE",
+                "https://x",
+                spans,
+                ['It\'s a "dog".', "A cat.", "?"],
+                scores,
+                more,
+                spans,
+            ],
             ["gone", "https://x", spans[:1], ["one", "two"], scores, more, spans],
             ["evil", "https://x", "__import__('os').system('true')", ["one"], scores, more, spans],
         ],
-    )  # fmt: skip
+    )
     rows = rows_of(table)
     assert reader_name(table) == "Panda-70M"
     assert [(r.id, r.start_s, r.end_s, r.caption) for r in rows[:2]] == [
@@ -155,9 +178,16 @@ def test_openvid_columns_with_spaces(touch: Touch, tmp_path: Path) -> None:
     touch("video/celebv_1.mp4")
     touch("b.mp4")
     header = [
-        "video", "caption", "aesthetic score", "motion score", "temporal consistency score",
-        "camera motion", "frame", "fps", "seconds",
-    ]  # fmt: skip
+        "video",
+        "caption",
+        "aesthetic score",
+        "motion score",
+        "temporal consistency score",
+        "camera motion",
+        "frame",
+        "fps",
+        "seconds",
+    ]
     rest = [5.1, 2.0, 0.99, "static", 210, 30.0, 7.0]
     table = write_csv(
         tmp_path / "OpenVid-1M.csv",
@@ -197,8 +227,13 @@ def test_tables_of_ones_own(touch: Touch, tmp_path: Path) -> None:
         ("a.csv", "clip,says\n1,2\n", {}, "no column for the path among clip, says"),
         ("a.csv", "path,says\n1,2\n", {}, r"caption among .* data\.columns\.caption"),
         ("a.csv", "path,says\n1,2\n", {"columns": {"caption": "said"}}, "no column 'said'"),
-        ("a.csv", "path,says\n1,2\n", {"columns": {"words": "says"}}, "data.columns has 'words'"),
-        ("a.csv", "path,caption\n", {}, "holds no row"),
+        (
+            "a.csv",
+            "path,says\n1,2\n",
+            {"columns": {"words": "says"}},
+            "data.columns has the key 'words'",
+        ),
+        ("a.csv", "path,caption\n", {}, "has no rows"),
         ("a.txt", "hello", {}, "must end in .csv"),
         ("a.tar.gz", "hello", {}, "compressed"),
         ("a.parquet", "hello", {}, "cannot read the table|needs pyarrow"),
@@ -225,13 +260,21 @@ def test_paths_outside_the_folder_need_leave(touch: Touch, tmp_path: Path) -> No
     table = write_csv(
         tmp_path / "t.csv",
         ["path", "caption"],
-        [["/etc/passwd", "a"], ["../up.mp4", "b"], ["x/../in.mp4", "c"], ["", "d"], ["n\0.mp4", "e"]],
-    )  # fmt: skip
+        [
+            ["/etc/passwd", "a"],
+            ["../up.mp4", "b"],
+            ["x/../in.mp4", "c"],
+            ["", "d"],
+            ["n\0.mp4", "e"],
+        ],
+    )
     assert [r.reason for r in rows_of(table)] == [OUTSIDE, OUTSIDE, "", BAD_ROW, BAD_ROW]
     allowed = rows_of(table, outside="allow")
     assert [r.media.path for r in allowed[:3]] == [
-        Path("/etc/passwd"), tmp_path.parent / "up.mp4", tmp_path / "in.mp4",
-    ]  # fmt: skip
+        Path("/etc/passwd"),
+        tmp_path.parent / "up.mp4",
+        tmp_path / "in.mp4",
+    ]
 
 
 @given(st.text(st.sampled_from("./a\0\\ é"), max_size=12))
@@ -336,9 +379,12 @@ def test_tars_are_read_in_place(tmp_path: Path) -> None:
     write_tar(tmp_path / "t/00001.tar", {"a/9.mp4": b"last", "a/9.txt": b"nine"})
     rows = rows_of(tmp_path / "t")
     assert [(r.id, r.caption, r.reason) for r in rows] == [
-        ("00000/00000/0", "zero", ""), ("00000/00000/1", "one", ""), ("00000/00000/2", "", NOT_UTF8),
-        ("00000/00000/4", "", ""), ("00001/a/9", "nine", ""),
-    ]  # fmt: skip
+        ("00000/00000/0", "zero", ""),
+        ("00000/00000/1", "one", ""),
+        ("00000/00000/2", "", NOT_UTF8),
+        ("00000/00000/4", "", ""),
+        ("00001/a/9", "nine", ""),
+    ]
     data = path.read_bytes()
     for row, name in zip(rows, ("0.mp4", "1.webm", "2.mp4", "4.mp4"), strict=False):
         blob = row.media
@@ -362,5 +408,5 @@ def test_a_damaged_tar_keeps_its_good_members(tmp_path: Path, damage: str) -> No
 
 
 def test_what_is_no_tar_is_one_row(touch: Touch) -> None:
-    rows = rows_of(touch("t/x.tar", b"this is no tar at all" * 100).parent)
+    rows = rows_of(touch("t/x.tar", b"this is not a tar" * 100).parent)
     assert [(r.id, r.reason) for r in rows] == [("x.tar", NOT_A_TAR)]
