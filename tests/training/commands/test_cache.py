@@ -21,6 +21,8 @@ from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.cli import main
 from loopanimate_training.commands.cache import fill_cache
 from loopanimate_training.config import RunConfig
+from loopanimate_training.data import cache_filling
+from loopanimate_training.data.cache_filling import BAD_CLIPS_FILE, Filled, Shard
 from loopanimate_training.data.latent_cache import LatentCache
 from loopanimate_training.data.source import FileSource
 from loopanimate_training.data.video.bad_clip import BadClip
