@@ -1,4 +1,4 @@
-"""`loopanimate-train`: train a stage, fill its cache, export a bundle. Each command is a file in `commands/`."""
+"""The command `loopanimate-train`; each of its commands is a file in `commands/`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Training without a command name, and the other commands."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description=__doc__,
+        description="Train LoopAnimate in three stages, and export what was trained.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -184,8 +184,12 @@ def test_ray_waits_as_long_as_other_launchers(
 
 @pytest.mark.parametrize(
     ("resources", "device", "gpus"),
-    [({"CPU": 4.0}, "auto", False), ({"CPU": 4.0, "GPU": 2.0}, "auto", True), ({"CPU": 4.0, "GPU": 2.0}, "cpu", False)],
-)  # fmt: skip
+    [
+        ({"CPU": 4.0}, "auto", False),
+        ({"CPU": 4.0, "GPU": 2.0}, "auto", True),
+        ({"CPU": 4.0, "GPU": 2.0}, "cpu", False),
+    ],
+)
 def test_gpus_are_asked_for_where_there_are_some(
     resources: dict[str, float], device: str, gpus: bool
 ) -> None:

@@ -39,14 +39,17 @@ def read_bar(text: str) -> list[Bar]:
             left_s = 0
             for part in found["left"].split(":"):
                 left_s = 60 * left_s + int(part)
-        bars.append(Bar(int(found["step"]), int(found["steps"]), left_s, *found.group("loss", "speed", "memory")))  # fmt: skip
+        step, steps = int(found["step"]), int(found["steps"])
+        bars.append(Bar(step, steps, left_s, *found.group("loss", "speed", "memory")))
     return bars
 
 
 def test_it_shows_what_the_log_has(
-    tmp_path: Path, toy_bundle_path: Path, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    toy_bundle_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr(progress, "FILE_S", 0.0)  # every step
     monkeypatch.setattr(runlog, "memory_gb", lambda: 1.26)  # the real one grows at any moment
     config = toy_run(tmp_path, toy_bundle_path, steps=6)

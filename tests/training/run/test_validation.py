@@ -37,7 +37,7 @@ def toy(tmp_path: Path, toy_bundle_path: Path) -> Toy:
             "validation.clips": 3,
             **settings,
         }
-        return toy_run(tmp_path, toy_bundle_path, out=tmp_path / name, **more)  # fmt: skip
+        return toy_run(tmp_path, toy_bundle_path, out=tmp_path / name, **more)
 
     return make
 
