@@ -99,7 +99,7 @@ WITH_A_RUN = {
     ),
     "the cache is a file": (
         ("--stage", "1", "--set", "data.cache={bad}"),
-        "bad.yaml; that is a file, and must be a folder",
+        "data.cache must be a folder, but ",
     ),
     "an unknown compiler": (
         ("--stage", "1", "--set", "model.compile=foo"),
@@ -143,7 +143,7 @@ def test_a_full_disk_while_indexing(
     index_path(config.data).with_suffix(".journal").symlink_to("/dev/full")
     (tmp_path / "run.yaml").write_text(json.dumps(config.model_dump(mode="json")))
     assert run("index", str(tmp_path / "run.yaml")) == 1
-    assert_one_sentence(capsys, "No space left on device; the same command goes on")
+    assert_one_sentence(capsys, "No space left on device; the same command will continue")
 
 
 def test_settings_of_a_stage_are_inspected_for_that_stage(
@@ -175,7 +175,7 @@ COMMANDS = {
     "loop:train": (),
     "commands.plan:plan": ("plan",),
     "commands.inspect:survey": ("inspect", "."),
-    "data.index:open_index": ("index", "."),
+    "data.index.build:open_index": ("index", "."),
     "commands.cache:fill_cache": ("cache",),
     "run.report:write_page": ("report", "."),
     "model.export:export_bundle": ("export", ".", "-o", "x.safetensors"),
