@@ -31,5 +31,5 @@ def test_loops_are_chained_in_order_and_gaps_are_skipped(nodes: Any, loop: torch
 
 
 def test_loops_of_two_sizes_are_refused(nodes: Any, loop: torch.Tensor) -> None:
-    with pytest.raises(LoopAnimateError, match="of one size"):
+    with pytest.raises(LoopAnimateError, match="the same size"):
         nodes["ChainLoops"].execute(loop_1=loop, loop_2=loop[:, ::2])

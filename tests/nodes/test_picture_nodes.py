@@ -79,7 +79,7 @@ def test_the_end_and_a_damaged_picture_are_one_sentence(nodes: Any, tmp_path: Pa
     node = nodes["LoadPictureFromFolder"]
     with pytest.raises(LoopAnimateError, match=r"broken\.png is not a picture"):
         node.execute("input", 0)
-    with pytest.raises(LoopAnimateError, match="the folder 'input' ends"):
+    with pytest.raises(LoopAnimateError, match="there is no picture 1"):
         node.execute("input", 1)
 
 

@@ -63,7 +63,10 @@ def build_toy_bundle(
         "num_hidden_layers": 2,
         "num_attention_heads": max(1, width // 64) if width >= 64 else 2,
     }
-    words, special = ("clip", {}) if tokenizer == "clip" else _byte_vocabulary()
+    words: Any = "clip"
+    special: dict[str, Any] = {}
+    if tokenizer == "bytes":
+        words, special = _byte_vocabulary()
     text = CLIPTextConfig(**clip, **special)
     image = CLIPVisionConfig(**clip, image_size=image_px, patch_size=patch_px)
     autoencoder = build_toy_vae(vae, groups=unet.norm_num_groups)
@@ -112,7 +115,7 @@ def build_toy_vae(kind: Literal["tiny", "kl"], *, groups: int = 4, **settings: A
     return build(**sizes | settings).eval()
 
 
-def _byte_vocabulary() -> tuple[dict[str, Any], dict[str, int]]:
+def _byte_vocabulary() -> tuple[dict[str, Any], dict[str, Any]]:
     """A tokenizer entry of single bytes, and the text encoder's settings for it."""
     symbols = byte_symbols()
     tokens = [*symbols, *(symbol + "</w>" for symbol in symbols), START, END]

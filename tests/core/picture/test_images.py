@@ -144,7 +144,7 @@ def test_truncated_files_are_one_sentence(tmp_path, suffix, kept):
 def test_extreme_shapes_name_the_legal_range(tmp_path, width, height):
     path = save(Image.new("RGB", (width, height)), tmp_path / "odd.png")
     with pytest.raises(
-        LoopAnimateError, match=rf"{width} x {height} pixels; .*(16 or more|8 times)"
+        LoopAnimateError, match=rf"{width} x {height} pixels; .*(at least 16|8 times)"
     ):
         load_picture(path)
 

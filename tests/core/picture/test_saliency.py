@@ -191,7 +191,7 @@ def test_models_that_cannot_be_used(tmp_path):
         ({"method": "alpha"}, "transparency"),
         ({"method": "onnx"}, "model_path"),
         ({"threshold": 0.0}, "between 0 and 1"),
-        ({"grow_px": 600}, r"-512\.\.512"),
+        ({"grow_px": 600}, r"-512 to 512"),
         ({"alpha": torch.ones(3, 3)}, "picture's size"),
         ({"normalisation": "other", "model_path": "isnet.onnx"}, "normalisation"),
     ],
