@@ -265,7 +265,7 @@ def held_out_clips(
     clips = []
     for number, row in enumerate(rng.permutation(list(families.values()))[:stickers]):
         kind = backgrounds[number % len(backgrounds)]
-        # With the size and place of a moving sticker.
+        # with the size and place of a moving sticker
         placed = source.moved(rng, int(row), Motion(CORE_VERBS[0]))
         placed = replace(placed, background=draw_background(rng, kind, size_px)[0])
         clips += [

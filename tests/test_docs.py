@@ -159,6 +159,18 @@ def test_settings_of_a_run_exist(page: Path) -> None:
     assert not named - legal
 
 
+def test_quoted_messages_are_ours() -> None:
+    """The symptoms in the troubleshooting table, but for those that ComfyUI prints."""
+    comfyui = {"IMPORT FAILED", "missing node types", "value not in list"}
+    rows = prose(ROOT / "docs/comfyui.md").partition("## Troubleshooting")[2].splitlines()
+    symptoms = "\n".join(row.split(" | ")[0] for row in rows)
+    quoted = set(re.findall(r'"([^"]+)"', symptoms)) - comfyui
+    code = [ROOT / "__init__.py", *CORE.rglob("*.py"), *(ROOT / "nodes").rglob("*.py")]
+    source = "\n".join(path.read_text(encoding="utf-8") for path in code)
+    assert quoted
+    assert not [message for message in quoted if message not in source]
+
+
 @every_page
 def test_tests_that_are_named_exist(page: Path) -> None:
     sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from .unet import LoopUNet, LoopUNetConfig
+if TYPE_CHECKING:
+    from .unet import LoopUNetConfig
 
 _TEMPORAL_QKV = re.compile(r"\.motion_modules\.\d+\..*\.to_([qkv])\.weight$")
-TEMM = ("temm", "temm.q", "temm.k", "temm.v")
 
-# Section 3.5: the parts that each stage trains.
-STAGE_PARTS: dict[int, frozenset[str]] = {
-    1: frozenset({"conv_in", "cab", *TEMM}),
-    2: frozenset({"conv_in", *TEMM}),
-    3: frozenset({"conv_in", "temm.q", "temm.v"}),
+# Section 3.5: the parts that each stage trains; `temm` includes its projections.
+STAGE_PARTS: dict[int, tuple[str, ...]] = {
+    1: ("conv_in", "cab", "temm"),
+    2: ("conv_in", "temm"),
+    3: ("conv_in", "temm.q", "temm.v"),
 }
 
 
@@ -46,9 +47,10 @@ def part_of(name: str) -> str:
     return "cab" if ".transformer_blocks." in name else "other"
 
 
-def trains_in_stage(name: str, stage: int) -> bool:
-    """Whether a parameter learns in stage 1, 2 or 3."""
-    return part_of(name) in STAGE_PARTS[stage]
+def in_part(name: str, part: str) -> bool:
+    """Whether a parameter belongs to `part`: one of `part_of`'s names, `temm` with its projections, or `all`."""
+    own = part_of(name)
+    return part == "all" or own == part or own.startswith(f"{part}.")
 
 
 def is_idle(name: str, config: LoopUNetConfig) -> bool:
@@ -70,15 +72,17 @@ def is_idle(name: str, config: LoopUNetConfig) -> bool:
 
 def parameter_table(config: LoopUNetConfig) -> list[PartSize]:
     """Table 1 of the paper for any sizes, then what each stage trains, then the sum; no memory is allocated."""
+    from .unet import LoopUNet
+
     sizes = {name: p.numel() for name, p in LoopUNet(config, device="meta").named_parameters()}
 
     def total(*parts: str) -> int:
-        return sum(size for name, size in sizes.items() if part_of(name) in parts)
+        return sum(n for name, n in sizes.items() if any(in_part(name, part) for part in parts))
 
     return [
         PartSize("conv_in", total("conv_in")),
         PartSize("CAB", total("cab")),
-        PartSize("TEMM", total(*TEMM)),
+        PartSize("TEMM", total("temm")),
         PartSize("TEMM.Q", total("temm.q")),
         PartSize("TEMM.K", total("temm.k")),
         PartSize("TEMM.V", total("temm.v")),

@@ -27,7 +27,7 @@ FRAMES = 7
 
 @pytest.fixture
 def start(comfyui: Path, tmp_path: Path) -> Iterator[Callable[[], ComfyServer]]:
-    """Starts a server of its own, again on the same port and folders after it was killed."""
+    """Starts its own server, and starts it again on the same port and folders after a kill."""
     port, started = free_port(), []
 
     def start() -> ComfyServer:
@@ -40,7 +40,7 @@ def start(comfyui: Path, tmp_path: Path) -> Iterator[Callable[[], ComfyServer]]:
 
 
 def make_pictures(folder: Path) -> None:
-    """20 pictures by name, 3 of them broken: cut off, no picture, too small."""
+    """20 pictures by name, 3 of them broken: cut off, not a picture, too small."""
     folder.mkdir()
     samples = sorted((PACK / "loopanimate_core/data/pictures").glob("*.png"))
     for number in range(20):
@@ -52,7 +52,7 @@ def make_pictures(folder: Path) -> None:
 
 
 def quick_workflow(path: Path) -> Path:
-    """The basic workflow in as few frames and steps as there can be."""
+    """The basic workflow with the fewest frames and steps."""
     graph = json.loads((PACK / "workflows/api/loopanimate_basic_api.json").read_text())
     changes = {
         "LoopAnimate_BuildLoopConditions": {"width": 64, "height": 64, "frames": FRAMES},

@@ -31,7 +31,7 @@ from loopanimate_core.sampling import guided_denoiser, sample_loop
 from loopanimate_core.schedule import ScheduleConfig, make_scheduler
 from loopanimate_training.loop import train
 from loopanimate_training.model.export import export_bundle
-from loopanimate_training.soak import toy_run
+from loopanimate_training.testing import toy_run
 
 CHECKS = Path(__file__).parent / "native_checks.py"
 NAMES = re.findall(r"^def (check_\w+)", CHECKS.read_text(), re.M)

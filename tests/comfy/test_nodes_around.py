@@ -51,7 +51,7 @@ def loaded(comfy: ComfyServer, clip: torch.Tensor) -> dict[str, Any]:
 
 
 def test_schemas_are_what_the_stand_in_says(comfy: ComfyServer) -> None:
-    """So what tests/nodes show against the stand-in holds for ComfyUI."""
+    """So the results of tests/nodes, which use a stand-in, hold for ComfyUI."""
     for name, golden in json.loads(GOLDEN.read_text(encoding="utf-8")).items():
         info = comfy.get(f"/object_info/{name}")[name]
         assert (info["display_name"], info["category"]) == (golden["display_name"], "LoopAnimate")

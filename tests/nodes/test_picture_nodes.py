@@ -157,7 +157,7 @@ def test_several_pictures_get_a_mask_each(nodes: Any, scene: Any) -> None:
 def test_networks_are_found_where_the_user_keeps_them(
     nodes: Any, pack: ModuleType, folder_paths: ModuleType, scene: Any, tmp_path: Path
 ) -> None:
-    """A folder from extra_model_paths.yaml is there before the node, with no extensions set."""
+    """A folder from extra_model_paths.yaml is registered before ours, without extensions."""
     theirs = tmp_path / "elsewhere"
     theirs.mkdir()
     (theirs / "readme.txt").write_text("not a network")

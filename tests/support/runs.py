@@ -10,10 +10,11 @@ from closeness import assert_close_gradients, gradient_tolerance
 from torch import Tensor
 
 from loopanimate_training.config import RunConfig
-from loopanimate_training.model.start import open_start, trained_parameters
+from loopanimate_training.model.start import open_start
+from loopanimate_training.model.weights import trained_parameters
 from loopanimate_training.run.log import read_log
-from loopanimate_training.soak import Life
 from loopanimate_training.storage.checkpoint import Checkpoint, load_latest
+from loopanimate_training.testing import RunProcess
 
 SMOOTH: dict[str, Any] = {"optimizer.eps": 1.0, "optimizer.lr": 0.1}
 """Settings of a run whose weights may be compared with those of another run.
@@ -25,7 +26,7 @@ becomes a whole step, of a sign that is chance. With an eps of 1 a step is propo
 
 def train_in_a_child(config: RunConfig) -> None:
     """Take the run's steps in a process of its own, with the settings that `two_processes` have."""
-    assert Life(config).end() == 0
+    assert RunProcess(config).end() == 0
 
 
 def assert_close_runs(actual: RunConfig, expected: RunConfig) -> None:

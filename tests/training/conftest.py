@@ -19,7 +19,7 @@ from PIL import Image
 from loopanimate_training.config import RunConfig, resolve
 from loopanimate_training.data.stickers.emoji import EmojiCache
 from loopanimate_training.data.stickers.packages import prepare
-from loopanimate_training.soak import toy_run
+from loopanimate_training.testing import toy_run
 
 Overrides = dict[str, Any]
 

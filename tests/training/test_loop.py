@@ -21,8 +21,8 @@ from loopanimate_training.config import RunConfig
 from loopanimate_training.loop import train
 from loopanimate_training.model.export import export_bundle
 from loopanimate_training.run.log import read_log
-from loopanimate_training.soak import difference, two_processes
 from loopanimate_training.storage.checkpoint import Checkpoint, load_checkpoint, load_latest
+from loopanimate_training.testing import difference, two_processes
 
 pytestmark = pytest.mark.numeric
 
@@ -93,7 +93,10 @@ def test_sheets_show_the_average_and_leave_training_alone(
 ) -> None:
     plain = make_run(out=tmp_path / "plain", steps=4, **ALL)
     drawn = make_run(
-        out=tmp_path / "drawn", steps=4, **ALL, **{"sheets.every_steps": 2, "sheets.steps": 2}
+        out=tmp_path / "drawn",
+        steps=4,
+        **ALL,
+        **{"validation.every_steps": 2, "validation.steps": 2},
     )
     train(plain)
     train(drawn)
@@ -152,5 +155,5 @@ def test_mistakes_on_the_command_line_are_one_sentence(make_run: MakeRun, tmp_pa
     )
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert "absent.safetensors" in result.stderr
-    with pytest.raises(LoopAnimateError, match="is no complete checkpoint"):
+    with pytest.raises(LoopAnimateError, match="is not a complete checkpoint"):
         load_checkpoint(tmp_path)

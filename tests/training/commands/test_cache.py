@@ -19,15 +19,16 @@ from waiting import wait_until
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.cli import main
-from loopanimate_training.commands import cache as cache_command
-from loopanimate_training.commands.cache import BAD_CLIPS_FILE, Filled, Shard, fill_cache
+from loopanimate_training.commands.cache import fill_cache
 from loopanimate_training.config import RunConfig
+from loopanimate_training.data import cache_filling
+from loopanimate_training.data.cache_filling import BAD_CLIPS_FILE, Filled, Shard
 from loopanimate_training.data.latent_cache import LatentCache
 from loopanimate_training.data.source import FileSource
 from loopanimate_training.data.video.bad_clip import BadClip
 from loopanimate_training.loop import train
 from loopanimate_training.run.log import read_log
-from loopanimate_training.run.requests import caught_signals
+from loopanimate_training.signals import caught_signals
 
 pytestmark = pytest.mark.numeric
 
@@ -105,7 +106,7 @@ def test_interrupted_and_started_again(make_run: MakeRun, monkeypatch: pytest.Mo
             os.kill(os.getpid(), signal.SIGTERM)
             wait_until("the signal is caught", lambda: caught)  # on the main thread
 
-    monkeypatch.setattr(cache_command, "caught_signals", watched)
+    monkeypatch.setattr(cache_filling, "caught_signals", watched)
     monkeypatch.setattr(LatentCache, "_write", write_and_signal)
     first = fill_cache(config)
     done = files_in(config)

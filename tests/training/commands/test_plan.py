@@ -16,19 +16,18 @@ from torch.profiler import ProfilerActivity, profile
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models import LoopUNetConfig
-from loopanimate_training.commands.plan import (
+from loopanimate_training.commands.plan import PLACEHOLDERS, plan
+from loopanimate_training.config import RunConfig, resolve
+from loopanimate_training.loop import train
+from loopanimate_training.model.fitting import (
     LADDER,
-    PLACEHOLDERS,
     find_networks,
     fit_line,
-    measure,
-    on_one_card,
-    plan,
+    on_one_gpu,
     whole_memory,
     with_settings,
 )
-from loopanimate_training.config import RunConfig, resolve
-from loopanimate_training.loop import train
+from loopanimate_training.model.measuring import measure
 from loopanimate_training.model.memory import (
     StepMemory,
     build_network,
@@ -37,8 +36,8 @@ from loopanimate_training.model.memory import (
     step_memory,
 )
 from loopanimate_training.model.precision import DTYPES
-from loopanimate_training.soak import toy_run
 from loopanimate_training.storage.checkpoint import STATE, checkpoints
+from loopanimate_training.testing import toy_run
 
 ROOT = Path(__file__).parents[3]
 
@@ -181,10 +180,10 @@ def test_claims_at_full_size(stage: int, rung: str, frames: int, card_gb: float)
 
 def test_a_card_of_several_sees_its_share_of_the_clips() -> None:
     config = toy(1, **{"batch.size": 6, "clip.f": 2})
-    assert on_one_card(config, 3) == toy(1, **{"batch.size": 2, "clip.f": 2})
-    assert "2 clips at a time on a card" in plan(tiny(config), [3], processes=3)
+    assert on_one_gpu(config, 3) == toy(1, **{"batch.size": 2, "clip.f": 2})
+    assert "2 clips at a time on a GPU" in plan(tiny(config), [3], processes=3)
     for processes, action in ((4, plan), (0, plan), (4, measure)):
-        message = rf"batch.size is 6; it must divide by the number of processes \({processes}\)"
+        message = rf"batch.size must be divisible by the number of processes \({processes}\), got 6"
         with pytest.raises(LoopAnimateError, match=message):
             action(config, processes=processes)
 
@@ -208,7 +207,7 @@ def test_sizes_of_a_run_whose_newest_checkpoint_is_damaged(
     (newest / STATE).write_text('{"step": 2, "conf')
     assert find_networks(model) == whole
     (oldest / STATE).write_text("")
-    with pytest.raises(LoopAnimateError, match=r"none of the 2 checkpoints in .* is whole"):
+    with pytest.raises(LoopAnimateError, match=r"none of the 2 checkpoints in .* is complete"):
         find_networks(model)
 
 
@@ -221,7 +220,7 @@ def test_measured_steps_are_real_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, fast = toy(1, **settings), toy(1, **settings, **{"model.compile": "eager"})
     first, head, *rows = measure(tiny(plain), [7], processes=2).splitlines()
     assert first == "CPU" and head.endswith("s/step") and not compiled
-    share = tiny(on_one_card(plain, 2))
+    share = tiny(on_one_gpu(plain, 2))
     for row, frames in zip(rows, (5, 7), strict=True):
         count, predicted_gb, taken, reserved, seconds = row.split()
         assert (count, taken, reserved) == (str(frames), "-", "-")
@@ -233,7 +232,7 @@ def test_measured_steps_are_real_ones(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_mistakes_are_one_sentence() -> None:
-    with pytest.raises(LoopAnimateError, match="--frames has 2; a clip has 3 frames or more"):
+    with pytest.raises(LoopAnimateError, match="--frames must be 3 or more, got 2"):
         plan(make(3), [2])
     if not torch.cuda.is_available():
         with pytest.raises(LoopAnimateError, match="needs a CUDA device"):

@@ -23,7 +23,7 @@ from loopanimate_training.data.batch import Batch
 from loopanimate_training.data.loader import ClipLoader
 from loopanimate_training.data.quarantine import require_few
 from loopanimate_training.data.source import FileSource
-from loopanimate_training.loop import make_loader
+from loopanimate_training.setup import make_loader
 
 pytestmark = pytest.mark.numeric
 

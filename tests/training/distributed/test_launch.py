@@ -19,13 +19,13 @@ from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.config import OptimizerConfig, RunConfig
 from loopanimate_training.loop import train
 from loopanimate_training.model.optim import make_optimizer
-from loopanimate_training.soak import toy_run, two_processes, with_settings
 from loopanimate_training.storage.checkpoint import (
     Checkpoint,
     checkpoints,
     load_checkpoint,
     load_latest,
 )
+from loopanimate_training.testing import toy_run, two_processes, with_settings
 
 pytestmark = pytest.mark.numeric
 

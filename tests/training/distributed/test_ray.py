@@ -20,14 +20,15 @@ from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.cli import main
 from loopanimate_training.config import RunConfig
 from loopanimate_training.distributed import ray as on_ray
-from loopanimate_training.distributed.launch import PATIENCE
+from loopanimate_training.distributed.launch import TIMEOUT
 from loopanimate_training.distributed.ray import require_processors, train_on_ray
+from loopanimate_training.loop import train
 from loopanimate_training.run.heartbeat import TRAINING, Heartbeat, read_heartbeat
 from loopanimate_training.run.log import FILE as LOG
 from loopanimate_training.run.log import read_log
-from loopanimate_training.run.requests import QUIT_FILE
-from loopanimate_training.soak import toy_run
+from loopanimate_training.signals import QUIT_FILE
 from loopanimate_training.storage.checkpoint import load_latest
+from loopanimate_training.testing import toy_run
 
 pytestmark = pytest.mark.numeric
 
@@ -94,7 +95,7 @@ def test_two_workers_take_the_steps_of_one_process(ray: Any, toy: Toy) -> None:
     settings = {"steps": 3, **SMOOTH}
     alone, shared = toy("alone", **settings), toy("shared", **settings)
     train_in_a_child(alone)
-    outcome = train_on_ray(shared, 2)
+    outcome = train_on_ray(train, shared, 2)
     assert (outcome.step, outcome.exit_code) == (3, 0)
     assert [step for step, _ in losses(shared)] == [1, 2, 3]  # of one process each: six rows
     assert_close_runs(shared, alone)
@@ -138,7 +139,7 @@ def test_killed_workers_are_started_again_and_the_run_finishes(
         os.kill(killed[1], signal.SIGKILL)
 
     meanwhile(kill_the_first_then_another)
-    outcome = train_on_ray(config, 2)
+    outcome = train_on_ray(train, config, 2)
     assert (outcome.step, outcome.exit_code) == (30, 0) and len(killed) == 2
     assert [step for step, _ in losses(config)] == list(range(1, 31))
 
@@ -154,7 +155,7 @@ def test_a_signal_saves_and_has_its_exit_code(
         os.kill(os.getpid(), signal.SIGTERM)
 
     meanwhile(terminate)
-    outcome = train_on_ray(config, 2)
+    outcome = train_on_ray(train, config, 2)
     found = load_latest(config.out)
     assert outcome.exit_code == 128 + signal.SIGTERM
     assert found is not None and found.step == outcome.step < 100_000
@@ -175,16 +176,20 @@ def test_ray_waits_as_long_as_other_launchers(
 
     monkeypatch.setattr("ray.train.torch.TorchTrainer", Recorder)
     with pytest.raises(LoopAnimateError, match=r"does not say how: is .* on a disk that all"):
-        train_on_ray(toy(), 2)
-    assert asked["torch_config"].timeout_s == PATIENCE.total_seconds()
+        train_on_ray(train, toy(), 2)
+    assert asked["torch_config"].timeout_s == TIMEOUT.total_seconds()
     assert not asked["scaling_config"].use_gpu
     assert asked["train_loop_config"]["run"]["device"] == "cpu"
 
 
 @pytest.mark.parametrize(
     ("resources", "device", "gpus"),
-    [({"CPU": 4.0}, "auto", False), ({"CPU": 4.0, "GPU": 2.0}, "auto", True), ({"CPU": 4.0, "GPU": 2.0}, "cpu", False)],
-)  # fmt: skip
+    [
+        ({"CPU": 4.0}, "auto", False),
+        ({"CPU": 4.0, "GPU": 2.0}, "auto", True),
+        ({"CPU": 4.0, "GPU": 2.0}, "cpu", False),
+    ],
+)
 def test_gpus_are_asked_for_where_there_are_some(
     resources: dict[str, float], device: str, gpus: bool
 ) -> None:
@@ -210,7 +215,7 @@ def test_without_ray_there_is_one_sentence(
 
 
 def test_what_an_earlier_launch_left_is_not_believed(tmp_path: Path) -> None:
-    content = {"launch": "a", "mistake": "of yesterday"}
+    content = {"launch": "a", "error": "of yesterday"}
     (tmp_path / on_ray.FILE).write_text(json.dumps(content))
     assert on_ray._read(tmp_path, "b") is None
     with pytest.raises(LoopAnimateError, match="of yesterday"):

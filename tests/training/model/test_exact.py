@@ -16,13 +16,14 @@ from accelerate import Accelerator
 from loopanimate_core.bundle import read_bundle
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.config import RunConfig
-from loopanimate_training.loop import make_loader, train
+from loopanimate_training.loop import train
 from loopanimate_training.model import precision as precision_module
 from loopanimate_training.model.losses import DiffusionLoss
 from loopanimate_training.model.precision import BAD_STEPS_IN_A_ROW, StepGuard
 from loopanimate_training.run.log import read_log
-from loopanimate_training.soak import difference, log_difference, toy_run, with_settings
+from loopanimate_training.setup import make_loader
 from loopanimate_training.storage.checkpoint import load_latest
+from loopanimate_training.testing import difference, log_difference, toy_run, with_settings
 
 pytestmark = pytest.mark.numeric
 

@@ -25,7 +25,7 @@ from loopanimate_training.model.export import (
     export_delta,
     export_lora,
 )
-from loopanimate_training.model.start import chosen_parameters
+from loopanimate_training.model.weights import trained_in_unet
 
 pytestmark = pytest.mark.numeric
 
@@ -110,7 +110,7 @@ def test_the_size_of_a_full_size_delta() -> None:
     from loopanimate_training.config import resolve
 
     unet = LoopUNet(LoopUNetConfig(), device="meta")
-    trained = chosen_parameters(unet, resolve(3, None, [], PLACEHOLDERS).model)
+    trained = trained_in_unet(unet, resolve(3, None, [], PLACEHOLDERS).model)
     parameters = sum(p.numel() for p in trained.values())
     assert round(2 * parameters / 1e6) == 152 and round(4 * parameters / 1e6) == 303
     names = changed_tensors(f"unet.{name}" for name in trained)

@@ -17,8 +17,14 @@ from loopanimate_core.bundle.lora import kohya_name, merge_lora, read_lora, writ
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models.parts import is_idle, part_of
 from loopanimate_training.config import LoraConfig, RunConfig
-from loopanimate_training.model.lora import add_adapters, is_adapter, merge_adapters, updates_of
-from loopanimate_training.model.start import open_start, trained_parameters
+from loopanimate_training.model.lora import (
+    adapter_updates,
+    add_adapters,
+    is_adapter,
+    merge_adapters,
+)
+from loopanimate_training.model.start import open_start
+from loopanimate_training.model.weights import trained_parameters
 
 pytestmark = pytest.mark.numeric
 
@@ -62,14 +68,14 @@ def test_new_adapters_change_nothing_and_sit_on_every_effective_layer(bundle: Bu
         and part_of(f"{name}.weight").split(".")[0] in ("temm", "cab")
         and not is_idle(f"{name}.weight", unet.config)
     }
-    assert set(updates_of(unet)) == expected and len(expected) > 50
+    assert set(adapter_updates(unet)) == expected and len(expected) > 50
 
 
 def test_merged_weights_are_w_plus_scale_b_a(bundle: Bundle) -> None:
     unet = bundle.unet
     add_adapters(unet, LORA, seed=0)
     with_random_up(unet)
-    wanted, updates = output(unet), updates_of(unet)
+    wanted, updates = output(unet), adapter_updates(unet)
     before = {name: unet.get_parameter(f"{name}.weight").clone() for name in updates}
     merge_adapters(unet)
     assert not any(is_adapter(name) for name, _ in unet.named_parameters())
@@ -85,7 +91,7 @@ def test_a_file_reads_back_to_the_same_output(bundle: Bundle, tmp_path: Path) ->
     add_adapters(bundle.unet, LORA, seed=0)
     with_random_up(bundle.unet)
     path = tmp_path / "style.safetensors"
-    write_lora(path, updates_of(bundle.unet), {}, torch.float32)
+    write_lora(path, adapter_updates(bundle.unet), {}, torch.float32)
     wanted = output(bundle.unet)
     merge_lora(plain, read_lora(path, plain))
     assert_close(output(plain), wanted, depth=NETWORK)
@@ -96,12 +102,12 @@ def test_a_file_reads_back_to_the_same_output(bundle: Bundle, tmp_path: Path) ->
         and "lora_unet_up_blocks_1_attentions_0_transformer_blocks_0_ff_net_0_proj" in names
     )
     assert load_file(path)[min(names) + ".alpha"].item() == LORA.alpha
-    assert names == {kohya_name(name) for name in updates_of(bundle.unet)}
+    assert names == {kohya_name(name) for name in adapter_updates(bundle.unet)}
 
 
 def test_files_for_other_networks_are_refused(bundle: Bundle, tmp_path: Path) -> None:
     add_adapters(bundle.unet, LORA, seed=0)
-    updates = updates_of(bundle.unet)
+    updates = adapter_updates(bundle.unet)
     path = tmp_path / "other.safetensors"
     write_lora(path, {"elsewhere.to_q": next(iter(updates.values()))}, {})
     with pytest.raises(LoopAnimateError, match="no linear layer lora_unet_elsewhere_to_q"):

@@ -18,13 +18,14 @@ from loopanimate_training.commands.cache import fill_cache
 from loopanimate_training.config import LossConfig, ModelConfig, RunConfig
 from loopanimate_training.data.batch import Batch
 from loopanimate_training.data.clip_encoder import ClipEncoder
-from loopanimate_training.distributed.launch import use_memory_settings
-from loopanimate_training.loop import draw_sheet, make_loader, make_loss, open_run
+from loopanimate_training.loop import validate
 from loopanimate_training.model.losses import DiffusionLoss
-from loopanimate_training.model.precision import autocast, shrink_frozen, sound_kernels
-from loopanimate_training.model.start import trained_parameters
+from loopanimate_training.model.precision import autocast, round_frozen_weights, safe_kernels
+from loopanimate_training.model.switches import use_memory_switches
+from loopanimate_training.model.weights import trained_parameters
 from loopanimate_training.run.log import RunLog
-from loopanimate_training.soak import toy_run, with_settings
+from loopanimate_training.setup import make_loader, make_loss, open_run
+from loopanimate_training.testing import toy_run, with_settings
 
 pytestmark = pytest.mark.numeric
 
@@ -52,7 +53,7 @@ def gradients(
     parameters = trained_parameters(bundle, config.model)
     prepare(bundle)
     model = DiffusionLoss(bundle.unet, None, bundle.config.schedule, LossConfig())
-    with sound_kernels(precision, CPU), autocast(precision, CPU):
+    with safe_kernels(precision, CPU), autocast(precision, CPU):
         loss = model(batch)
         loss.backward()
     return loss.detach(), {name: p.grad for name, p in parameters.items() if p.grad is not None}
@@ -60,7 +61,7 @@ def gradients(
 
 def with_memory_settings(config: RunConfig, **settings: Any) -> Callable[[Bundle], None]:
     model = ModelConfig(start=config.model.start, train=config.model.train, **settings)
-    return lambda bundle: use_memory_settings(bundle.unet, model)
+    return lambda bundle: use_memory_switches(bundle.unet, model, "no")
 
 
 def test_recomputing_gives_the_same_gradients(config: RunConfig, batch: Batch) -> None:
@@ -92,7 +93,7 @@ def test_frozen_weights_kept_rounded_change_nothing(
     """Bit for bit: autocast rounds the same weights, only later, and calls the same kernels."""
 
     def shrink(bundle: Bundle) -> None:
-        shrink_frozen(bundle.unet, precision)
+        round_frozen_weights(bundle.unet, precision)
         sizes = {p.dtype for p in bundle.unet.parameters() if p.requires_grad}
         small = sum(p.numel() for p in bundle.unet.parameters() if p.dtype != torch.float32)
         frozen = sum(p.numel() for p in bundle.unet.parameters() if not p.requires_grad)
@@ -138,7 +139,7 @@ def test_a_sheet_sends_the_encoders_back_to_where_they_were(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"every_steps": 1, "steps": 1, "clips": 1}
-    config = with_settings(config, out=str(tmp_path / "run"), sheets=settings)
+    config = with_settings(config, out=str(tmp_path / "run"), validation=settings)
     fill_cache(config)
     config.out.mkdir()
     run = open_run(config, Accelerator(cpu=True), allow_change=False)
@@ -146,10 +147,10 @@ def test_a_sheet_sends_the_encoders_back_to_where_they_were(
     moves: list[str] = []
     monkeypatch.setattr(ClipEncoder, "_move", lambda _, device: moves.append(device.type))
     with RunLog(config.out, 1, 0, None, True) as log:
-        draw_sheet(run, log)
+        validate(run, log)
         assert moves == ["cpu"]  # they were there already
         run.loader.cache.encoder.device = torch.device("cuda")  # where they would go
-        draw_sheet(run, log)
+        validate(run, log)
     assert moves == ["cpu", "cuda", "cpu"] and (config.out / "sheet-00000000.png").exists()
 
 

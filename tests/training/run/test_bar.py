@@ -13,7 +13,7 @@ from loopanimate_training import progress
 from loopanimate_training.loop import train
 from loopanimate_training.run import log as runlog
 from loopanimate_training.run.log import RunLog, read_log
-from loopanimate_training.soak import toy_run, with_settings
+from loopanimate_training.testing import toy_run, with_settings
 
 STATE = re.compile(
     r"(?P<step>\d+)/(?P<steps>\d+) \[[\d:]+<(?P<left>[\d:]+|\?), +[\d.?]+(step/s|s/step)"
@@ -39,14 +39,17 @@ def read_bar(text: str) -> list[Bar]:
             left_s = 0
             for part in found["left"].split(":"):
                 left_s = 60 * left_s + int(part)
-        bars.append(Bar(int(found["step"]), int(found["steps"]), left_s, *found.group("loss", "speed", "memory")))  # fmt: skip
+        step, steps = int(found["step"]), int(found["steps"])
+        bars.append(Bar(step, steps, left_s, *found.group("loss", "speed", "memory")))
     return bars
 
 
 def test_it_shows_what_the_log_has(
-    tmp_path: Path, toy_bundle_path: Path, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    toy_bundle_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr(progress, "FILE_S", 0.0)  # every step
     monkeypatch.setattr(runlog, "memory_gb", lambda: 1.26)  # the real one grows at any moment
     config = toy_run(tmp_path, toy_bundle_path, steps=6)
@@ -73,7 +76,7 @@ def test_the_time_left_is_that_of_the_steps_left(
     with RunLog(tmp_path, 5000, 4000, None, active=True) as log:
         for _ in range(6):
             clock.advance(0.05)
-            log.step(1.0, 2.0)
+            log.advance(1.0, 2.0)
     last = read_bar(capsys.readouterr().err)[-1]
     assert (last.step, last.left_s) == (4006, 49)  # 994 steps of 0.05 s
     assert (last.speed, last.loss) == ("2.0", "1.0000")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from loopanimate_core.errors import LoopAnimateError
 
-from ..storage.jsonl import Journal
+from ..storage.jsonl import JsonlWriter
 from .source import ClipSource
 from .video.bad_clip import BadClip
 
@@ -27,7 +27,7 @@ class Quarantine:
         self.path, self._source = path, source
         self._clip_ids, self._max_share = clip_ids, max_share
         self._bad: set[int] = set()
-        self._journal, self._lock = Journal(path), threading.Lock()
+        self._rows, self._lock = JsonlWriter(path), threading.Lock()
 
     def __len__(self) -> int:
         return len(self._bad)
@@ -58,7 +58,7 @@ class Quarantine:
             key = self._source.key(clip_id)
             if key not in self._listed():
                 name = self._source.name(clip_id)
-                self._journal.write({"clip": name, "key": key, "error": str(error)})
+                self._rows.write({"clip": name, "key": key, "error": str(error)})
             require_few(len(self._bad), len(self._clip_ids), self._max_share, self.path)
 
     def _listed(self) -> set[str]:

@@ -29,21 +29,22 @@ def network_input(batch: Batch, alpha_bar: Tensor) -> Tensor:
 
 
 def min_snr_weight(alpha_bar: Tensor, gamma: float, prediction_type: str) -> Tensor:
-    """Weight of each clip's loss so that its x_0 error counts min(SNR, gamma) times (Hang et al. 2023)."""
+    """Weights `[N]` of the loss with which the error in x_0 counts min(SNR, gamma) times (Hang et al. 2023)."""
     snr = alpha_bar / (1 - alpha_bar)
     return snr.clamp(max=gamma) / (snr + 1 if prediction_type == "v_prediction" else snr)
 
 
 def motion_weights(z_0: Tensor, weight: float) -> Tensor:
-    """1 where a clip looks as its still, up to 1 + `weight` where it differs: `[N, 1, F, h, w]`."""
+    """1 where a clip equals its still, up to 1 + `weight` where it differs: `[N, 1, F, h, w]`."""
     change = (z_0 - z_0[:, :, :1]).abs().mean(1, keepdim=True)
     return 1.0 + weight * change.clamp(max=1.0)
 
 
 class DiffusionLoss(nn.Module):
-    """The networks that train, as one module from batch to loss: what a distributed wrapper wraps.
+    """The networks that train, as one module from batch to loss, so that DDP and FSDP can wrap it.
 
-    `text_encoder` only if it trains.
+    Args:
+        text_encoder: only if it trains.
     """
 
     def __init__(

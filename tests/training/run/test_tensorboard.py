@@ -10,8 +10,9 @@ import pytest
 
 from loopanimate_training.config import RunConfig
 from loopanimate_training.loop import train
-from loopanimate_training.run import log as runlog
-from loopanimate_training.run.log import Board, RunLog, read_log
+from loopanimate_training.run import tensorboard
+from loopanimate_training.run.log import RunLog, read_log
+from loopanimate_training.run.tensorboard import TensorBoardLog
 
 MakeRun = Callable[..., RunConfig]
 
@@ -44,9 +45,9 @@ def test_a_disk_that_takes_no_more_does_not_end_the_run(
     pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
     resource = pytest.importorskip("resource", reason="only POSIX systems have limits")
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    monkeypatch.setattr(runlog, "BOARD_RETRY_S", 0.0)
+    monkeypatch.setattr(tensorboard, "RETRY_S", 0.0)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    board = Board(tmp_path, 0)
+    board = TensorBoardLog(tmp_path, 0)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
         for step in range(1, 1001):
@@ -68,7 +69,7 @@ def test_a_folder_that_cannot_be_made_does_not_end_the_run(
 ) -> None:
     pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
     (tmp_path / "tensorboard").write_text("a file")
-    with RunLog(tmp_path, 3, 0, None, active=True, board=True) as log:
+    with RunLog(tmp_path, 3, 0, None, active=True, tensorboard=True) as log:
         for step in range(1, 4):
             log.write({"step": step, "loss": 0.5})
     assert len(read_log(tmp_path / "log.jsonl")) == 3
