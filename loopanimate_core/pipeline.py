@@ -155,6 +155,7 @@ class LoopAnimatePipeline:
         fps = self.bundle.config.defaults.fps
         return Loop(decoded, latents.cpu(), fps, settings.seed, object_mask, still)
 
+    @torch.inference_mode()
     def encode(
         self, still: Tensor, object_mask: Tensor, prompt: str, negative_prompt: str, frames: int
     ) -> LoopConditions:
@@ -173,6 +174,7 @@ class LoopAnimatePipeline:
             frames=frames,
         )
 
+    @torch.inference_mode()
     def sample(
         self,
         conditions: LoopConditions,

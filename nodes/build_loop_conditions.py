@@ -14,7 +14,7 @@ from loopanimate_core.picture.images import fit_mask, fit_picture
 
 from .schema import supported
 
-MIN_FRAMES, MAX_FRAMES = 2, 1000
+MIN_FRAMES, MAX_FRAMES = 2, 1000  # a KSampler also takes 2; Loop Sampler needs 3
 
 
 class BuildLoopConditions(io.ComfyNode):
@@ -174,9 +174,8 @@ def _latent_mask(
     if mask is None:
         return torch.ones(1, 1, *size)
     mask = mask.reshape(-1, *mask.shape[-2:])[:1].float().cpu()
-    if (
-        mask.shape[-2:] != image.shape[1:3]
-    ):  # some nodes make masks of another size than the picture
+    # Some nodes make masks of another size than the picture.
+    if mask.shape[-2:] != image.shape[1:3]:
         mask = torch.nn.functional.interpolate(mask[None], tuple(image.shape[1:3]))[0]
     fitted = mask_to_latent(fit_mask(mask[0], height, width)[None], *size)
     if not fitted.any():

@@ -21,7 +21,7 @@ ENCODED_AT_ONCE = 16  # frames; ComfyUI moves the whole batch it is given to the
 
 
 class LoopCheck(io.ComfyNode):
-    """Schema and wiring; the measuring is in `loopanimate_core.check.report`."""
+    """Schema and wiring; the measuring is in `loopanimate_core.check`."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

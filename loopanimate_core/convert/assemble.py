@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..bundle import Bundle, BundleConfig
-from ..bundle.components import PARTS, build_on_meta, give_weights
+from ..bundle.components import PARTS, build_on_meta, load_weights
 from ..encoders.tokenizer import build_tokenizer
 from ..errors import LoopAnimateError
 from ..models import LoopUNetConfig
@@ -94,7 +94,7 @@ def assemble(
         "image_encoder": image.state,
     }
     modules: dict[str, Any] = {
-        part: give_weights(
+        part: load_weights(
             part,
             build_on_meta(part, getattr(bundle_config, part)),
             {name: tensor.to(dtype) for name, tensor in states[part].items()},

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 MAX_ATTENTION_ROWS = (
-    65_535  # CUDA kernels put the batch of an attention call on a grid axis of this limit
+    65_535  # CUDA's limit for the grid axis on which attention kernels put the batch
 )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from loopanimate_core.bundle import BundleConfig
 from loopanimate_core.bundle.components import require_same_tensors
 from loopanimate_core.conditions import semantic_mask, shown_frames, stack_static_dynamic
+from loopanimate_core.encoders.vae import pixels_per_latent
 from loopanimate_core.errors import LoopAnimateError
 
 from .closing import close_loops
@@ -83,7 +84,12 @@ class LoopModelConfig(comfy.supported_models_base.BASE):
 
     def __init__(self, config: BundleConfig, latent_format: LoopLatentFormat) -> None:
         self.latent_format = lambda: latent_format  # the base class calls it
-        super().__init__({"loop_config": config.unet, "schedule": config.schedule})
+        network = {
+            "loop_config": config.unet,
+            "schedule": config.schedule,
+            "pixels_per_latent": pixels_per_latent(config.vae),
+        }
+        super().__init__(network)
         self.bundle_config = config
         self.sampling_settings = {
             "beta_schedule": BETA_SCHEDULES[config.schedule.beta_schedule],

@@ -32,6 +32,7 @@ class ComfyLoopUNet(LoopUNet):
         self,
         loop_config: LoopUNetConfig,
         schedule: ScheduleConfig,
+        pixels_per_latent: int,
         dtype: torch.dtype | None = None,
         device: torch.device | None = None,
         operations: Any = None,
@@ -39,6 +40,7 @@ class ComfyLoopUNet(LoopUNet):
         super().__init__(loop_config, dtype=dtype, device=device, ops=operations)
         self.dtype = dtype
         self.preconditioning = Preconditioning(schedule)
+        self.pixels_per_latent = pixels_per_latent
         self._chunks: dict[tuple[int, ...], tuple[int, int]] = {}
         if comfys_attention_is_better():
             use_attention(self, comfys_attention)
@@ -117,9 +119,10 @@ class ComfyLoopUNet(LoopUNet):
             comfy.model_management.soft_empty_cache()
             chunk_frames, chunk_pixels = self.chunk_frames, self.chunk_pixels
             if chunk_frames == 1:
+                side_px = self.pixels_per_latent
                 raise comfy.model_management.OOM_EXCEPTION(
-                    f"There is not enough memory for {frames} frames of {8 * width} x {8 * height} pixels, "
-                    "even one frame at a time; choose a smaller size or fewer frames."
+                    f"There is not enough memory for {frames} frames of {side_px * width} x {side_px * height}"
+                    " pixels, even one frame at a time; choose a smaller size or fewer frames."
                 )
             halves = (
                 math.ceil((chunk_frames or frames) / 2),

@@ -1,4 +1,4 @@
-"""Checks of the native types that need their insides; ComfyUI's own Python runs this file.
+"""Checks of the native types from the inside; ComfyUI's own Python runs this file.
 
     PYTHONPATH=COMFYUI python native_checks.py FOLDER
 
@@ -146,7 +146,7 @@ def check_import_is_light() -> None:
 
 # --------------------------------------------------------------------- the same numbers as the core
 def check_euler_agrees_with_the_core() -> None:
-    """The same noise, conditions and noise levels: every closing, with and without a prior of the still."""
+    """The same loop from the same noise: every closing, with and without a still prior."""
     given = core()
     parts = read_parts(FOLDER / "toy.safetensors")
     for prior in (0.0, 0.5):
@@ -328,7 +328,7 @@ def check_branches_share_the_down_path() -> None:
 
 
 def check_comfyuis_attention() -> None:
-    """What a GPU that torch's attention does not suit gets: the same numbers."""
+    """ComfyUI's own attention, for GPUs that torch's does not suit, gives the same numbers."""
     assert not comfys_attention_is_better()  # on a CPU
     model = load_bundle(FOLDER / "toy.safetensors", "fp32").model
     use_attention(model.model.diffusion_model, comfys_attention)
@@ -375,7 +375,7 @@ def check_memory_that_is_too_short_is_a_sentence() -> None:
 
 
 def check_partial_load() -> None:
-    """Most weights stay where they are and are cast as they are needed: the same loop."""
+    """Most weights stay in CPU memory and are cast when needed: the same loop."""
     expected = sample(toy().model)
     model = toy().model.clone()
     model.detach()
@@ -469,7 +469,7 @@ def check_lora_names() -> None:
 
 
 def check_parts() -> None:
-    """Files that artists have, through the node: a checkpoint, PIA's motion module, CLIP's image encoder."""
+    """Public files through the node: a checkpoint, PIA's motion module, CLIP's image encoder."""
     names = {
         "checkpoint": ("checkpoints", "checkpoint.safetensors"),
         "motion_module": ("animatediff_models", "pia.safetensors"),

@@ -101,7 +101,7 @@ def test_closings(server: ComfyServer, closing: str, frames: int) -> None:
 
 
 def test_flicker_is_held_still_as_asked(server: ComfyServer) -> None:
-    """The toy's own level is 0, and workflows of before the setting do not name it."""
+    """The toy's own level is 0; older workflows do not have the setting."""
     graph = loop_graph("ghost.png", **TOY)
     own = run(server, graph)
     found = {}
@@ -112,7 +112,9 @@ def test_flicker_is_held_still_as_asked(server: ComfyServer) -> None:
 
 
 def test_too_many_frames_is_a_sentence(server: ComfyServer) -> None:
-    with pytest.raises(PromptError, match=r"45 frames are more than .* use closing 'windows'"):
+    with pytest.raises(
+        PromptError, match=r"frames must be at most 35, .* got 45; use closing 'windows'"
+    ):
         server.run(loop_graph("ghost.png", frames=45, **TOY))
 
 
@@ -155,7 +157,7 @@ def test_a_mask_changes_the_loop(server: ComfyServer) -> None:
 def test_lora_patches_and_unpatches(
     server: ComfyServer, stock: list[bytes], toy_bundle_path: Path
 ) -> None:
-    """Kohya's names work; without the LoRA the very same loop as before it comes out."""
+    """Kohya's names work; without the LoRA the loop is the same as before."""
     folder = server.base_dir / "models/loras"
     folder.mkdir(parents=True, exist_ok=True)
     save_file(kohya_lora(toy_bundle_path), str(folder / "toy_lora.safetensors"))
@@ -179,7 +181,7 @@ def test_lora_patches_and_unpatches(
 
 
 def cached_nodes(entry: dict[str, Any]) -> list[str]:
-    """The nodes whose results ComfyUI took from earlier prompts."""
+    """The nodes whose results came from ComfyUI's cache."""
     messages = dict(entry["status"]["messages"])
     return messages["execution_cached"]["nodes"]
 
@@ -263,7 +265,7 @@ def test_interrupt_stops_before_the_end(server: ComfyServer, graph_of: Any) -> N
 
 # ---------------------------------------------------------------------- caches, models, determinism
 def test_cached_results_are_not_modified(server: ComfyServer, stock: list[bytes]) -> None:
-    """The still behind the latent is the same after it was sampled three times."""
+    """Sampling three times does not change the still in the latent."""
     still = saved(["build", 2], "still")
     graph = ksampler_graph("ghost.png", seed=3, **TOY)
     graph |= {"still_decode": still["decode"], "still_save": still["save"]}
@@ -311,10 +313,10 @@ def test_the_same_seed_twice(server: ComfyServer) -> None:
     graph = loop_graph("ghost.png", seed=11, steps=2, sampler="euler_ancestral", **TOY)
     first = run(server, graph)
     server.post("/free", {"unload_models": True, "free_memory": True})
-    server.run(graph)  # the queue does it before or after a prompt, never in one
-    entry = server.run(graph)
-    assert "sample" not in cached_nodes(entry)
-    assert pictures(server, entry) == first
+    # The queue frees memory before or after a prompt, so either of two runs may be the one without a cache.
+    entries = [server.run(graph), server.run(graph)]
+    assert any("sample" not in cached_nodes(entry) for entry in entries)
+    assert all(pictures(server, entry) == first for entry in entries)
     graph["sample"]["inputs"]["seed"] = 12
     assert run(server, graph) != first
 
@@ -322,7 +324,7 @@ def test_the_same_seed_twice(server: ComfyServer) -> None:
 def test_after_a_restart_beside_a_broken_diffusers(
     server: ComfyServer, comfyui: Path, stock: list[bytes], toy_bundle_path: Path, tmp_path: Path
 ) -> None:
-    """Another server makes the same loop; a diffusers that cannot be imported changes nothing."""
+    """Another server makes the same loop, without an importable diffusers."""
     broken = tmp_path / "broken"
     (broken / "diffusers").mkdir(parents=True)
     message = "huggingface-hub>=0.34,<1.0 is required for a normal functioning of this module"
@@ -361,9 +363,13 @@ def test_the_mini_is_always_first(server: ComfyServer) -> None:
 @pytest.mark.parametrize(
     ("bundle", "parts", "sentence"),
     [
-        ("parts", {}, "checkpoint must be a Stable Diffusion 1.x checkpoint; it is none"),
+        (
+            "parts",
+            {},
+            "checkpoint must be a Stable Diffusion 1.x checkpoint if bundle is 'parts', got 'none'",
+        ),
         ("gone.safetensors", {}, "gone.safetensors"),
-        ("not_a_bundle.safetensors", {}, "is a safetensors file but no LoopAnimate bundle"),
+        ("not_a_bundle.safetensors", {}, "is a safetensors file but not a LoopAnimate bundle"),
     ],
 )
 def test_loading_mistakes_are_sentences(

@@ -51,7 +51,7 @@ def loaded(comfy: ComfyServer, clip: torch.Tensor) -> dict[str, Any]:
 
 
 def test_schemas_are_what_the_stand_in_says(comfy: ComfyServer) -> None:
-    """So what tests/nodes show against the stand-in holds for ComfyUI."""
+    """So the results of tests/nodes, which use a stand-in, hold for ComfyUI."""
     for name, golden in json.loads(GOLDEN.read_text(encoding="utf-8")).items():
         info = comfy.get(f"/object_info/{name}")[name]
         assert (info["display_name"], info["category"]) == (golden["display_name"], "LoopAnimate")
@@ -188,7 +188,7 @@ def test_the_end_of_a_folder_and_a_changed_file(comfy: ComfyServer) -> None:
     assert shown() == (0, 0, 255)
     with pytest.raises(PromptError, match="the folder 'input/run' ends"):
         comfy.run(graph(1))
-    with pytest.raises(PromptError, match=r"lies outside|Value not in list"):
+    with pytest.raises(PromptError, match=r"is outside|Value not in list"):
         comfy.run({**graph(0), "1": ours("LoadPictureFromFolder", folder="input/../..", index=0)})
 
 

@@ -151,7 +151,7 @@ def test_a_denoiser_of_z_c_is_closed_by_sample_loop(unet: LoopUNet) -> None:
     with torch.no_grad():
         found = sample_loop(denoise, x, sampler, timesteps, conditions.concat(), ring)
     expected = run(unet, scheduler="ddim", closing="shift", guidance=1.0)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert_close(found, expected, depth=4 * NETWORK)
 
 
 def test_less_start_means_fewer_steps_and_a_result_nearer_to_the_still(unet: LoopUNet) -> None:

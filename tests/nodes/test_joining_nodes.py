@@ -11,7 +11,7 @@ from loopanimate_core.errors import LoopAnimateError
 
 
 def interpolate(frames: torch.Tensor) -> torch.Tensor:
-    """What a frame-interpolation node does: (n - 1) * 2 + 1 frames, and it knows of no seam."""
+    """A frame interpolation node: (n - 1) * 2 + 1 frames, without new ones at the seam."""
     between = (frames[1:] + frames[:-1]) / 2
     pairs = torch.stack([frames[:-1], between], 1).flatten(0, 1)
     return torch.cat([pairs, frames[-1:]])

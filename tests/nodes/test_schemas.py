@@ -1,4 +1,4 @@
-"""Every node's schema: what saved workflows rely on, and what people are told."""
+"""Every node's schema: what saved workflows rely on, and the texts."""
 
 from __future__ import annotations
 

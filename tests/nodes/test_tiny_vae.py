@@ -57,5 +57,5 @@ def test_equal_to_diffusers(
 
 def test_what_it_cannot_do_is_a_sentence(tiny_vae: ModuleType) -> None:
     settings = {"upsample_fn": "bilinear", "act_fn": "relu"}
-    with pytest.raises(LoopAnimateError, match="upsample_fn 'bilinear'"):
+    with pytest.raises(LoopAnimateError, match=r"upsample_fn 'nearest' .* got 'bilinear'"):
         tiny_vae.TinyVAE(settings)

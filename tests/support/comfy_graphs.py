@@ -16,7 +16,7 @@ def node(class_type: str, **inputs: Any) -> dict[str, Any]:
 
 
 def give_picture(server: ComfyServer, name: str = "ghost.png") -> str:
-    """Put one of the pack's pictures where Load Image finds it."""
+    """Copy one of the bundled pictures to where Load Image finds it."""
     shutil.copy(PACK / "loopanimate_core/data/pictures" / name, server.base_dir / "input" / name)
     return name
 

@@ -1,4 +1,4 @@
-"""A real ComfyUI in a process of its own, driven as its web page drives it. Standard library only."""
+"""A real ComfyUI in its own process, used over HTTP as its web page does. Standard library only."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from runs import train_in_a_child
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training import soak
@@ -36,7 +37,7 @@ def test_each_trouble_happens_and_all_are_outlived(toy: Toy) -> None:
     trouble = Soak(toy(steps=ENDLESS), random.Random(0))
     cache = trouble.config.data.cache
     assert cache is not None
-    train(with_settings(trouble.config, steps=2))
+    train_in_a_child(with_settings(trouble.config, steps=2))
     for kind in FAULTS:
         before, sizes = newest_step(trouble.config.out), sizes_in(cache)
         said = trouble.fault(kind)

@@ -29,7 +29,7 @@ from .storage.checkpoint import Checkpoint, load_latest
 
 ENDLESS = 1_000_000  # steps
 POLL_S = 0.02
-WAIT_S = 300.0  # for anything; a busy machine is slow
+WAIT_S = 600.0  # for anything; a busy machine is slow
 SMALL_UNET = {
     "block_out_channels": [8, 16, 16, 16],
     "layers_per_block": 1,

@@ -303,7 +303,7 @@ def test_only_one_batch_uses_a_state_file(tmp_path: Path) -> None:
     state.close()
     BatchState(tmp_path / "state.sqlite", "job").close()
     (tmp_path / "text.sqlite").write_text("not a database, but long enough to be looked at " * 9)
-    with pytest.raises(LoopAnimateError, match="not a batch's state"):
+    with pytest.raises(LoopAnimateError, match="not the state file of a batch"):
         BatchState(tmp_path / "text.sqlite", "job")
 
 
@@ -320,7 +320,7 @@ def test_the_command_lists_failures_and_returns_1(
     out = tmp_path / "made" / "here"
     assert main(command(tmp_path, folder, server.url, "--out", str(out))) == 1
     shown = capsys.readouterr()
-    assert "5 of 6 pictures have their loop, failed:\n  p1.png: " in shown.out
+    assert "5 of 6 pictures have a loop, failed:\n  p1.png: " in shown.out
     assert len(list(out.iterdir())) == 5
     assert (tmp_path / "pictures.loopanimate.sqlite").is_file()
 
@@ -330,7 +330,7 @@ def test_nothing_is_posted_where_a_node_is_missing(
 ) -> None:
     server.node_types.remove("LoopAnimate_LoopSampler")
     assert main(command(tmp_path, folder, server.url)) == 2
-    assert "lacks the nodes LoopAnimate_LoopSampler" in capsys.readouterr().err
+    assert "does not have the nodes LoopAnimate_LoopSampler" in capsys.readouterr().err
     assert not server.posted
 
 
@@ -340,7 +340,7 @@ def test_no_server_and_no_comfyui(
     assert main(command(tmp_path, folder, "127.0.0.1:9")) == 2
     assert "no ComfyUI server answers" in capsys.readouterr().err
     assert main(command(tmp_path, folder, "http://")) == 2
-    assert "is not a server's address" in capsys.readouterr().err
+    assert "must be a URL like" in capsys.readouterr().err
 
 
 def test_the_state_is_where_it_is_asked_for(

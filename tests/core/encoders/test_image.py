@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
+from closeness import NETWORK, assert_close
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from loopanimate_core.encoders.image import CLIP_MEAN, CLIP_STD, encode_image
+
+pytestmark = pytest.mark.numeric
 
 
 def vision_model() -> Any:
@@ -38,7 +42,7 @@ def test_image_is_one_projected_token_of_the_whole_picture() -> None:
         3, 1, 1
     )
     with torch.no_grad():
-        torch.testing.assert_close(embeds[:, 0], model(normalised).image_embeds)
+        assert_close(embeds[:, 0], model(normalised).image_embeds, depth=NETWORK)
 
 
 def test_every_corner_of_the_picture_counts() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from closeness import NETWORK, assert_close
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from loopanimate_core.encoders.text import encode_prompts
@@ -41,7 +42,7 @@ def test_prompts_are_padded_to_77_and_equal_to_the_plain_call(clip_tokenizer) ->
     assert embeds.shape == (2, 77, 16) and not embeds.requires_grad
     ids = torch.tensor([[49406, 320, 2368] + [49407] * 74])
     with torch.no_grad():
-        torch.testing.assert_close(embeds[1:], model(ids).last_hidden_state)
+        assert_close(embeds[1:], model(ids).last_hidden_state, depth=NETWORK)
     assert encode_prompts(clip_tokenizer, model, ["a"], grad=True).requires_grad
 
 
@@ -50,4 +51,4 @@ def test_a_long_prompt_is_cut_with_a_warning(clip_tokenizer) -> None:
     longest = " ".join(["cat"] * 75)
     with pytest.warns(UserWarning, match=r"400 tokens, but the model reads only 75; ignored: 'cat"):
         embeds = encode_prompts(clip_tokenizer, model, [" ".join(["cat"] * 400)])
-    torch.testing.assert_close(embeds, encode_prompts(clip_tokenizer, model, [longest]))
+    assert_close(embeds, encode_prompts(clip_tokenizer, model, [longest]), depth=NETWORK)

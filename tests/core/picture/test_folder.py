@@ -37,7 +37,7 @@ def test_no_way_leads_out_of_the_folder(tmp_path: Path) -> None:
         str(tmp_path / "secret"),
         "way_out",
     ):
-        with pytest.raises(LoopAnimateError, match="lies outside"):
+        with pytest.raises(LoopAnimateError, match="is outside"):
             list_pictures(top, subfolder)
     with pytest.raises(LoopAnimateError, match="no folder 'gone'"):
         list_pictures(top, "gone")
@@ -50,7 +50,7 @@ def test_the_end_of_a_folder_is_said(tmp_path: Path) -> None:
     for index in (2, -1):
         with pytest.raises(LoopAnimateError, match=f"0 to 1, so there is no picture {index}"):
             pick_picture(pictures, index, "input")
-    with pytest.raises(LoopAnimateError, match="holds no pictures"):
+    with pytest.raises(LoopAnimateError, match="has no pictures"):
         pick_picture([], 0, "input")
 
 

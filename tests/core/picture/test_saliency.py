@@ -44,9 +44,10 @@ def backgrounds(height: int = 96, width: int = 128) -> dict[str, torch.Tensor]:
     return {
         "pastel": pastel,
         "grain": (pastel + grain).clamp(0, 1),
-        "gradient": rows * torch.tensor([0.2, 0.5, 0.9]) + (1 - rows) * torch.tensor([0.9, 0.8, 0.6]),
+        "gradient": rows * torch.tensor([0.2, 0.5, 0.9])
+        + (1 - rows) * torch.tensor([0.9, 0.8, 0.6]),
         "soft": soft.permute(1, 2, 0).clamp(0, 1),
-    }  # fmt: skip
+    }
 
 
 def iou(found: torch.Tensor, true: torch.Tensor) -> float:
@@ -191,7 +192,7 @@ def test_models_that_cannot_be_used(tmp_path):
         ({"method": "onnx"}, "model_path"),
         ({"threshold": 0.0}, "between 0 and 1"),
         ({"grow_px": 600}, r"-512\.\.512"),
-        ({"alpha": torch.ones(3, 3)}, "must agree"),
+        ({"alpha": torch.ones(3, 3)}, "picture's size"),
         ({"normalisation": "other", "model_path": "isnet.onnx"}, "normalisation"),
     ],
 )

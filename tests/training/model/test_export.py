@@ -64,7 +64,7 @@ def test_a_delta_on_its_base_is_the_bundle(
     assert weights_sha256(made) == weights_sha256(whole)
     assert samples(made).isfinite().all()
 
-    with pytest.raises(LoopAnimateError, match="has other weights than the model this delta"):
+    with pytest.raises(LoopAnimateError, match="does not have the weights that this delta"):
         apply_delta(delta, toy_bundle_path, tmp_path / "wrong.safetensors")
     with pytest.raises(LoopAnimateError, match="did not start from"):
         export_delta(third.out, tmp_path / "no.safetensors", toy_bundle_path)

@@ -112,7 +112,7 @@ def test_files_for_other_networks_are_refused(bundle: Bundle, tmp_path: Path) ->
     write_lora(path, {"elsewhere.to_q": next(iter(updates.values()))}, {})
     with pytest.raises(LoopAnimateError, match="no linear layer lora_unet_elsewhere_to_q"):
         read_lora(path, bundle.unet)
-    with pytest.raises(LoopAnimateError, match="is no LoRA"):
+    with pytest.raises(LoopAnimateError, match="is not a LoRA"):
         read_lora(str(bundle.path), bundle.unet)
     names = [name for name in updates if name.endswith("ff.net.2")]
     with pytest.raises(LoopAnimateError, match="the layer"):

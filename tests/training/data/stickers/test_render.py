@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from closeness import assert_close
 
 from loopanimate_training.data.stickers.clips import StickerClip, StickerClips
 from loopanimate_training.data.stickers.emoji import EmojiCache
@@ -114,7 +115,7 @@ def test_a_shift_by_whole_pixels_is_exact() -> None:
     pose = Pose(torch.tensor([0.0, 6.0 / SIZE_PX]), torch.tensor([0.0, -4.0 / SIZE_PX]), zero, zero)
     background = torch.full((SIZE_PX, SIZE_PX, 3), 0.5)
     frames, masks = compose(planes, pose, background, Placement(0, 0, 20 / SIZE_PX), SIZE_PX)
-    torch.testing.assert_close(frames[1], frames[0].roll((-2, 3), (0, 1)), atol=1e-5, rtol=0.0)
+    assert_close(frames[1], frames[0].roll((-2, 3), (0, 1)))
     assert torch.equal(masks[1], masks[0].roll((-2, 3), (0, 1)))
     assert masks.sum((1, 2)).tolist() == [400, 400]
 
