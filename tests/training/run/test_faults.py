@@ -147,7 +147,7 @@ def test_a_signal_during_the_wait_says_that_the_step_is_not_saved(
     filler = fill(small_disk)
     life.wait_for_state("waiting for the disk")
     life.send(signal.SIGTERM)
-    assert life.end() == ExitCode.ExitCode.NOT_SAVED
+    assert life.end() == ExitCode.NOT_SAVED
     assert "was NOT saved" in life.output.read_text()
     assert (read_heartbeat(config.out) or {})["state"] == "stopped"
     filler.unlink()
