@@ -132,5 +132,5 @@ def test_the_lora_row_trains_adapters_alone(make_run: MakeRun) -> None:
 
 def test_nothing_to_train_is_a_mistake(make_run: MakeRun) -> None:
     config = make_run(3, **{"model.train": "[]"})
-    with pytest.raises(LoopAnimateError, match="nothing is to be trained"):
+    with pytest.raises(LoopAnimateError, match="nothing trains"):
         trained_parameters(open_start(config.model, 0), config.model)
