@@ -1,4 +1,4 @@
-"""A small server that speaks as much of ComfyUI's HTTP interface as a batch uses, as ComfyUI 0.3.64 does."""
+"""A small server with the part of ComfyUI's HTTP API (as in 0.3.64) that a batch uses."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class ComfyStandIn:
     """Runs prompts one by one in a thread; a prompt "makes" a file that names picture and seed.
 
     Attributes:
-        folder: its input and output; they outlive `kill` and `start`, as disks do.
+        folder: holds input and output; both survive `kill` and `start`.
         posted: the graphs that were queued.
-        fail_for: uploaded names that contain this fail.
-        die_before, die_after: the server dies when it begins, or has saved, its n-th prompt.
-        go: clear it, and no prompt is begun until it is set.
+        fail_for: prompts whose uploaded picture has this in its name fail.
+        die_before, die_after: the server dies before it starts, or after it saved, its n-th prompt.
+        go: while cleared, no prompt starts.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,7 +37,7 @@ class ComfyStandIn:
         self.start()
 
     def start(self) -> None:
-        """Come up with an empty queue and history, on the port it had, once that is free."""
+        """Start with an empty queue and history, on the same port, once that port is free."""
         self._gone.wait()
         self._gone.clear()
         self.pending: list[tuple[str, dict[str, Any]]] = []
@@ -51,7 +51,7 @@ class ComfyStandIn:
         threading.Thread(target=self._work, daemon=True).start()
 
     def kill(self) -> None:
-        """Stop answering at once; what runs is lost."""
+        """Stop answering at once; the running prompt is lost."""
         self.alive = False
         self.http.shutdown()
         self.http.server_close()

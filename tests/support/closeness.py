@@ -1,10 +1,10 @@
-"""How close is equal: tolerances that follow from the arithmetic.
+"""Tolerances for comparing tensors, derived from floating-point rounding.
 
-Another instruction set, number of threads or size of a batch adds the same terms in another order.
+Another instruction set, number of threads or batch size adds the same terms in another order.
 Each addition then rounds differently by up to eps of its dtype, up or down, so the differences add up
-like a random walk: after `depth` layers the result differs by about eps·√depth of its size. What a
-mistake changes (a missing term, a wrong factor, a swapped input) is far above that. So an error is
-measured by its norm relative to the norm of what is expected, and held below `ROOM`·eps·√depth.
+like a random walk: after `depth` layers the relative error is about eps·√depth. A bug (a missing
+term, a wrong factor, a swapped input) causes a much larger error. So the norm of the error, relative
+to the norm of the expected tensor, must be below `ROOM`·eps·√depth.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 ROOM = 16.0  # kernels differ by about one eps·√depth
 NETWORK = 100  # layers of a toy UNet, one after another: attention, norms, convolutions
-GRADIENT_ROOM = 64.0  # times more: backward passes every layer again and multiplies its errors
+GRADIENT_ROOM = 64.0  # extra factor: backward goes through every layer again and amplifies errors
 NEGLIGIBLE = 1e-2  # of the whole gradient's norm
 
 
@@ -42,11 +42,11 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
 def assert_close(
     actual: Tensor, expected: Tensor, *, depth: int = 1, dtype: torch.dtype | None = None
 ) -> None:
-    """The same numbers but for rounding.
+    """Assert that two tensors are equal up to rounding.
 
     Args:
-        depth: layers between the inputs and the numbers; `NETWORK` for a whole one.
-        dtype: the coarsest in which something was computed or stored; by default that of the tensors.
+        depth: layers between the inputs and the result; `NETWORK` for a whole network.
+        dtype: the least precise dtype used to compute or store it; default: dtype of the tensors.
     """
     coarse = dtype or max(actual.dtype, expected.dtype, key=lambda kind: torch.finfo(kind).eps)
     error, limit = relative_error(actual, expected), tolerance(coarse, depth)
@@ -54,9 +54,9 @@ def assert_close(
 
 
 def assert_different(actual: Tensor, expected: Tensor) -> None:
-    """More than rounding tells them apart, by a wide margin: what a setting is meant to change."""
+    """Assert that two tensors differ by much more than rounding."""
     error, limit = relative_error(actual, expected), 10 * tolerance(actual.dtype, NETWORK)
-    assert error > limit, f"relative error {error:.2g}: the same but for rounding"
+    assert error > limit, f"relative error {error:.2g}: equal up to rounding"
 
 
 def assert_close_gradients(
@@ -65,10 +65,10 @@ def assert_close_gradients(
     *,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Each tensor of a gradient, or of another step-sized quantity, relative to its own norm.
+    """Compare each tensor of a gradient (or of an update), relative to its own norm.
 
-    Some gradients are zero but for rounding (a bias before a softmax), so a tensor counts as if its norm
-    were at least `NEGLIGIBLE` of that of them all.
+    Some gradients are zero up to rounding (a bias before a softmax), so the norm of each tensor is
+    taken to be at least `NEGLIGIBLE` times the norm of all of them.
     """
     assert actual.keys() == expected.keys()
     whole = math.sqrt(sum(float(g.double().square().sum()) for g in expected.values()))

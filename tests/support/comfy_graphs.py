@@ -16,7 +16,7 @@ def node(class_type: str, **inputs: Any) -> dict[str, Any]:
 
 
 def give_picture(server: ComfyServer, name: str = "ghost.png") -> str:
-    """Copy one of the bundled pictures to where Load Image finds it."""
+    """Copy one of the bundled pictures into the input folder, where Load Image finds it."""
     shutil.copy(PACK / "loopanimate_core/data/pictures" / name, server.base_dir / "input" / name)
     return name
 
@@ -80,7 +80,7 @@ def loop_graph(
     prefix: str = "loop",
     **conditions: Any,
 ) -> Graph:
-    """From a picture to the saved frames of a loop, by Loop Sampler."""
+    """Picture to saved frames of a loop, with Loop Sampler."""
     sample = node(
         "LoopAnimate_LoopSampler",
         model=["load", 0],
@@ -108,7 +108,7 @@ def ksampler_graph(
     model: list[Any] | None = None,
     **conditions: Any,
 ) -> Graph:
-    """The same with ComfyUI's own KSampler; `model` may come from a node in between."""
+    """The same with ComfyUI's KSampler; `model` may be the output of a node in between."""
     sample = node(
         "KSampler",
         model=model or ["load", 0],
@@ -126,7 +126,7 @@ def ksampler_graph(
 
 
 def pictures(server: ComfyServer, entry: dict[str, Any], save: str = "save") -> list[bytes]:
-    """The saved frames, as raw pixels (files differ in the metadata they carry)."""
+    """The saved frames, as raw pixels (files differ in their metadata)."""
     import io
 
     from PIL import Image

@@ -20,7 +20,7 @@ from typing import Any
 from waiting import HANGS_S
 
 PACK = Path(__file__).resolve().parent.parent.parent
-"""The folder that an artist puts into custom_nodes."""
+"""The folder that users put into custom_nodes."""
 
 
 class PromptError(Exception):
@@ -61,7 +61,7 @@ class ComfyServer:
 
     Attributes:
         base_dir: its input, output, temp, models and custom_nodes folders.
-        log_path: what it prints.
+        log_path: file with the output of the server.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class ComfyServer:
         return self.log_path.read_text(encoding="utf-8", errors="replace")
 
     def stop(self) -> None:
-        """End the server as Ctrl-C does, then by force."""
+        """Stop the server with Ctrl-C; kill it if that does not help."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -155,17 +155,17 @@ class ComfyServer:
                 self.kill()
 
     def kill(self) -> None:
-        """End the server as a power cut does."""
+        """Kill the server without warning, like a power cut."""
         self.process.kill()
         self.process.wait()
 
     # ------------------------------------------------------------------------------------- HTTP
     def get(self, path: str) -> Any:
-        """GET; JSON is parsed, anything else comes back as bytes."""
+        """GET; returns parsed JSON, or bytes if the answer is not JSON."""
         return self._request(urllib.request.Request(self.url + path))
 
     def post(self, path: str, json_body: Any) -> Any:
-        """POST a JSON body; the answer as in `get`."""
+        """POST a JSON body; returns the same types as `get`."""
         body = json.dumps(json_body).encode()
         headers = {"Content-Type": "application/json"}
         return self._request(urllib.request.Request(self.url + path, body, headers))
@@ -177,7 +177,7 @@ class ComfyServer:
             return json.loads(content) if is_json and content else content
 
     def view(self, file: dict[str, str]) -> bytes:
-        """The bytes of a file as a node's ui result names it."""
+        """The bytes of a file that is listed in the ui output of a node."""
         return self.get("/view?" + urllib.parse.urlencode(file))
 
     # ---------------------------------------------------------------------------------- prompts
@@ -197,7 +197,7 @@ class ComfyServer:
         return answer["prompt_id"]
 
     def wait(self, prompt_id: str, timeout_s: float = HANGS_S) -> dict[str, Any]:
-        """Wait for a prompt to end, well or not, and return its entry in the history."""
+        """Wait until a prompt has succeeded or failed, and return its entry in the history."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -205,7 +205,7 @@ class ComfyServer:
             if entry := self.get(f"/history/{prompt_id}").get(prompt_id):
                 return entry
             time.sleep(0.1)
-        raise TimeoutError(f"prompt {prompt_id} runs for over {timeout_s} s")
+        raise TimeoutError(f"prompt {prompt_id} did not finish within {timeout_s} s")
 
     def run(
         self, graph: dict[str, Any], timeout_s: float = HANGS_S, workflow: Any = None
@@ -222,7 +222,7 @@ class ComfyServer:
 
 
 def error_of(entry: dict[str, Any]) -> str:
-    """What the page would show of a history entry that did not succeed."""
+    """The error that the page would show for a failed history entry."""
     for kind, data in entry["status"]["messages"]:
         if kind == "execution_error":
             return f"{data['node_type']}: {data['exception_message']}".strip()

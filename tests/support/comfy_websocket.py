@@ -1,4 +1,4 @@
-"""Just enough of a WebSocket client to listen to ComfyUI. Standard library only."""
+"""A minimal WebSocket client that listens to ComfyUI. Standard library only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
 
 class Listener:
-    """What the server tells one client: JSON messages as dicts, previews as bytes.
+    """Messages of the server to one client: JSON as dicts, previews as bytes.
 
     `with Listener(server.port) as events: server.prompt(graph, client_id=events.client_id)`.
     """
@@ -44,7 +44,7 @@ class Listener:
         self._socket.close()
 
     def messages(self, timeout_s: float = HANGS_S) -> Iterator[dict[str, Any] | bytes]:
-        """Messages as they come, for at most `timeout_s` in total."""
+        """Yield messages as they arrive, for at most `timeout_s` in total."""
         deadline = time.monotonic() + timeout_s
         while (left_s := deadline - time.monotonic()) > 0:
             self._socket.settimeout(left_s)
@@ -56,7 +56,7 @@ class Listener:
     def until_done(
         self, prompt_id: str, timeout_s: float = HANGS_S
     ) -> list[dict[str, Any] | bytes]:
-        """Everything up to the end of a prompt, good or bad."""
+        """All messages until a prompt has succeeded or failed."""
         heard = []
         for message in self.messages(timeout_s):
             heard.append(message)
@@ -68,7 +68,7 @@ class Listener:
                 )
                 if over and message["data"]["prompt_id"] == prompt_id:
                     return heard
-        raise TimeoutError(f"prompt {prompt_id} runs for over {timeout_s} s")
+        raise TimeoutError(f"prompt {prompt_id} did not finish within {timeout_s} s")
 
     def _message(self) -> tuple[int, bytes]:
         kind, content = 0, b""

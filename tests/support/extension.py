@@ -1,4 +1,4 @@
-"""Load the extension as ComfyUI does, by path and through its door, against `tests/fakes`."""
+"""Load the extension as ComfyUI does, by path and through its entry point, against `tests/fakes`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Toy networks with the real key layouts, and how two models are compared."""
+"""Toy networks with the real key layouts, and helpers that compare two models."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Parts:
         )
 
     def save_folders(self, folder: Path) -> Path:
-        """sd-image-variations' folders: no text encoder."""
+        """Folders as in sd-image-variations: without a text encoder."""
         for part in ("unet", "vae", "image_encoder"):
             getattr(self, part).save_pretrained(folder / part)
         return folder

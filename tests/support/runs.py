@@ -1,4 +1,4 @@
-"""Whole runs at toy size, compared by what is smooth in them."""
+"""Whole runs at toy size, compared up to rounding."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from loopanimate_training.testing import RunProcess
 SMOOTH: dict[str, Any] = {"optimizer.eps": 1.0, "optimizer.lr": 0.1}
 """Settings of a run whose weights may be compared with those of another run.
 
-Adam divides a gradient by its own size. With the usual eps a gradient that is zero but for rounding
-becomes a whole step, of a sign that is chance. With an eps of 1 a step is proportional to its gradient.
+Adam divides a gradient by its own size. With the usual eps, a gradient that is zero up to rounding
+becomes a full step with a random sign. With eps = 1, a step is proportional to its gradient.
 """
 
 
 def train_in_a_child(config: RunConfig) -> None:
-    """Take the run's steps in a process of its own, with the settings that `two_processes` have."""
+    """Train in a separate process, with the settings that `two_processes` uses."""
     assert RunProcess(config).end() == 0
 
 

@@ -1,10 +1,10 @@
-"""What saved workflows rely on: ids, order and types of every node, held in schemas.json.
+"""What saved workflows rely on: ids, order and types of every node, stored in schemas.json.
 
     make node-schemas
 
-writes schemas.json and locales/en again. It refuses a change that would break saved workflows: a page stores
-widget values by position and links by number. Only new nodes, and new optional inputs and outputs after the
-old ones, leave saved workflows as they were.
+rewrites schemas.json and locales/en. It refuses a change that would break saved workflows: ComfyUI
+stores widget values by position and links by number. Only new nodes, and new optional inputs and
+outputs after the old ones, are safe.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _describe(schema: Any) -> Description:
 
 
 def broken_promises(old: Description, new: Description) -> list[str]:
-    """What saved workflows would lose from `old` to `new`, one sentence each."""
+    """Changes from `old` to `new` that break saved workflows, one sentence each."""
     found = [f"{name} is gone" for name in old if name not in new]
     for name in old.keys() & new.keys():
         for side in ("inputs", "outputs"):
@@ -89,7 +89,7 @@ def _broken(node: str, side: str, old: list[Description], new: list[Description]
 
 
 def labels(description: Description) -> Description:
-    """A description in the form of `nodeDefs.json`, a language's texts in ComfyUI's page."""
+    """A description in the form of `nodeDefs.json`, ComfyUI's translation file."""
     return {
         name: {
             "display_name": node["display_name"],

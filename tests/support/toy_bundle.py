@@ -95,7 +95,7 @@ def build_toy_bundle(
 def build_toy_vae(kind: Literal["tiny", "kl"], *, groups: int = 4, **settings: Any) -> Any:
     """An autoencoder of 8 pixels per latent with `2 * groups` (kl) or 8 (tiny) channels."""
     if kind == "tiny":
-        build: Any = AutoencoderTiny  # the annotations of both say tuples of length one
+        build: Any = AutoencoderTiny  # both are annotated with tuples of length one
         sizes: dict[str, Any] = {
             "encoder_block_out_channels": (8, 8, 8, 8),
             "decoder_block_out_channels": (8, 8, 8, 8),

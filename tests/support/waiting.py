@@ -1,4 +1,4 @@
-"""Clocks of tests: waiting for an event without a limit that decides, and time that only a test moves."""
+"""Waiting for events without tight time limits, and a clock that tests advance by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tqdm import tqdm
 
 HANGS_S = 600.0
-"""So long is a hang on any machine. It ends a test that would never end; no result depends on it."""
+"""Long enough to be a hang on any machine. It stops a stuck test; no result depends on it."""
 
 
 def wait_until(what: str, holds: Callable[[], object], poll_s: float = 0.02) -> None:
@@ -17,7 +17,7 @@ def wait_until(what: str, holds: Callable[[], object], poll_s: float = 0.02) -> 
     until = time.monotonic() + HANGS_S
     while not holds():
         if time.monotonic() > until:
-            raise TimeoutError(f"{what}: not in {HANGS_S:.0f} s")
+            raise TimeoutError(f"{what}: not within {HANGS_S:.0f} s")
         time.sleep(poll_s)
 
 
@@ -35,9 +35,9 @@ class ManualClock:
 
 
 def clock_of_bars(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
-    """Progress bars made from now on take the time from the returned clock."""
+    """Progress bars created from now on read the time from the returned clock."""
     clock = ManualClock()
-    if tqdm.monitor is not None:  # its thread redraws bars by the real time
+    if tqdm.monitor is not None:  # its thread redraws bars in real time
         tqdm.monitor.exit()
         monkeypatch.setattr(tqdm, "monitor", None)
     monkeypatch.setattr(tqdm, "monitor_interval", 0)

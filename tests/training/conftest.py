@@ -25,7 +25,7 @@ Overrides = dict[str, Any]
 
 
 def moving_square(frames: int, speed: float, height: int = 36, width: int = 48) -> np.ndarray:
-    """[frames, H, W, 3] uint8: a bright square that swings over a dark ground."""
+    """[frames, H, W, 3] uint8: a bright square that moves back and forth on a dark background."""
     video = np.full((frames, height, width, 3), 40, np.uint8)
     for i in range(frames):
         left = round((width - 12) * (0.5 + 0.5 * float(np.sin(speed * i))))
@@ -34,7 +34,7 @@ def moving_square(frames: int, speed: float, height: int = 36, width: int = 48) 
 
 
 def write_video(path: Path, frames: np.ndarray, fps: int = 24) -> Path:
-    """An H.264 file with one key frame in twelve, so that seeking matters."""
+    """An H.264 file with a key frame every 12 frames, so that seeking is tested."""
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264", rate=fps, options={"g": "12", "crf": "12"})
         stream.height, stream.width = frames.shape[1:3]
@@ -47,12 +47,12 @@ def write_video(path: Path, frames: np.ndarray, fps: int = 24) -> Path:
 
 @pytest.fixture(scope="session")
 def square_video() -> Callable[[Path, int], Path]:
-    """`square_video(path, frames)` writes a video of a square that swings."""
+    """`square_video(path, frames)` writes a video of a square that moves back and forth."""
     return lambda path, frames: write_video(path, moving_square(frames, 0.2))
 
 
 class Films:
-    """Videos whose frames show their number in binary, so that a test can tell which ones it got."""
+    """Videos whose frames show their number in binary, so that a test can identify each frame."""
 
     BITS = 8
 
@@ -74,13 +74,13 @@ class Films:
 
     @classmethod
     def write(cls, path: Path, count: int, *, fps: int = 24, first: int = 0) -> Path:
-        """A film with the numbers `first` … at an even rate."""
+        """A video with the numbers `first`, `first + 1`, … at a constant frame rate."""
         path.parent.mkdir(parents=True, exist_ok=True)
         return write_video(path, cls.frames(range(first, first + count)), fps)
 
     @classmethod
     def write_uneven(cls, path: Path, times_ms: Sequence[int]) -> Path:
-        """A film with the numbers 0 … at given times."""
+        """A video with the numbers 0, 1, … at the given times."""
         with av.open(str(path), "w") as container:
             stream: Any = container.add_stream("libx264", rate=1000, options={"g": "12"})
             stream.height, stream.width, stream.pix_fmt = 16, 64, "yuv420p"
@@ -112,13 +112,13 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def index_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where toy runs keep their index, so that the videos are probed once."""
+    """Index folder shared by toy runs, so that the videos are probed once."""
     return tmp_path_factory.mktemp("index")
 
 
 @pytest.fixture
 def toy(tmp_path: Path, toy_bundle_path: Path) -> Callable[..., RunConfig]:
-    """`toy(**{"section.name": value})`: a run of tiny steps that saves after each."""
+    """`toy(**{"section.name": value})`: a toy run that saves after each step."""
 
     def make(
         folder: Path = tmp_path, start: Path | str = toy_bundle_path, **settings: Any
@@ -164,13 +164,13 @@ EXTRA_CODES = ["1f468-200d-1f33e", "1f469-200d-1f33e", "1f469-1f3fb-200d-1f33e",
 
 
 def drawn_sticker(number: int, size_px: int = 64) -> np.ndarray:
-    """[S, S, 4] uint8: an ellipse in a colour of its own with a dark wedge and a bright spot."""
+    """[S, S, 4] uint8: an ellipse in its own colour with a dark wedge and a bright spot."""
     rng = np.random.default_rng(number)
     axis = (np.arange(size_px) + 0.5) * (2.0 / size_px) - 1.0
     x, y = axis[None, :], axis[:, None]
     wide, high = rng.uniform(0.45, 0.85, 2)
     sticker = np.zeros((size_px, size_px, 4), np.uint8)
-    sticker[..., :3] = (255, 0, 0)  # hidden by alpha: must not bleed into the edges
+    sticker[..., :3] = (255, 0, 0)  # transparent: must not bleed into the edges
     body = (x / wide) ** 2 + (y / high) ** 2 < 1.0
     sticker[body] = (*rng.integers(40, 255, 2), 255, 255)
     sticker[body & (y < 0) & (abs(x) < 0.3 * -y)] = (20, 20, 20, 255)

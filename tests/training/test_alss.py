@@ -13,13 +13,13 @@ SCALED = {"stride": 3, "steps": (1, 2, 3, 4)}  # the paper's 6 and {2, 4, 6, 8},
 
 
 @pytest.mark.parametrize(("f", "paths"), [(8, 1_128), (11, 44_803), (18, 277_164_295)])
-def test_the_number_of_ways_back(f: int, paths: int) -> None:
+def test_the_number_of_backward_paths(f: int, paths: int) -> None:
     assert alss.count_paths(f) == paths
     assert alss.count_paths(f, **SCALED) == paths
 
 
 @pytest.mark.parametrize(("f", "paths"), [(8, 192), (11, 5_178), (18, 18_323_705)])
-def test_the_number_of_strictly_asymmetric_ways_back(f: int, paths: int) -> None:
+def test_the_number_of_strictly_asymmetric_backward_paths(f: int, paths: int) -> None:
     assert alss.count_paths(f, strict=True) == paths
 
 
@@ -30,7 +30,7 @@ def test_span_in_source_frames(f: int, span: int) -> None:
 
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("f", [8, 11, 18])
-def test_a_clip_goes_out_evenly_and_comes_back_in_legal_steps(f: int, strict: bool) -> None:
+def test_forward_steps_are_even_and_backward_steps_are_allowed_ones(f: int, strict: bool) -> None:
     rng = random.Random(f)
     for _ in range(50):
         indices = alss.loop_indices(f, rng=rng, strict=strict)
@@ -43,7 +43,7 @@ def test_a_clip_goes_out_evenly_and_comes_back_in_legal_steps(f: int, strict: bo
             assert all(indices[f - 1 - i] != indices[f - 1 + i] for i in range(1, f - 1))
 
 
-def test_every_way_back_is_equally_likely() -> None:
+def test_every_backward_path_is_equally_likely() -> None:
     rng, draws = random.Random(0), 20_000
     counts = Counter(
         tuple(alss.sample_reverse_steps(4, 2, (1, 2, 3), rng=rng)) for _ in range(draws)
@@ -52,7 +52,7 @@ def test_every_way_back_is_equally_likely() -> None:
     expected = draws / 7
     assert (
         sum((n - expected) ** 2 / expected for n in counts.values()) < 22.5
-    )  # χ², 6 d.o.f., p = 0.001
+    )  # χ² with 6 degrees of freedom, p = 0.001
 
 
 def test_the_same_seed_draws_the_same_path() -> None:

@@ -41,7 +41,7 @@ PARTS_TRAINED = {
         (3, 35, 103, 2e-5, 100_000, "object", 75.8),
     ],
 )
-def test_stages_are_the_papers(
+def test_stages_match_the_paper(
     stage: int, frames: int, span: int, lr: float, steps: int, mask: str, millions: float
 ) -> None:
     config = resolve(stage, None, NEEDED)
@@ -77,7 +77,7 @@ def test_weights_without_effect_do_not_train(
     assert not any(p.requires_grad for p in bundle.text_encoder.parameters())
 
 
-def test_file_lies_over_the_row_and_overrides_over_the_file(tmp_path: Path) -> None:
+def test_the_file_overrides_the_row_and_set_overrides_the_file(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("optimizer: {lr: 1e-3}\nseed: 4\nclip: {height_px: 64}\n")
     config = resolve(
@@ -88,8 +88,8 @@ def test_file_lies_over_the_row_and_overrides_over_the_file(tmp_path: Path) -> N
     assert config.model.train == ("all",)
 
 
-def test_numbers_with_an_exponent_are_numbers_anywhere(tmp_path: Path) -> None:
-    """PyYAML alone reads `1e-5` as a text, which only some settings turn into a number."""
+def test_numbers_with_an_exponent_are_read_as_numbers(tmp_path: Path) -> None:
+    """PyYAML reads `1e-5` as a string, and only some settings convert it to a number."""
     file = tmp_path / "run.yaml"
     for text, value in (("1e-5", 1e-5), ("+2E3", 2e3), ("5.e-1", 0.5), (".5e1", 5.0)):
         file.write_text(f"model: {{unet: {{norm_eps: {text}}}}}\ntitle: {text}.safetensors\n")
@@ -126,7 +126,7 @@ def test_unknown_stage_and_broken_file(tmp_path: Path) -> None:
         resolve(1, tmp_path / "bad.yaml")
 
 
-def test_every_setting_has_a_sentence() -> None:
+def test_every_setting_has_a_description() -> None:
     text = describe_config()
     for prefix, section in sections():
         assert (section.__doc__ or "").strip().endswith("."), section
@@ -145,7 +145,7 @@ def test_every_setting_has_a_sentence() -> None:
 
 
 def test_sheets_is_read_as_validation(tmp_path: Path) -> None:
-    """The section's name in earlier versions: in files, in --set, and in the settings that checkpoints hold."""
+    """The old name of the section, in files, in --set, and in the settings of checkpoints."""
     file = tmp_path / "run.yaml"
     file.write_text("sheets: {every_steps: 10, clips: 2}\n")
     config = resolve(1, file, [*NEEDED, "validation.steps=7", "validation.clips=3"])

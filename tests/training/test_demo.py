@@ -1,4 +1,4 @@
-"""The demo's parts: videos of the packaged pictures, and commands that are valid runs."""
+"""The demo: videos of the packaged pictures, and valid commands."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_the_packaged_animations_move_and_have_masks(tmp_path: Path) -> None:
         frames, masks = source.read(clip_id, [0, 12])
         assert masks is not None and 0.1 < masks.mean() < 0.7
         apart = np.abs(frames[1].astype(int) - frames[0]).mean(-1)
-        beside = apart[~masks.any(0)].mean()  # soft edges and the encoder
-        assert apart[masks[0]].mean() > max(5.0, 4.0 * beside)  # it is the object that moves
+        beside = apart[~masks.any(0)].mean()  # soft edges and encoding errors
+        assert apart[masks[0]].mean() > max(5.0, 4.0 * beside)  # only the object moves
 
 
 def test_the_subject_is_cut_out() -> None:
@@ -60,15 +60,15 @@ def test_commands_are_valid_runs(stage: int, tmp_path: Path) -> None:
         words[words.index("--stage") + 1], Path(words[words.index("--config") + 1]), overrides
     )
     assert config.stage == stage and config.clip.span_frames <= demo.SPAN_FRAMES
-    assert config.save.every_steps < config.steps  # there is a checkpoint to be killed after
+    assert config.save.every_steps < config.steps  # there is a checkpoint before the kill
 
 
 def test_main_trains_kills_resumes_exports_and_animates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Its real processes on smaller frames, and one stage, which is the killed one.
+    """Real processes on smaller frames, with one stage, which is killed and resumed.
 
-    The hand-over from stage to stage is left to `test_three_stages_hand_over_to_a_bundle_that_animates`.
+    The hand-over between stages is tested in `test_three_stages_hand_over_to_a_bundle_that_animates`.
     """
     work, recipe = tmp_path / "work", (demo.RECIPES / "demo.yaml").read_text()
     for large, small in (("_px: 96", "_px: 32"), ("clips: 3, steps: 8", "clips: 1, steps: 2")):
@@ -84,7 +84,7 @@ def test_main_trains_kills_resumes_exports_and_animates(
     said = capfd.readouterr().out
     assert "12 videos in" in said and f"{work / 'stage1/report.html'} is the report" in said
     killed = re.search(r"killed; the same command resumes from step-(\d+)", said)
-    assert killed and 5 <= int(killed[1]) <= 8  # a busy machine may see the first one late
+    assert killed and 5 <= int(killed[1]) <= 8  # a busy machine may see the first checkpoint late
     logged = [row["step"] for row in read_log(work / "stage1/log.jsonl")]
     assert logged == list(range(1, 9))
     made = bundle_info(work / "demo.safetensors")
@@ -94,7 +94,7 @@ def test_main_trains_kills_resumes_exports_and_animates(
     assert len(frames) % 14 == 0 and frames[0].shape == (32, 32, 3)
 
 
-def test_a_training_that_ends_before_it_can_be_killed_is_a_sentence(tmp_path: Path) -> None:
+def test_a_training_that_fails_before_the_kill_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(LoopAnimateError, match="exit code 3 before its first checkpoint"):
         demo.run_and_kill(["-c", "raise SystemExit(3)"], tmp_path)
     with pytest.raises(LoopAnimateError, match="the last command ended with exit code 3"):

@@ -88,7 +88,7 @@ def test_three_stages_hand_over_to_a_bundle_that_animates(
     assert loop.frames.shape == (34, 32, 32, 3) and loop.frames.isfinite().all()
 
 
-def test_sheets_show_the_average_and_leave_training_alone(
+def test_sheets_use_the_average_and_do_not_change_training(
     make_run: MakeRun, tmp_path: Path
 ) -> None:
     plain = make_run(out=tmp_path / "plain", steps=4, **ALL)
@@ -120,7 +120,7 @@ def command(config: RunConfig, file: Path) -> list[str]:
     ]
 
 
-def test_sigterm_saves_and_the_command_goes_on(make_run: MakeRun, tmp_path: Path) -> None:
+def test_sigterm_saves_and_the_same_command_resumes(make_run: MakeRun, tmp_path: Path) -> None:
     config = make_run(steps=500, **ALL)
     process = subprocess.Popen(
         command(config, tmp_path / "run.yaml"), stderr=subprocess.PIPE, text=True
@@ -140,7 +140,7 @@ def test_sigterm_saves_and_the_command_goes_on(make_run: MakeRun, tmp_path: Path
 def test_two_processes_take_the_same_steps(
     make_run: MakeRun, tmp_path: Path, free_port: int
 ) -> None:
-    """Two micro-batches a step: gradients are summed over processes at the last one only."""
+    """Two micro-batches per step: gradients are reduced over processes only at the last one."""
     settings = {"steps": 3, "batch.size": 2, "batch.accumulate": 2, **SMOOTH}
     alone, shared = (make_run(out=tmp_path / name, **settings) for name in ("alone", "shared"))
     train_in_a_child(alone)

@@ -1,4 +1,4 @@
-"""The recipes beside the code, run: demo.yaml by `test_train_demo.py`, the others here."""
+"""Runs the packaged recipes; demo.yaml is run by `test_train_demo.py`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def test_every_recipe_is_run() -> None:
     assert {path.stem for path in demo.RECIPES.glob("*.yaml")} == {"demo", "overfit"}
 
 
-def test_overfit_learns_a_clip_by_heart(
+def test_overfit_memorises_a_clip(
     tmp_path: Path, square_video: Callable[[Path, int], Path]
 ) -> None:
-    """Its first 20 of 150 steps, at its own sizes: the loss falls to about 0.35 of what it was."""
+    """The first 20 of its 150 steps at full size: the loss falls to about 0.35 of its start."""
     clips = tmp_path / "clips"
     clips.mkdir()
     square_video(clips / "square.mp4", 24).with_suffix(".txt").write_text("a square swinging")

@@ -1,4 +1,4 @@
-"""The soak itself: each trouble happens, a difference is found, and a run that fails is not taken for a good one."""
+"""The soak test: each fault happens, differences are found, and a failed run is reported."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from loopanimate_training.testing import (
     with_settings,
 )
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX systems")
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 Toy = Callable[..., RunConfig]
 CODES = {"kill": -signal.SIGKILL, "SIGTERM": 128 + signal.SIGTERM, "quit": 75}
 
 
-def test_each_trouble_happens_and_all_are_outlived(toy: Toy) -> None:
+def test_each_fault_happens_and_the_run_survives(toy: Toy) -> None:
     trouble = Soak(toy(steps=ENDLESS), random.Random(0))
     cache = trouble.config.data.cache
     assert cache is not None
@@ -56,14 +56,14 @@ def sizes_in(cache: Path) -> dict[Path, int]:
     return {path: path.stat().st_size for path in cache.rglob("*.safetensors")}
 
 
-def test_it_tells_what_it_did_and_how_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_prints_each_fault_and_the_result(capsys: pytest.CaptureFixture[str]) -> None:
     assert soak.main(["--minutes", "0.05", "--seed", "2"]) == 0
     *troubles, end = capsys.readouterr().out.splitlines()
     assert troubles and all(re.match(r"step +\d+  \w+", line) for line in troubles)
     assert re.fullmatch(r"(\d+ × [\w ]+, )*\d+ × [\w ]+: equal to a run .*, bit for bit", end)
 
 
-def test_one_number_that_is_off_is_found(toy: Toy) -> None:
+def test_a_single_different_number_is_found(toy: Toy) -> None:
     one = toy(steps=2)
     other = with_settings(one, out=str(one.out.with_name("other")))
     train(one)
@@ -88,7 +88,7 @@ def test_one_number_that_is_off_is_found(toy: Toy) -> None:
     assert "the logs differ" in (log_difference(one.out, other.out) or "")
 
 
-def test_a_run_that_fails_fails_the_soak(
+def test_a_failed_run_fails_the_soak(
     toy: Toy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     absent = Path("absent.safetensors")
@@ -97,13 +97,13 @@ def test_a_run_that_fails_fails_the_soak(
     assert "there is no file absent.safetensors" in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_a_wait_for_a_run_that_has_failed_says_why(toy: Toy) -> None:
+def test_waiting_for_a_failed_run_reports_its_error(toy: Toy) -> None:
     life = RunProcess(toy(start="absent.safetensors"))
     with pytest.raises(LoopAnimateError, match=r"(?s)code 1 before 1 steps.* no file absent\."):
         life.wait_for_steps(1)
 
 
-def test_a_wait_has_an_end(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_has_a_time_limit(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(testing, "WAIT_S", 0.05)
     life = RunProcess(toy(steps=ENDLESS))
     with pytest.raises(LoopAnimateError, match="the state 'finished': not within"):

@@ -64,7 +64,7 @@ def test_recipes_are_valid_settings(recipe: Path) -> None:
     assert config.clip.span_frames == 22 and config.device == "cpu"
 
 
-def test_names_of_runs() -> None:
+def test_parse_run_name() -> None:
     assert parse_run_name(2) == (2, "") and parse_run_name("stage3-qk") == (3, "qk")
     assert {"1", "3-qkv", "1-routing4", "2-lora"} <= set(RUNS) and "1-qk" not in RUNS
     assert all(name.partition("-")[2] in "\n".join(table_rows()) for name in RUNS)

@@ -1,4 +1,4 @@
-"""Filling the cache: in shares, with interruptions, and without an effect on training."""
+"""Filling the cache: in shards, with interruptions, and without an effect on training."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ pytestmark = pytest.mark.numeric
 MakeRun = Callable[..., RunConfig]
 
 
-FILES = 6 + 4  # windows; three captions and the empty one
+FILES = 6 + 4  # 6 windows; three captions and the empty one
 
 
 def files_in(config: RunConfig) -> dict[str, int]:
-    """The files of a cache, and when each was written."""
+    """The files of a cache with their modification times."""
     assert config.data.cache is not None
     return {path.name: path.stat().st_mtime_ns for path in config.data.cache.rglob("*.safetensors")}
 
@@ -49,12 +49,12 @@ def losses(run: Path) -> list[float]:
 
 
 def test_the_same_losses_with_and_without_the_cache(make_run: MakeRun, tmp_path: Path) -> None:
-    """Bit for bit: object masks, image embeddings and latents of every way back."""
+    """Bit for bit: object masks, image embeddings and latents of every backward path."""
     settings: dict[str, Any] = {"stage": 2, "steps": 3, "clip.mask": "object", "clip.f": 8}
     plain = make_run(out=tmp_path / "plain", **settings, **{"data.cache": "null"})
     touched = make_run(out=tmp_path / "touched", **settings)
     train(plain)
-    train(touched)  # fills the cache as it goes
+    train(touched)  # fills the cache during training
     filled = make_run(out=tmp_path / "filled", **settings, **{"data.cache": tmp_path / "other"})
     assert fill_cache(filled) == Filled(6, 0)
     before = files_in(filled)
@@ -63,7 +63,7 @@ def test_the_same_losses_with_and_without_the_cache(make_run: MakeRun, tmp_path:
     assert losses(plain.out) == losses(touched.out) == losses(filled.out)
 
 
-def test_shares_make_the_whole(make_run: MakeRun, tmp_path: Path) -> None:
+def test_shards_fill_the_whole_cache(make_run: MakeRun, tmp_path: Path) -> None:
     first = make_run()
     said: list[str] = []
     parts = [fill_cache(first, Shard(number, 2), said.append) for number in range(2)]
@@ -88,7 +88,9 @@ def test_the_size_is_printed_before_filling(make_run: MakeRun) -> None:
     assert float(told) * {"kB": 1e3, "MB": 1e6}[unit] == pytest.approx(size, rel=0.02)
 
 
-def test_interrupted_and_started_again(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_cache_command_continues(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = make_run(**{"data.threads": 1})
     write, written, caught = LatentCache._write, 0, list[int]()
 
@@ -113,13 +115,13 @@ def test_interrupted_and_started_again(make_run: MakeRun, monkeypatch: pytest.Mo
     assert first.signal_number == signal.SIGTERM and 3 <= len(done) < FILES
     assert first.windows <= len(done)
     assert fill_cache(config) == Filled(6, 0)
-    assert written == FILES  # nothing twice
+    assert written == FILES  # nothing was written twice
     assert {name: files_in(config)[name] for name in done} == done
     assert config.data.cache is not None
     assert not list(config.data.cache.rglob(".partial-*"))
 
 
-def test_what_a_killed_process_left_is_removed(make_run: MakeRun) -> None:
+def test_leftovers_of_a_killed_process_are_removed(make_run: MakeRun) -> None:
     config = make_run()
     assert config.data.cache is not None
     folder = config.data.cache / "ab"
@@ -132,7 +134,7 @@ def test_what_a_killed_process_left_is_removed(make_run: MakeRun) -> None:
     assert not old.exists() and young.exists()
 
 
-def test_a_disk_too_small_is_said_before(
+def test_too_small_a_disk_is_reported_before_filling(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
@@ -143,7 +145,7 @@ def test_a_disk_too_small_is_said_before(
     assert not files_in(config)
 
 
-def test_moved_data_fits_its_cache(make_run: MakeRun, videos: Path, tmp_path: Path) -> None:
+def test_moved_data_still_uses_its_cache(make_run: MakeRun, videos: Path, tmp_path: Path) -> None:
     config = make_run()
     fill_cache(config)
     shutil.copytree(videos, tmp_path / "moved")
@@ -162,7 +164,7 @@ def test_bad_clips_are_named_and_too_many_are_an_error(
 ) -> None:
     shutil.copytree(videos, tmp_path / "films")
     config = make_run(**{"data.path": tmp_path / "films"})
-    FileSource(config.data, config.clip)  # indexed while all was well
+    FileSource(config.data, config.clip)  # indexed before the damage
     index = FileSource.__init__
 
     def then_damage(self: FileSource, *arguments: Any) -> None:
@@ -186,7 +188,7 @@ def test_bad_clips_are_named_and_too_many_are_an_error(
         fill_cache(other)
 
 
-def test_bad_clips_are_named_once_and_counted_by_share(
+def test_bad_clips_are_named_once_and_counted_per_shard(
     make_run: MakeRun, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(videos, tmp_path / "films")
@@ -211,7 +213,7 @@ def test_bad_clips_are_named_once_and_counted_by_share(
         fill_cache(none)
 
 
-def test_the_command_takes_a_share(
+def test_the_command_accepts_a_shard(
     make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "run.yaml"

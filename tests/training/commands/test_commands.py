@@ -61,18 +61,18 @@ def test_mistakes_are_one_sentence(
     assert message in errors and errors.count("\n") == 1
 
 
-# Arguments after `--config run.yaml`, where {bad} is a file of bytes that are no UTF-8 and run.yaml is of stage 1.
-LONG_NAME = "a" * 300  # longer than any file system takes
+# Arguments after `--config run.yaml`, where {bad} is a file that is not UTF-8 and run.yaml is of stage 1.
+LONG_NAME = "a" * 300  # longer than any file system allows
 WITH_A_RUN = {
-    "an override that is no YAML": (
+    "an override that is not YAML": (
         ("--stage", "1", "--set", "model.train=[a"),
         "--set 'model.train=[a' is not valid YAML",
     ),
-    "a date that is none": (
+    "an invalid date": (
         ("--stage", "1", "--set", "title=2026-13-45"),
         "--set 'title=2026-13-45' is not valid YAML: month must be in 1..12",
     ),
-    "settings in another encoding": (
+    "settings that are not UTF-8": (
         ("--stage", "1", "--config", "{bad}"),
         "bad.yaml is not UTF-8 text (byte 7 is 0xe9); save it as UTF-8",
     ),
@@ -80,7 +80,7 @@ WITH_A_RUN = {
         ("--stage", "1", "--set", "optimizer.lr=-1e-4"),
         "optimizer.lr: Input should be greater than 0, not -0.0001",
     ),
-    "a text for a number": (
+    "a string instead of a number": (
         ("--stage", "1", "--set", "model.unet={{norm_eps: small}}"),
         "model.unet: norm_eps of the UNet must be a number above 0, got 'small'",
     ),
@@ -148,7 +148,7 @@ def test_a_full_disk_while_indexing(
     )
 
 
-def test_settings_of_a_stage_are_inspected_for_that_stage(
+def test_inspect_shows_the_stage_of_the_settings(
     make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "run.yaml"
@@ -162,7 +162,9 @@ def test_settings_of_a_stage_are_inspected_for_that_stage(
     assert "stage 1" in (shown := capsys.readouterr().out) and "stage 3" in shown
 
 
-def test_what_the_system_refuses_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_the_operating_system_are_one_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert run("inspect", LONG_NAME) == 1
     assert_one_sentence(capsys, f"{LONG_NAME}: File name too long")
 
@@ -207,14 +209,14 @@ def test_ctrl_c_is_one_sentence_in_every_command(
     try:
         assert run(*arguments) == 130
     except KeyboardInterrupt:
-        pytest.fail("it came through")  # or the tests would end here
+        pytest.fail("KeyboardInterrupt was not caught")  # it would end the test session
     finally:
         signal.signal(signal.SIGINT, before)
     assert_one_sentence(capsys, "interrupted; the same command continues from what is saved")
 
 
 def assert_one_sentence(capsys: pytest.CaptureFixture[str], message: str) -> None:
-    """On stderr, but for progress bars, which end in a carriage return or a newline of their own."""
+    """Stderr holds one sentence besides progress bars, which end in a carriage return or newline."""
     errors = capsys.readouterr().err
     assert message in errors and "Traceback" not in errors
     said = [line for line in errors.splitlines() if line.startswith("loopanimate-train: ")]

@@ -1,4 +1,4 @@
-"""The memory plan against what a real step allocates, and the claims made with it."""
+"""The memory plan compared with the memory of a real step, and the figures in the docs."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ from loopanimate_training.testing import toy_run
 
 ROOT = Path(__file__).parents[3]
 
-TOLERANCE = 0.1  # either way: kernels of other processors take other scratch memory
-DOCUMENTED = 0.05  # versions of torch keep other tensors for the backward pass
+TOLERANCE = 0.1  # both directions: scratch memory depends on the processor
+DOCUMENTED = 0.05  # the tensors saved for backward depend on the version of torch
 TOY = LoopUNetConfig(
     block_out_channels=(16, 32),
     layers_per_block=1,
@@ -59,7 +59,7 @@ def make(stage: int | str, **settings: Any) -> RunConfig:
 
 
 def tiny(config: RunConfig) -> RunConfig:
-    """The run with the toy's network, whatever it starts from."""
+    """The run with the toy network instead of its own start."""
     sizes = TOY.to_dict() | {"norm_eps": 1}
     return config.model_copy(update={"model": config.model.model_copy(update={"unet": sizes})})
 
@@ -69,7 +69,7 @@ def toy(stage: int | str, **settings: Any) -> RunConfig:
 
 
 def real_step(config: RunConfig, frames: int) -> tuple[int, int]:
-    """Bytes that autograd saved, and the allocator's peak, of a step on real tensors."""
+    """Bytes saved by autograd and peak of the allocator, for a step on real tensors."""
     network, inputs = build_network(config, TOY, frames), network_inputs(config, TOY, frames)
     own = {t.untyped_storage().data_ptr() for t in [*network.parameters(), *inputs]}
     saved: dict[int, int] = {}
@@ -116,7 +116,7 @@ def real_step(config: RunConfig, frames: int) -> tuple[int, int]:
     ],
     ids=str,
 )
-def test_prediction_is_what_a_real_step_takes(stage: int | str, settings: dict[str, Any]) -> None:
+def test_prediction_matches_a_real_step(stage: int | str, settings: dict[str, Any]) -> None:
     config = toy(stage, **settings)
     predicted = step_memory(config, TOY, 7)
     saved, peak = real_step(config, 7)
@@ -142,12 +142,12 @@ def full_size_gb(stage: int, rung: str, frames: int) -> list[float]:
 def documented(title: str, row: str) -> list[float]:
     """The figures of a row in the table of docs/training-memory.md whose first cell is `title`."""
     lines = iter((ROOT / "docs" / "training-memory.md").read_text(encoding="utf-8").splitlines())
-    assert any(line.startswith(f"| {title} |") for line in lines)  # leaves those below it
+    assert any(line.startswith(f"| {title} |") for line in lines)  # skips to the title
     found = next(line for line in lines if line.startswith(f"| {row} |"))
     return [float(figure) for figure in found.replace("*", "").strip("| ").split(" | ")[1:]]
 
 
-def test_a_text_encoder_that_trains_takes_twenty_bytes_a_parameter() -> None:
+def test_training_the_text_encoder_takes_twenty_bytes_per_parameter() -> None:
     config = toy(1)
     networks = dataclasses.replace(find_networks(config.model), unet=TOY)
     both = toy(1, **{"model.train_text_encoder": True})
@@ -168,7 +168,7 @@ def test_a_text_encoder_that_trains_takes_twenty_bytes_a_parameter() -> None:
     ],
 )
 def test_claims_at_full_size(stage: int, rung: str, frames: int, card_gb: float) -> None:
-    """512 x 512 pixels, one clip on a card, 1.5 GB of reserve, nothing allocated; and what the docs say."""
+    """512 x 512 pixels, one clip per GPU, 1.5 GB of reserve; same figures as in the docs."""
     sizes = full_size_gb(stage, rung, frames)
     assert sizes[-1] < card_gb
     if frames == 141:
@@ -178,7 +178,7 @@ def test_claims_at_full_size(stage: int, rung: str, frames: int, card_gb: float)
         assert sizes == pytest.approx(documented(title, rung), rel=DOCUMENTED)
 
 
-def test_a_card_of_several_sees_its_share_of_the_clips() -> None:
+def test_each_gpu_gets_its_share_of_the_batch() -> None:
     config = toy(1, **{"batch.size": 6, "clip.f": 2})
     assert on_one_gpu(config, 3) == toy(1, **{"batch.size": 2, "clip.f": 2})
     assert "2 clips at a time on a GPU" in plan(tiny(config), [3], processes=3)
@@ -196,7 +196,7 @@ def test_plan_prints_every_rung_and_card() -> None:
     assert " 80 GB: --set precision=no" in text
 
 
-def test_sizes_of_a_run_whose_newest_checkpoint_is_damaged(
+def test_network_sizes_when_the_newest_checkpoint_is_damaged(
     tmp_path: Path, toy_bundle_path: Path
 ) -> None:
     run = toy_run(tmp_path, toy_bundle_path, steps=2)
@@ -211,11 +211,11 @@ def test_sizes_of_a_run_whose_newest_checkpoint_is_damaged(
         find_networks(model)
 
 
-def test_measured_steps_are_real_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measured_steps_are_real_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[str] = []
     monkeypatch.setattr(
         torch.nn.Module, "compile", lambda _, backend: compiled.append(backend)
-    )  # seen, not done: it is slow
+    )  # recorded, but not run: it is slow
     settings = {"device": "cpu", "batch.size": 4, "clip.f": 3, "precision": "bf16"}
     plain, fast = toy(1, **settings), toy(1, **settings, **{"model.compile": "eager"})
     first, head, *rows = measure(tiny(plain), [7], processes=2).splitlines()

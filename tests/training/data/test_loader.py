@@ -46,7 +46,7 @@ def assert_same(a: Batch, b: Batch) -> None:
 
 def test_batches_are_a_function_of_seed_and_step(make_run: MakeRun) -> None:
     loader, again = open_loader(make_run()), open_loader(make_run())
-    later = again.batch(5, 0)  # not having made the steps before
+    later = again.batch(5, 0)  # without the steps before it
     for step in range(5):
         loader.batch(step, 0)
     assert_same(loader.batch(5, 0), later)
@@ -75,7 +75,7 @@ def test_cache_command_encodes_everything_once(make_run: MakeRun) -> None:
     filled = fill_cache(config)
     files = sorted((config.data.cache or Path()).rglob("*.safetensors"))
     assert (filled.windows, filled.bad_clips) == (6, 0)
-    assert len(files) == 6 + 4  # three captions, and the empty one
+    assert len(files) == 6 + 4  # 6 windows; three captions and the empty one
     times = [file.stat().st_mtime_ns for file in files]
     loader = open_loader(config)
     for step in range(4):
@@ -109,7 +109,7 @@ def test_an_unreadable_cache_file_is_encoded_again(
     assert "cannot be read and is encoded again" in caplog.text
 
 
-def test_every_clip_once_per_epoch_and_times_spread(make_run: MakeRun) -> None:
+def test_every_clip_once_per_epoch_at_spread_times(make_run: MakeRun) -> None:
     loader = open_loader(make_run(**{"batch.size": 4}))
     for epoch in range(3):
         assert sorted(loader.clip_id(3 * epoch + i) for i in range(3)) == [0, 1, 2]
@@ -117,7 +117,7 @@ def test_every_clip_once_per_epoch_and_times_spread(make_run: MakeRun) -> None:
     assert set(times.diff().tolist()) <= {249, 250, 251}
 
 
-def test_loops_close_and_drops_have_their_rates(make_run: MakeRun) -> None:
+def test_loops_close_and_conditions_drop_at_their_rates(make_run: MakeRun) -> None:
     loader = open_loader(
         make_run(**{"batch.size": 200, "loss.drop_image": 0.3, "loss.drop_text": 0.2})
     )
@@ -145,7 +145,7 @@ def test_frame_folders_with_masks(make_run: MakeRun, tmp_path: Path) -> None:
     frames, masks = source.read(0, [0, 1, 41])
     assert len(source) == 1 and source.caption(0) == "a box"
     assert frames[2, 0, 0].tolist() == [41, 0, 0]
-    assert masks is not None and len(masks) == 2  # of the ends alone
+    assert masks is not None and len(masks) == 2  # masks of the end frames only
     assert masks[0, 0, 0] and not masks[1, 0, 0]
     latent_masks = open_loader(config).batch(0, 0).masks[0]
     assert latent_masks[0, 0, :, :2].min() == 1 and latent_masks[0, 0, :, 2:].max() == 0
@@ -197,7 +197,7 @@ def test_bad_clips_are_set_aside_and_too_many_stop_the_run(
         take_steps(loader)
 
 
-def test_where_no_bad_clip_is_allowed_the_first_stops_the_run(
+def test_if_no_bad_clips_are_allowed_the_first_one_stops_the_run(
     make_run: MakeRun, pictures: Callable[..., dict[str, object]]
 ) -> None:
     settings = pictures("ab")
@@ -207,13 +207,15 @@ def test_where_no_bad_clip_is_allowed_the_first_stops_the_run(
         take_steps(loader)
 
 
-def test_a_resumed_run_knows_its_bad_clips(
+def test_a_resumed_run_remembers_its_bad_clips(
     make_run: MakeRun, pictures: Callable[..., dict[str, object]], tmp_path: Path
 ) -> None:
     settings = {**pictures("abcd"), "data.max_bad_share": 0.5}
     loaders = [open_loader(make_run(**settings)) for _ in range(4)]
     listing = tmp_path / "run" / "quarantine.jsonl"
-    for name, loader in zip("ab", loaders, strict=False):  # two lives of a run, a bad clip in each
+    for name, loader in zip(
+        "ab", loaders, strict=False
+    ):  # a run and its resume, with one bad clip each
         spoil(settings, name)
         with loader.batches(0):
             take_steps(loader, 8)
@@ -229,7 +231,7 @@ def test_a_resumed_run_knows_its_bad_clips(
     with pytest.raises(LoopAnimateError, match="3 of 4 clips"), loaders[3].batches(0):
         pass
     shutil.rmtree(tmp_path / "frames" / "a")
-    again = open_loader(make_run(**settings))  # the index lists the readable ones only
+    again = open_loader(make_run(**settings))  # the index lists only readable clips
     with again.batches(0):
         take_steps(again)
 
@@ -261,7 +263,7 @@ def test_a_repaired_clip_is_no_longer_counted(
         (6, 100, 0.05, False),
     ],
 )
-def test_how_many_bad_clips_are_few(bad: int, count: int, share: float, few: bool) -> None:
+def test_limit_of_bad_clips(bad: int, count: int, share: float, few: bool) -> None:
     try:
         require_few(bad, count, share, Path("bad.jsonl"))
     except LoopAnimateError as error:

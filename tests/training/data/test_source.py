@@ -47,8 +47,8 @@ def test_masks_belong_to_the_clip(films: Films, folder: Path) -> None:
     assert films.numbers(masks[..., None].repeat(3, 3) * 255) == [2, 6]
     _, masks = source.read(2, [2, 4, 5])
     assert masks is not None and masks.mean((1, 2)).tolist() == [0, 1]
-    assert FileSource(data, CLIP).read(2, [2])[1] is None  # stage 1 wants none
-    # other masks are another clip
+    assert FileSource(data, CLIP).read(2, [2])[1] is None  # stage 1 needs no masks
+    # other masks change the key of the clip
     Image.new("L", (64, 16), 9).save(folder / "3.masks/00.png")
     assert open_index(data).content(3) != table.content(3)
 
@@ -64,7 +64,9 @@ def test_a_file_that_changed_is_a_bad_clip(folder: Path) -> None:
     assert source.name(1) == f"1 ({folder / '1.mp4'})"
 
 
-def test_uneven_films_are_read_at_the_rate_of_the_stage(films: Films, tmp_path: Path) -> None:
+def test_variable_frame_rates_are_resampled_to_the_rate_of_the_stage(
+    films: Films, tmp_path: Path
+) -> None:
     times = [*range(0, 800, 40), *range(800, 2000, 80)]
     path = films.write_uneven(tmp_path / "f.mkv", times)
     (tmp_path / "t.csv").write_text(f"path,caption\n{path.name},phone\n")
@@ -74,12 +76,14 @@ def test_uneven_films_are_read_at_the_rate_of_the_stage(films: Films, tmp_path: 
     assert films.numbers(source.read(0, range(25))[0]) == [*range(0, 20, 2), *range(20, 35)]
 
 
-def test_tars_and_parts_end_up_as_frames(films: Films, folder: Path, tmp_path: Path) -> None:
+def test_tars_and_parts_of_videos_are_read_as_frames(
+    films: Films, folder: Path, tmp_path: Path
+) -> None:
     tar = tmp_path / "00000.tar"
     with tarfile.open(tar, "w") as archive:
         for path in sorted(folder.iterdir()):
             archive.add(path, path.name)
-    with tar.open("r+b") as file:  # the last member is cut off, in its caption
+    with tar.open("r+b") as file:  # cut the last member (a caption) short
         file.truncate(tar.stat().st_size // 10240 * 10240 - 10240)
     source = FileSource(data_of(tar), CLIP)
     assert len(source) >= 3 and source.caption(2) == "film 2"
@@ -91,8 +95,8 @@ def test_tars_and_parts_end_up_as_frames(films: Films, folder: Path, tmp_path: P
     assert films.numbers(part.read(0, [0, 11])[0]) == [36, 47]
 
 
-def test_held_out_clips_are_for_sheets_alone(films: Films, tmp_path: Path) -> None:
-    """Clips cut from one film stay together, so that nothing of a held-out film is trained on."""
+def test_held_out_clips_are_used_for_validation_only(films: Films, tmp_path: Path) -> None:
+    """Clips of one video stay together, so that no part of a held-out video is trained on."""
     header = "path,caption,start,end\n"
     lines = []
     for number in range(12):

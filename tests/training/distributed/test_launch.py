@@ -1,4 +1,4 @@
-"""Processes, sharding, compilation and optional packages: how a run is started changes no result."""
+"""Processes, sharding, compilation and optional packages do not change the result of a run."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def latest(config: RunConfig) -> Checkpoint:
 
 def test_fsdp_takes_the_same_steps_and_saves_whole_weights(toy: Toy, free_port: int) -> None:
     alone, sharded = toy("alone", steps=4, **SMOOTH), toy("sharded", **SMOOTH)
-    for steps in (2, 3):  # the second resumes
+    for steps in (2, 3):  # the second run resumes
         run = with_settings(sharded, steps=steps)
         ranks = two_processes(run, free_port, ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
         assert [life.end() for life in ranks] == [0, 0]
     one_more = with_settings(sharded, steps=4)
-    train_in_a_child(one_more)  # and goes on alone
+    train_in_a_child(one_more)  # and continues on one process
     train_in_a_child(alone)
     assert_close_runs(one_more, alone)
     assert latest(alone).optimizer["param_groups"] == latest(one_more).optimizer["param_groups"]
@@ -82,7 +82,8 @@ def test_compilation_changes_nothing(toy: Toy) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
 def test_eight_bit_adamw_learns_and_resumes(toy: Toy) -> None:
-    settings = {"optimizer.kind": "adamw8bit", "model.train": "[all]"}  # some weights large enough
+    # Train all weights: bitsandbytes keeps 8-bit states only for large ones.
+    settings = {"optimizer.kind": "adamw8bit", "model.train": "[all]"}
     whole, parts = toy("whole", steps=4, **settings), toy("parts", steps=4, **settings)
     train(whole)
     for steps in (2, 4):

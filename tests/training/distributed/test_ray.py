@@ -1,4 +1,4 @@
-"""Runs on two workers of a real Ray on this machine; without Ray (`pip install 'ray[train]'`) they are skipped."""
+"""Runs on two workers of a real local Ray; skipped without Ray (`pip install 'ray[train]'`)."""
 
 from __future__ import annotations
 
@@ -51,9 +51,11 @@ def toy(tmp_path: Path, toy_bundle_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
-    """Ray on this machine, with two processors whether it has them or not."""
+    """A local Ray that is told it has two CPUs, even if there are fewer."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(HANGS_S))  # busy machines
+    os.environ.setdefault(
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(HANGS_S)
+    )  # slow on busy machines
     ray = importlib.import_module("ray")
     ray.init(num_cpus=2, num_gpus=0, include_dashboard=False)
     yield ray
@@ -70,7 +72,7 @@ def wait_for_steps(config: RunConfig, steps: int) -> None:
 
 @pytest.fixture
 def meanwhile() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Do something on a thread while the run is under way; what goes wrong there fails the test."""
+    """Runs an action on a thread during training; an error in it fails the test."""
     errors: list[BaseException] = []
     threads: list[threading.Thread] = []
 
@@ -97,16 +99,16 @@ def test_two_workers_take_the_steps_of_one_process(ray: Any, toy: Toy) -> None:
     train_in_a_child(alone)
     outcome = train_on_ray(train, shared, 2)
     assert (outcome.step, outcome.exit_code) == (3, 0)
-    assert [step for step, _ in losses(shared)] == [1, 2, 3]  # of one process each: six rows
+    assert [step for step, _ in losses(shared)] == [1, 2, 3]  # two processes would write six rows
     assert_close_runs(shared, alone)
 
 
 @needs_ray
-def test_a_mistake_that_one_worker_sees_ends_all_and_is_one_sentence(
+def test_an_error_of_one_worker_stops_all_and_is_one_sentence(
     ray: Any, toy: Toy, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = toy()
-    Heartbeat(config.out, 3, active=True).beat(1, TRAINING)  # this very process
+    Heartbeat(config.out, 3, active=True).beat(1, TRAINING)  # this process
     Path("run.yaml").write_text(config.model_dump_json())
     with pytest.raises(SystemExit) as ended:
         main(["--stage", "1", "--config", "run.yaml", "--launcher", "ray", "--workers", "2"])
@@ -124,7 +126,7 @@ def test_killed_workers_are_started_again_and_the_run_finishes(
     config = toy(steps=30, **{"save.every_steps": 1})
     killed: list[int] = []
 
-    processes = pytest.importorskip("psutil")  # accelerate brings it
+    processes = pytest.importorskip("psutil")  # installed with accelerate
 
     def kill_the_first_then_another() -> None:
         wait_for_steps(config, 2)
@@ -145,7 +147,7 @@ def test_killed_workers_are_started_again_and_the_run_finishes(
 
 
 @needs_ray
-def test_a_signal_saves_and_has_its_exit_code(
+def test_a_signal_saves_and_sets_the_exit_code(
     ray: Any, toy: Toy, meanwhile: Callable[[Callable[[], None]], None]
 ) -> None:
     config = toy(steps=100_000)
@@ -190,20 +192,20 @@ def test_ray_waits_as_long_as_other_launchers(
         ({"CPU": 4.0, "GPU": 2.0}, "cpu", False),
     ],
 )
-def test_gpus_are_asked_for_where_there_are_some(
+def test_gpus_are_requested_if_there_are_any(
     resources: dict[str, float], device: str, gpus: bool
 ) -> None:
     assert require_processors(resources, 2, device) is gpus
 
 
-def test_more_workers_than_processors_are_refused() -> None:
+def test_more_workers_than_gpus_or_cpus_are_refused() -> None:
     with pytest.raises(LoopAnimateError, match=r"--workers is 3, and the Ray cluster has 1 GPU$"):
         require_processors({"CPU": 8.0, "GPU": 1.0}, 3, "auto")
     with pytest.raises(LoopAnimateError, match="has 2 CPUs"):
         require_processors({"CPU": 2.0}, 3, "auto")
 
 
-def test_without_ray_there_is_one_sentence(
+def test_missing_ray_is_one_sentence(
     toy: Toy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("run.yaml").write_text(toy().model_dump_json())
@@ -214,7 +216,7 @@ def test_without_ray_there_is_one_sentence(
     assert not Path("run").exists()
 
 
-def test_what_an_earlier_launch_left_is_not_believed(tmp_path: Path) -> None:
+def test_results_of_an_earlier_launch_are_ignored(tmp_path: Path) -> None:
     content = {"launch": "a", "error": "of yesterday"}
     (tmp_path / on_ray.FILE).write_text(json.dumps(content))
     assert on_ray._read(tmp_path, "b") is None

@@ -1,4 +1,4 @@
-"""The mini's VAE, vocabulary, encoders, and the command that builds it all."""
+"""The mini's VAE, vocabulary and encoders, and the command that builds the bundle."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def sizes(largest: int) -> st.SearchStrategy[int]:
 
 
 # ------------------------------------------------------------------------------------------ VAE
-def test_the_fresh_vae_paints_grey_and_its_blocks_pass_their_input() -> None:
+def test_an_untrained_vae_decodes_to_grey_and_its_blocks_are_the_identity() -> None:
     vae = build_vae(TOY_VAE)
     picture = vae.decoder(torch.randn(2, 4, 4, 4)) * 0.5 + 0.5
     assert (picture - 0.5).abs().mean() < 0.2
@@ -66,14 +66,14 @@ def test_the_fresh_vae_paints_grey_and_its_blocks_pass_their_input() -> None:
     torch.testing.assert_close(block(features), features.relu())
 
 
-def test_the_loss_is_zero_only_at_the_truth() -> None:
+def test_the_loss_is_zero_only_for_the_target() -> None:
     truth = torch.rand(2, 3, 16, 16)
     assert reconstruction_loss(truth, truth) == 0.0
     far, near = (reconstruction_loss(truth + error, truth) for error in (0.2, 0.1))
     assert far > 2.0 * near > 0.0
 
 
-def test_normalising_makes_latents_standard_and_keeps_the_decoder_in_step() -> None:
+def test_normalising_standardises_latents_and_adapts_the_decoder() -> None:
     vae = build_vae(TOY_VAE)
     nn.init.constant_(vae.encoder.layers[-1].bias, 0.3)
     pictures = torch.rand(32, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -85,7 +85,7 @@ def test_normalising_makes_latents_standard_and_keeps_the_decoder_in_step() -> N
         fed_after = vae.decoder.layers[0](after)
     assert spread_penalty(before) > 1e-3
     assert spread_penalty(after) < 1e-6
-    inside = (..., slice(1, -1), slice(1, -1))  # at the border, padding stands for another latent
+    inside = (..., slice(1, -1), slice(1, -1))  # padding changes the border
     assert_close(fed_after[inside], fed[inside], depth=NETWORK)
 
 
@@ -128,7 +128,7 @@ def test_after_freezing_only_the_decoder_changes(sticker_cache: EmojiCache, tmp_
     assert changed == {"decoder"}
 
 
-def test_a_stopped_training_ends_with_the_same_vae(
+def test_a_resumed_training_gives_the_same_vae(
     sticker_cache: EmojiCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = VaeTrainer(sticker_cache, tmp_path / "whole", TOY_VAE)
@@ -169,7 +169,7 @@ def test_every_motion_word_is_one_token(vocabulary: dict[str, Any]) -> None:
         assert len(tokenizer(word, add_special_tokens=False).input_ids) == 1, word
 
 
-def test_ids_run_as_clips_do(vocabulary: dict[str, Any]) -> None:
+def test_ids_are_in_the_order_of_clip(vocabulary: dict[str, Any]) -> None:
     vocab, merges = vocabulary["vocab"], vocabulary["merges"]
     assert sorted(vocab.values()) == list(range(len(vocab)))
     assert len(vocab) == 512 + len(merges) + 2
@@ -186,7 +186,7 @@ def test_any_text_survives_the_tokenizer(vocabulary: dict[str, Any]) -> None:
 
 # ---------------------------------------------------------------------------------------- build
 @pytest.mark.parametrize(("preset", "stage"), list(itertools.product(PRESETS, [1, 2, 3])))
-def test_presets_are_valid_settings_of_the_paper_s_parts(preset: str, stage: int) -> None:
+def test_presets_are_valid_settings_for_each_stage(preset: str, stage: int) -> None:
     file = PRESETS_FOLDER / f"{preset}_stage{stage}.yaml"
     run = resolve(stage, file, ["out=x", "model.start=y", "data.path=z"])
     assert run.clip.f == {1: 8, 2: 11, 3: 18}[stage]
@@ -237,13 +237,13 @@ def test_one_command_builds_a_bundle_and_skips_what_is_done(
     build.run()
     bundle = read_bundle(build.work / "mini.safetensors")
     assert bundle.config.unet == unet
-    longest = max(bundle.config.frames)  # what the last stage was trained on
+    longest = max(bundle.config.frames)  # frames of the last stage
     assert bundle.config.defaults == dataclasses.replace(preset.defaults, frames=longest)
     assert bundle.config.frames == (15, 21, 35)
     assert [run["stage"] for run in bundle.provenance["training"]] == [1, 2, 3]
     final = AutoencoderTiny.from_pretrained(build.work / "vae" / "final").state_dict()
     for name, weights in bundle.vae.state_dict().items():  # type: ignore[attr-defined]
-        assert_close(weights, final[name], dtype=torch.float16)  # the bundle keeps halves
+        assert_close(weights, final[name], dtype=torch.float16)  # the bundle stores float16
 
     kept = ["data/sprites.npy", "vae/state.pt", "tokenizer.json", "start.safetensors"]
     before = [(build.work / name).stat().st_mtime_ns for name in kept]

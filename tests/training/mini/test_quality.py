@@ -32,7 +32,7 @@ def quality() -> ModuleType:
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
-    sys.modules["mini_quality"] = module  # dataclasses look their module up
+    sys.modules["mini_quality"] = module  # dataclasses look up their module
     spec.loader.exec_module(module)
     return module
 
@@ -60,13 +60,13 @@ def figures(quality: ModuleType, toy_bundle_path: Path) -> Any:
     return quality.evaluate(pipeline, clips_of_one_sticker(), frames=15)
 
 
-def test_every_method_gets_every_prompt(quality: ModuleType, figures: Any) -> None:
+def test_every_method_is_run_on_every_prompt(quality: ModuleType, figures: Any) -> None:
     assert not figures.skipped
     for method in quality.METHODS:
         assert [loop.asked for loop in figures.loops[method]] == list(CORE_VERBS)
 
 
-def test_a_picture_at_rest_obeys_only_stillness(quality: ModuleType) -> None:
+def test_a_still_picture_only_follows_staying_still(quality: ModuleType) -> None:
     for clip in clips_of_one_sticker():
         picture = clip.draw([0])[0][0]
         found = quality.measure(picture.expand(14, -1, -1, -1), clip, picture, 15)
@@ -75,7 +75,7 @@ def test_a_picture_at_rest_obeys_only_stillness(quality: ModuleType) -> None:
         assert found.seam_ratio is None
 
 
-def test_the_true_motion_scores_as_true(quality: ModuleType) -> None:
+def test_the_true_motion_gets_full_scores(quality: ModuleType) -> None:
     for clip in clips_of_one_sticker():
         picture = clip.draw([0])[0][0]
         order = [*range(0, 52, 3), *range(48, 0, -3)]
@@ -85,7 +85,7 @@ def test_the_true_motion_scores_as_true(quality: ModuleType) -> None:
         assert found.motion_ratio is None or found.motion_ratio == pytest.approx(1.0)
 
 
-def test_another_picture_obeys_nothing(quality: ModuleType) -> None:
+def test_another_picture_follows_no_prompt(quality: ModuleType) -> None:
     clip = clips_of_one_sticker()[-1]
     garbled = torch.zeros(14, 64, 64, 3)
     found = quality.measure(garbled, clip, clip.draw([0])[0][0], 15)
@@ -100,7 +100,7 @@ def test_baselines_start_from_the_picture_and_close(quality: ModuleType, baselin
     steps = (loop.roll(-1, 0) - loop).abs().mean((1, 2, 3))
     assert_close(loop[0], picture)
     assert loop.shape == (34, 64, 64, 3)
-    assert 0 < steps[-1] <= 1.5 * steps[:-1].max()  # the seam is a step as others are
+    assert 0 < steps[-1] <= 1.5 * steps[:-1].max()  # the seam is like other steps
 
 
 def test_ping_pong_runs_backwards(quality: ModuleType) -> None:
@@ -109,7 +109,7 @@ def test_ping_pong_runs_backwards(quality: ModuleType) -> None:
     assert_close(loop[1:], loop[1:].flip(0))
 
 
-def test_table_and_json_hold_every_figure(quality: ModuleType, figures: Any) -> None:
+def test_table_and_json_hold_every_value(quality: ModuleType, figures: Any) -> None:
     table = figures.table()
     for target in quality.TARGETS:
         assert target.title in table

@@ -1,4 +1,4 @@
-"""Exactness: a run that was stopped anywhere equals one that was not, and every draw has its own key."""
+"""A stopped and resumed run equals an uninterrupted one, and every random draw has its own key."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STEPS = 6
 
 @pytest.fixture
 def toy(tmp_path: Path, toy_bundle_path: Path) -> Toy:
-    """`toy("name", **settings)`: a run of tiny steps, two micro-batches each, in a folder of its own."""
+    """`toy("name", **settings)`: a toy run in its own folder, two micro-batches per step."""
 
     def make(name: str = "run", **settings: Any) -> RunConfig:
         more = {"steps": STEPS, "batch.accumulate": 2, **settings}
@@ -51,7 +51,7 @@ def assert_same_run(a: RunConfig, b: RunConfig) -> None:
 
 @pytest.mark.parametrize("precision", ["no", "fp16"])
 def test_resumed_run_is_bit_equal(toy: Toy, precision: str) -> None:
-    """Three clips and four a step: every stop lies inside an epoch, and every stretch crosses one."""
+    """Three clips, four per step: each stop is within an epoch, each part crosses an epoch."""
     settings, stops = {"precision": precision, "save.every_steps": 100}, (3, STEPS)
     if precision == "no":
         settings.update({"model.train": "[all]", "model.train_text_encoder": True})
@@ -64,11 +64,11 @@ def test_resumed_run_is_bit_equal(toy: Toy, precision: str) -> None:
 
 
 class Interrupted(BaseException):
-    """A death that nothing catches."""
+    """Stands for a crash: no `except Exception` catches it."""
 
 
 def at_call(number: int, action: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do something in the given forward pass of the process, counted from one."""
+    """Run `action` in the forward pass with this number, counted from 1."""
     calls, forward = [], DiffusionLoss.forward
 
     def counting(self: DiffusionLoss, *args: Any) -> torch.Tensor:
@@ -81,7 +81,7 @@ def at_call(number: int, action: Callable[[], None], monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("forward", [5, 6])
-def test_a_death_between_micro_batches_repeats_the_whole_step(
+def test_a_crash_between_micro_batches_repeats_the_whole_step(
     toy: Toy, forward: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die() -> None:
@@ -112,7 +112,7 @@ def test_a_signal_between_micro_batches_finishes_the_step(
 
 
 def test_a_row_is_a_function_of_seed_and_number(toy: Toy) -> None:
-    """Step, micro-batch and rank only choose numbers; order, threads and earlier rows do not matter."""
+    """Step, micro-batch and rank only select row numbers; order and threads do not matter."""
     bundle = read_bundle(toy().model.start)
 
     def rows(config: RunConfig, numbers: list[int], threads: int) -> dict[int, list[torch.Tensor]]:
@@ -134,7 +134,7 @@ def test_a_row_is_a_function_of_seed_and_number(toy: Toy) -> None:
 
 
 @pytest.mark.parametrize(("size", "accumulate", "world"), [(4, 1, 1), (4, 2, 2), (8, 3, 4)])
-def test_steps_share_out_the_numbers(toy: Toy, size: int, accumulate: int, world: int) -> None:
+def test_steps_partition_the_row_numbers(toy: Toy, size: int, accumulate: int, world: int) -> None:
     config = toy(**{"batch.size": size, "batch.accumulate": accumulate})
     loader = make_loader(config, read_bundle(config.model.start), Accelerator(cpu=True))
     loader.world = world
@@ -147,7 +147,7 @@ def test_steps_share_out_the_numbers(toy: Toy, size: int, accumulate: int, world
 
 
 # ------------------------------------------------------------------------------------- loss scale
-def test_the_scale_halves_on_overflow_and_doubles_after_calm() -> None:
+def test_the_scale_halves_on_overflow_and_doubles_after_good_steps() -> None:
     guard, bad, good = StepGuard("fp16"), torch.tensor(float("inf")), torch.tensor(1.0)
     assert guard.scale == 2.0**16
     assert not guard.accepts(bad) and guard.scale == 2.0**15
@@ -169,7 +169,7 @@ def test_gradients_that_stay_bad_stop_the_run(precision: str, halvings: int) -> 
         guard.accepts(bad)
 
 
-def test_an_overflow_leaves_the_step_out_and_the_scale_is_remembered(
+def test_an_overflow_skips_the_step_and_the_scale_is_saved(
     toy: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision_module, "FIRST_SCALE", 2.0**28)

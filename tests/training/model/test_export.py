@@ -1,4 +1,4 @@
-"""What a run gives away: bundles, deltas to their base, LoRAs; each read back."""
+"""Exports of a run: bundles, deltas relative to a base, and LoRAs, each read back."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def samples(bundle_path: Path) -> torch.Tensor:
     return pipeline(torch.rand(40, 40, 3), "a square", mask="none", seed=0).frames
 
 
-def test_a_delta_on_its_base_is_the_bundle(
+def test_a_delta_applied_to_its_base_gives_the_bundle(
     make_run: MakeRun, tmp_path: Path, toy_bundle_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     second = make_run(2, out=tmp_path / "stage2", steps=1, **{"batch.size": 1})
@@ -97,7 +97,7 @@ def test_a_lora_run_exports_a_lora_and_the_same_as_a_bundle(
     assert changed > 10
     assert samples(bundle).isfinite().all()
 
-    # a run that goes on from it starts with the merged weights
+    # a run that starts from it has the merged weights
     again = make_run("1-routing0", out=tmp_path / "next", steps=1, **{"model.start": config.out})
     train(again)
     with pytest.raises(LoopAnimateError, match=r"trained no adapters|trained also"):

@@ -1,4 +1,4 @@
-"""LoRA: adapters leave the network as it is, merge exactly, and files read back to the same output."""
+"""LoRA: new adapters change nothing, merge exactly, and read back with the same output."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def bundle(toy_bundle_path: Path) -> Bundle:
 
 
 def with_random_up(unet: nn.Module) -> None:
-    """As after training: `up` is no longer zero."""
+    """Make `up` nonzero, as after training."""
     torch.manual_seed(5)
     for name, parameter in unet.named_parameters():
         if name.endswith(".lora.up"):
             nn.init.normal_(parameter, std=0.05)
 
 
-def test_new_adapters_change_nothing_and_sit_on_every_effective_layer(bundle: Bundle) -> None:
+def test_new_adapters_change_nothing_and_cover_every_layer_in_use(bundle: Bundle) -> None:
     unet, before = bundle.unet, output(bundle.unet)
     add_adapters(unet, LORA, seed=0)
     assert_close(output(unet), before, depth=NETWORK)
@@ -121,7 +121,7 @@ def test_files_for_other_networks_are_refused(bundle: Bundle, tmp_path: Path) ->
         )
 
 
-def test_the_lora_row_trains_adapters_alone(make_run: MakeRun) -> None:
+def test_the_lora_row_trains_only_adapters(make_run: MakeRun) -> None:
     config = make_run("3-lora", **{"model.lora.rank": 2})
     bundle = open_start(config.model, config.seed)
     trained = trained_parameters(bundle, config.model)
@@ -130,7 +130,7 @@ def test_the_lora_row_trains_adapters_alone(make_run: MakeRun) -> None:
     assert config.stage == 3 and config.clip.frames == 35
 
 
-def test_nothing_to_train_is_a_mistake(make_run: MakeRun) -> None:
+def test_nothing_to_train_is_an_error(make_run: MakeRun) -> None:
     config = make_run(3, **{"model.train": "[]"})
     with pytest.raises(LoopAnimateError, match="nothing trains"):
         trained_parameters(open_start(config.model, 0), config.model)

@@ -49,7 +49,7 @@ def make_batch(clips: int = 2, side: int = 4) -> Batch:
     )
 
 
-def test_a_dropped_turn_is_zeros_in_z_sd_and_ones_in_z_m() -> None:
+def test_a_dropped_turning_frame_is_zeros_in_z_sd_and_ones_in_z_m() -> None:
     batch = make_batch()
     z_c = network_input(batch, torch.tensor([0.5, 0.5]))
     z_t, z_sd, z_m = z_c[:, :4], z_c[:, 4:8], z_c[:, 8:]
@@ -108,7 +108,7 @@ def test_every_trained_weight_gets_a_gradient(toy_bundle_path: Path) -> None:
     assert [name for name, p in parameters.items() if p.grad is None] == []
 
 
-def test_only_places_that_move_count_more() -> None:
+def test_only_moving_latents_get_a_higher_weight() -> None:
     z_0 = torch.zeros(1, 4, FRAMES, 4, 4)
     z_0[:, :, 2, 1, 1] = 0.5
     z_0[:, :, 3, 1, 1] = 9.0
@@ -118,7 +118,7 @@ def test_only_places_that_move_count_more() -> None:
     assert weights.sum() == z_0[0, 0].numel() + 1.5 + 3.0
 
 
-def test_timestep_shift_moves_shares_towards_noise() -> None:
+def test_timestep_shift_moves_timesteps_towards_noise() -> None:
     shares = [i / 8 for i in range(9)]
     assert [shifted(share, 1.0) for share in shares] == shares
     moved = [shifted(share, 3.0) for share in shares]
@@ -136,7 +136,7 @@ def test_learning_rate_schedules() -> None:
     assert lr_factor(OptimizerConfig(lr=1.0), 10**6, 1) == 1
 
 
-def test_text_encoder_learns_at_its_share_of_the_rate() -> None:
+def test_text_encoder_has_its_own_learning_rate() -> None:
     parameters = {
         "unet.a": nn.Parameter(torch.zeros(1)),
         "text_encoder.b": nn.Parameter(torch.zeros(1)),
@@ -147,7 +147,7 @@ def test_text_encoder_learns_at_its_share_of_the_rate() -> None:
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([5e-4, 1.5e-4])
 
 
-def test_average_follows_its_definition() -> None:
+def test_weight_average_follows_its_definition() -> None:
     weight = nn.Parameter(torch.zeros(3))
     ema, expected = Ema({"w": weight}, decay=0.9), torch.zeros(3)
     for step in range(100):

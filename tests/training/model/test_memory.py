@@ -1,4 +1,4 @@
-"""What saves memory changes no number, or says by how little."""
+"""Memory savings do not change results, or only up to rounding."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def batch(config: RunConfig) -> Batch:
 def gradients(
     config: RunConfig, batch: Batch, prepare: Callable[[Bundle], None], precision: str = "no"
 ) -> tuple[Tensor, Gradients]:
-    """Loss and gradients of a step of the toy, whose networks `prepare` has changed."""
+    """Loss and gradients of a toy step, after `prepare` has changed the networks."""
     bundle = read_bundle(config.model.start)
     parameters = trained_parameters(bundle, config.model)
     prepare(bundle)
@@ -76,7 +76,7 @@ def test_recomputing_gives_the_same_gradients(config: RunConfig, batch: Batch) -
 @pytest.mark.parametrize(
     "chunks", [{"chunk_frames": 2}, {"chunk_pixels": 5}, {"chunk_frames": 1, "chunk_pixels": 1}]
 )
-def test_chunks_change_the_order_of_additions_alone(
+def test_chunks_only_change_the_order_of_additions(
     config: RunConfig, batch: Batch, chunks: dict[str, int]
 ) -> None:
     loss, plain = gradients(config, batch, with_memory_settings(config))
@@ -87,10 +87,10 @@ def test_chunks_change_the_order_of_additions_alone(
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_frozen_weights_kept_rounded_change_nothing(
+def test_frozen_weights_in_half_precision_change_nothing(
     config: RunConfig, batch: Batch, precision: str, one_thread: None
 ) -> None:
-    """Bit for bit: autocast rounds the same weights, only later, and calls the same kernels."""
+    """Bit-equal: autocast rounds the same weights later and calls the same kernels."""
 
     def shrink(bundle: Bundle) -> None:
         round_frozen_weights(bundle.unet, precision)
@@ -104,14 +104,14 @@ def test_frozen_weights_kept_rounded_change_nothing(
     assert torch.equal(loss, same) and all(torch.equal(plain[name], again[name]) for name in plain)
 
 
-def test_encoders_come_when_they_are_needed_and_leave_when_the_cache_is_complete(
+def test_encoders_are_on_the_device_until_the_cache_is_complete(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = with_settings(config, data={"cache": str(tmp_path / "cache")})
     moves: list[str] = []
     monkeypatch.setattr(ClipEncoder, "_move", lambda _, device: moves.append(device.type))
     loader = make_loader(config, read_bundle(config.model.start), Accelerator(cpu=True))
-    loader.cache.encoder.device = torch.device("cuda")  # where they would go
+    loader.cache.encoder.device = torch.device("cuda")  # the device they would move to
     with monkeypatch.context() as patch:
         patch.setattr(ClipEncoder, "_encode", encode_on_the_cpu(ClipEncoder._encode))
         windows = {(clip, loader.cache.start_of(clip, w)) for clip in range(3) for w in range(2)}
@@ -121,12 +121,12 @@ def test_encoders_come_when_they_are_needed_and_leave_when_the_cache_is_complete
         moves.clear()
         for clip, start in [*windows, *windows]:
             loader.cache.get(clip, start)
-        assert set(moves) == {"cpu"}  # after as many finds as there are clips, and from then on
+        assert set(moves) == {"cpu"}  # once every clip was found in the cache
         moves.clear()
-        with loader.cache.encoder.on_device():  # a sheet is drawn
+        with loader.cache.encoder.on_device():  # as for a validation sheet
             for clip, start in windows:
                 loader.cache.get(clip, start)
-        assert moves == ["cuda"]  # nobody takes them away
+        assert moves == ["cuda"]  # they stay on the device
         loader.cache.get(*next(iter(windows)))
         assert moves == ["cuda", "cpu"]
         moves.clear()
@@ -135,7 +135,7 @@ def test_encoders_come_when_they_are_needed_and_leave_when_the_cache_is_complete
         assert moves == ["cuda"]
 
 
-def test_a_sheet_sends_the_encoders_back_to_where_they_were(
+def test_a_sheet_moves_the_encoders_back_to_their_device(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"every_steps": 1, "steps": 1, "clips": 1}
@@ -148,13 +148,13 @@ def test_a_sheet_sends_the_encoders_back_to_where_they_were(
     monkeypatch.setattr(ClipEncoder, "_move", lambda _, device: moves.append(device.type))
     with RunLog(config.out, 1, 0, None, True) as log:
         validate(run, log)
-        assert moves == ["cpu"]  # they were there already
-        run.loader.cache.encoder.device = torch.device("cuda")  # where they would go
+        assert moves == ["cpu"]  # they were on the device already
+        run.loader.cache.encoder.device = torch.device("cuda")  # the device they would move to
         validate(run, log)
     assert moves == ["cpu", "cuda", "cpu"] and (config.out / "sheet-00000000.png").exists()
 
 
-def test_captions_are_encoded_once_and_the_text_encoder_leaves_with_the_others(
+def test_captions_are_encoded_once_and_the_text_encoder_is_offloaded_too(
     config: RunConfig, tmp_path: Path
 ) -> None:
     config = with_settings(config, data={"cache": str(tmp_path / "cache")})
@@ -166,13 +166,13 @@ def test_captions_are_encoded_once_and_the_text_encoder_leaves_with_the_others(
     assert torch.equal(states, plain.half().float())
     batch, again = loader.batch(0, 0), loader.batch(0, 0)
     assert batch.text.dtype == torch.float32 and torch.equal(batch.text, again.text)
-    bundle.text_encoder.to("meta")  # gone: what was kept is all there is
+    bundle.text_encoder.to("meta")  # no weights: only cached embeddings can be used
     assert torch.equal(loader.cache.text("a cat"), states)
     loss = make_loss(config, bundle)
     assert loss.text_encoder is None and torch.isfinite(loss(batch))
 
 
-def test_a_text_encoder_that_trains_reads_tokens_and_stays(
+def test_a_trained_text_encoder_gets_tokens_and_stays_on_the_device(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = with_settings(config, model={"train_text_encoder": True})
@@ -186,7 +186,7 @@ def test_a_text_encoder_that_trains_reads_tokens_and_stays(
 
 
 def encode_on_the_cpu(encode: Callable[..., Any]) -> Callable[..., Any]:
-    """Encoding for a test machine that has no other device."""
+    """Encode on the CPU, for machines without a GPU."""
 
     def wrapped(self: ClipEncoder, *args: Any) -> Any:
         device, self.device = self.device, CPU
@@ -198,7 +198,7 @@ def encode_on_the_cpu(encode: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def test_nobody_takes_the_encoders_away_while_they_are_used(config: RunConfig) -> None:
+def test_encoders_are_not_offloaded_while_they_are_used(config: RunConfig) -> None:
     encoder = make_loader(
         config, read_bundle(config.model.start), Accelerator(cpu=True)
     ).cache.encoder

@@ -1,4 +1,4 @@
-"""The progress bar, read as people read it."""
+"""The progress bar, parsed from its printed text."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Bar(NamedTuple):
 
 
 def read_bar(text: str) -> list[Bar]:
-    """The states that a bar has gone through."""
+    """The states that a bar has shown."""
     bars = []
     for found in STATE.finditer(text):
         left_s = None
@@ -44,14 +44,14 @@ def read_bar(text: str) -> list[Bar]:
     return bars
 
 
-def test_it_shows_what_the_log_has(
+def test_the_bar_shows_the_values_of_the_log(
     tmp_path: Path,
     toy_bundle_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(progress, "FILE_S", 0.0)  # every step
-    monkeypatch.setattr(runlog, "memory_gb", lambda: 1.26)  # the real one grows at any moment
+    monkeypatch.setattr(progress, "FILE_S", 0.0)  # write at every step
+    monkeypatch.setattr(runlog, "memory_gb", lambda: 1.26)  # the real value changes at any time
     config = toy_run(tmp_path, toy_bundle_path, steps=6)
     train(with_settings(config, steps=4))
     assert {bar.steps for bar in read_bar(capsys.readouterr().err)} == {4}
@@ -68,7 +68,7 @@ def test_it_shows_what_the_log_has(
         assert (bar.memory, row["memory_gb"]) == ("1.3", 1.26)
 
 
-def test_the_time_left_is_that_of_the_steps_left(
+def test_the_time_left_counts_only_remaining_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "FILE_S", 0.0)

@@ -1,4 +1,4 @@
-"""A run outlives kills, damaged files, a full disk, bad data and requests to stop; nothing goes unsaid."""
+"""A run survives and reports kills, damaged files, a full disk, bad data and stop requests."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from loopanimate_training.testing import (
     with_settings,
 )
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX systems")
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and limits")
 Toy = Callable[..., RunConfig]
 
 
@@ -69,11 +69,11 @@ def test_twenty_kills_and_a_damaged_checkpoint_change_nothing(toy: Toy) -> None:
     RunProcess(with_settings(config, steps=newest_step(config.out) + 2)).end()
     damage_newest(config.out, rng)
     assert finish_and_compare(config) is None
-    assert [path.name for path in config.out.glob(".*")] == []  # nothing half done is left
+    assert [path.name for path in config.out.glob(".*")] == []  # no temporary files are left
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_damage_is_passed_over_and_said(
+def test_damaged_checkpoints_are_skipped_with_a_warning(
     toy: Toy, seed: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = toy(steps=2)
@@ -83,7 +83,7 @@ def test_damage_is_passed_over_and_said(
     assert "step-00000002" in caplog.text and "SHA-256" in caplog.text
 
 
-def test_a_run_of_damaged_checkpoints_does_not_start_anew(toy: Toy) -> None:
+def test_a_run_with_only_damaged_checkpoints_does_not_start_over(toy: Toy) -> None:
     config = toy(steps=1)
     train(config)
     damage_newest(config.out, random.Random(0))
@@ -94,7 +94,7 @@ def test_a_run_of_damaged_checkpoints_does_not_start_anew(toy: Toy) -> None:
 # ------------------------------------------------------------------------------------- the disk
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Four megabytes in a folder of their own."""
+    """A mounted file system of four megabytes."""
     folder = tmp_path / "disk"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
@@ -107,7 +107,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> Path:
-    """A file that takes all the room."""
+    """Write a file that fills the disk."""
     filler = disk / "filler"
     with filler.open("ab", buffering=0) as file:
         for block in (b"\0" * 4096, b"\0"):
@@ -135,7 +135,7 @@ def test_a_full_disk_pauses_the_run_and_nothing_is_lost(toy: Toy, small_disk: Pa
     said = life.output.read_text()
     assert "WAITS for the disk" in said and "is saved; the run continues" in said
     assert newest_step(config.out) > before
-    assert finish_and_compare(config) is None  # the log has every row too
+    assert finish_and_compare(config) is None  # the log is complete too
 
 
 def test_a_signal_during_the_wait_says_that_the_step_is_not_saved(
@@ -160,8 +160,10 @@ def weights(size: int, step: int = 1) -> Checkpoint:
 
 
 @pytest.mark.parametrize("large", ["weights", "optimizer"])
-def test_a_write_that_fails_half_way_leaves_the_one_before(tmp_path: Path, large: str) -> None:
-    """A limit of the size of files, as a quota: free space is there and the write fails all the same."""
+def test_a_write_that_fails_half_way_keeps_the_previous_checkpoint(
+    tmp_path: Path, large: str
+) -> None:
+    """A limit on file size, like a quota: the write fails although there is free space."""
     save_checkpoint(tmp_path, weights(10), keep=2)
     new = weights(10, step=2)
     if large == "weights":
@@ -196,7 +198,7 @@ def test_rows_are_kept_until_there_is_space(tmp_path: Path) -> None:
     assert rows.path.read_text() == '{"a": 1}\n{"b": null}\n{"c": 3}\n'
 
 
-def test_a_log_file_gets_a_line_of_progress_now_and_then(
+def test_a_log_file_gets_a_line_of_progress_at_intervals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = clock_of_bars(monkeypatch)
@@ -217,7 +219,7 @@ def test_a_heartbeat_is_renewed_on_a_full_disk(small_disk: Path) -> None:
     assert (beat["step"], beat["state"], beat["pid"]) == (7, "waiting for the disk", os.getpid())
 
 
-def test_a_heartbeat_goes_on_through_long_work(
+def test_a_heartbeat_continues_during_long_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartbeat, "EVERY_S", 0.02)
@@ -233,7 +235,7 @@ def test_a_heartbeat_goes_on_through_long_work(
 
 def test_only_the_first_process_writes_checkpoints(tmp_path: Path) -> None:
     class Second:
-        """Stands for `Requests` of a process that is not the first."""
+        """`Requests` of a process that is not the first."""
 
         is_main = False
 
@@ -246,7 +248,7 @@ def test_only_the_first_process_writes_checkpoints(tmp_path: Path) -> None:
     assert saver.save(5, weights(10)) and not checkpoints(tmp_path)
 
 
-def test_a_run_that_fails_leaves_a_page_and_says_so(toy: Toy) -> None:
+def test_a_failed_run_writes_a_page_that_says_it_failed(toy: Toy) -> None:
     config = toy(steps=30)
     fill_cache(config)
     poison(config, 6)
@@ -270,8 +272,8 @@ def test_a_cache_that_cannot_grow_does_not_stop_a_run(
         loader.batch(0, 0)
 
 
-# ------------------------------------------------------------------------------ a card without room
-def test_a_sheet_that_does_not_fit_on_the_card_does_not_end_the_run(
+# ------------------------------------------------------------------------------ GPU out of memory
+def test_a_sheet_that_runs_out_of_memory_does_not_stop_the_run(
     toy: Toy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def too_large(*_: object) -> None:
@@ -298,7 +300,7 @@ def poison(config: RunConfig, clips: int) -> list[Path]:
 
 
 @pytest.mark.numeric
-def test_a_nan_batch_is_left_out_and_named(toy: Toy) -> None:
+def test_a_nan_batch_is_skipped_and_named(toy: Toy) -> None:
     config = toy(steps=12)
     train(with_settings(config, steps=6))
     poison(config, 1)
@@ -309,14 +311,14 @@ def test_a_nan_batch_is_left_out_and_named(toy: Toy) -> None:
     assert [row["loss"] for row in rows if "loss" in row and row["loss"] is None]
     saved = load_latest(config.out)
     assert saved is not None and saved.step == 12
-    mean = None  # of the steps that were taken
+    mean = None  # mean of the steps that were taken
     for loss in (row["loss"] for row in rows if row.get("loss") is not None):
         mean = loss if mean is None else SMOOTHING * mean + (1 - SMOOTHING) * loss
     assert mean is not None and saved.mean_loss == pytest.approx(mean)
     assert all(tensor.isfinite().all() for tensor in saved.weights.values())
 
 
-def test_nothing_but_nan_stops_the_run_with_good_checkpoints(toy: Toy) -> None:
+def test_only_nan_batches_stop_the_run_with_good_checkpoints(toy: Toy) -> None:
     config = toy(steps=40)
     train(with_settings(config, steps=6))
     poison(config, 100)
@@ -335,7 +337,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     assert checkpoints(tmp_path) == []
 
 
-def test_clips_that_go_bad_are_set_aside_until_they_are_too_many(toy: Toy) -> None:
+def test_bad_clips_are_set_aside_until_there_are_too_many(toy: Toy) -> None:
     config = toy(steps=ENDLESS, **{"data.cache": "null", "data.max_bad_share": 0.4})
     life = RunProcess(config)
     life.wait_for_steps(1)
@@ -352,7 +354,7 @@ def test_clips_that_go_bad_are_set_aside_until_they_are_too_many(toy: Toy) -> No
     assert (read_heartbeat(config.out) or {})["state"] == "failed"
 
 
-def test_videos_out_of_reach_end_the_run_and_once_back_it_goes_on(toy: Toy) -> None:
+def test_missing_videos_stop_the_run_and_it_resumes_once_they_are_back(toy: Toy) -> None:
     config = toy(steps=ENDLESS, **{"data.cache": "null"})
     life = RunProcess(config)
     life.wait_for_steps(2)
@@ -369,8 +371,8 @@ def test_videos_out_of_reach_end_the_run_and_once_back_it_goes_on(toy: Toy) -> N
     assert train(on).step == stopped + 1
 
 
-# ----------------------------------------------------------------------------- asked from outside
-def test_files_ask_for_a_checkpoint_and_for_the_end(toy: Toy) -> None:
+# ----------------------------------------------------------------------------- external requests
+def test_files_request_a_checkpoint_and_a_stop(toy: Toy) -> None:
     config = toy(steps=ENDLESS, **{"save.every_steps": ENDLESS})
     life = RunProcess(config)
     life.wait_for_steps(1)
@@ -389,7 +391,7 @@ def test_two_runs_in_one_folder_are_refused(toy: Toy) -> None:
     life.wait_for_steps(1)
     with pytest.raises(LoopAnimateError, match=rf"process {life.process.pid} is training in "):
         train(config)
-    life.send(signal.SIGKILL)  # the next one need not wait
+    life.send(signal.SIGKILL)  # so that the next one does not wait
     life.end()
     assert train(with_settings(config, steps=newest_step(config.out) + 1)).exit_code == 0
 
@@ -409,7 +411,7 @@ def test_sigterm_of_one_process_stops_both_at_the_same_step(toy: Toy, free_port:
     assert_close_runs(config, alone)
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_same_step_and_nothing_is_left_over(
+def test_a_damaged_checkpoint_is_replaced_by_the_same_step_without_leftovers(
     tmp_path: Path,
 ) -> None:
     first = save_checkpoint(tmp_path, weights(10), keep=1)

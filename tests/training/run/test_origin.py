@@ -1,4 +1,4 @@
-"""A run goes on only as the same run: same settings, same data, same frozen weights, on all processes."""
+"""A run resumes only with the same settings, data and frozen weights, on all processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def saved(config: RunConfig) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-def test_steps_are_free_unless_the_rate_depends_on_them(toy: Toy) -> None:
+def test_steps_may_change_unless_the_learning_rate_depends_on_them(toy: Toy) -> None:
     require_same_run(saved(toy(steps=5)), toy(steps=9))
     with pytest.raises(LoopAnimateError, match="steps = 5, not 9"):
         require_same_run(
@@ -34,14 +34,14 @@ def test_steps_are_free_unless_the_rate_depends_on_them(toy: Toy) -> None:
         )
 
 
-def test_a_step_may_be_split_otherwise_but_holds_the_same_clips(toy: Toy) -> None:
+def test_a_step_may_be_split_differently_but_keeps_its_clips(toy: Toy) -> None:
     eight = saved(toy(**{"batch.size": 8, "batch.accumulate": 1}))
     require_same_run(eight, toy(**{"batch.size": 2, "batch.accumulate": 4}))
     with pytest.raises(LoopAnimateError, match=r"accumulate = 8, not 16"):
         require_same_run(eight, toy(**{"batch.size": 4, "batch.accumulate": 4}))
 
 
-def test_other_data_is_another_run(toy: Toy, tmp_path: Path) -> None:
+def test_changed_data_is_refused(toy: Toy, tmp_path: Path) -> None:
     config = toy(steps=2)
     train(config)
     captions = sorted(config.data.path.rglob("*.txt"))
@@ -52,7 +52,7 @@ def test_other_data_is_another_run(toy: Toy, tmp_path: Path) -> None:
     assert train(longer, allow_change=True).step == 3
 
 
-def test_other_frozen_weights_are_another_run_and_are_not_exported(
+def test_changed_frozen_weights_are_refused_and_not_exported(
     toy: Toy, tmp_path: Path, toy_bundle_path: Path
 ) -> None:
     start = tmp_path / "start.safetensors"
@@ -60,7 +60,7 @@ def test_other_frozen_weights_are_another_run_and_are_not_exported(
     write_bundle(start, bundle, torch.float32)
     config = toy(steps=2, **{"model.start": start, "model.train": "[temm]"})
     train(config)
-    with torch.no_grad():  # a part that the run trains: the checkpoint has it
+    with torch.no_grad():  # a trained part: the checkpoint has it
         for name, parameter in bundle.unet.named_parameters():
             if "motion_modules" in name:
                 parameter.add_(1.0)
@@ -76,9 +76,9 @@ def test_other_frozen_weights_are_another_run_and_are_not_exported(
         export_bundle(config.out, tmp_path / "again.safetensors")
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX systems")
-def test_processes_that_see_different_folders_say_so(toy: Toy, free_port: int) -> None:
-    """The ordinary mistake on several machines: `out` is not shared."""
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_processes_with_different_folders_are_an_error(toy: Toy, free_port: int) -> None:
+    """The usual mistake on several machines: `out` is not on a shared disk."""
     one = toy(steps=2)
     train(one)
     runs = [with_settings(one, steps=4), with_settings(one, steps=4, out=str(one.out) + "-other")]

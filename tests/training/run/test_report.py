@@ -23,7 +23,7 @@ from loopanimate_training.testing import ENDLESS, RunProcess
 MakeRun = Callable[..., RunConfig]
 
 
-def test_a_run_ends_with_its_page(make_run: MakeRun) -> None:
+def test_a_finished_run_has_a_page(make_run: MakeRun) -> None:
     config = make_run(
         steps=3,
         title="Squares & <circles>",
@@ -59,7 +59,7 @@ def test_a_run_ends_with_its_page(make_run: MakeRun) -> None:
     assert "waited for the disk" in page.read_text()
 
 
-def test_a_run_in_progress_has_a_page_from_its_first_sheet_on(make_run: MakeRun) -> None:
+def test_a_run_in_progress_has_a_page_after_its_first_sheet(make_run: MakeRun) -> None:
     settings = {
         "validation.every_steps": 1,
         "validation.steps": 1,
@@ -75,16 +75,16 @@ def test_a_run_in_progress_has_a_page_from_its_first_sheet_on(make_run: MakeRun)
     life.end()
     assert 'alt="Sheet of step 1"' in html and f"of {ENDLESS:,}" in html
     assert "stage 1 · trains conv_in, cab, temm<" in html and "<h2>Settings</h2>" in html
-    later = write_page(config.out).read_text()  # of a folder whose run has no checkpoint yet
+    later = write_page(config.out).read_text()  # of a run without a checkpoint
     assert "adapters" not in later and "<h2>Settings</h2>" not in later
 
 
-def test_a_folder_without_a_run_is_a_mistake(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(LoopAnimateError, match="does not hold a run"):
         write_page(tmp_path)
 
 
-def test_curves_are_well_formed_whatever_the_values() -> None:
+def test_curves_are_well_formed_for_any_values() -> None:
     for values in (
         [1.0, 1.0],
         [0.0, -3.0, 2.0],
@@ -98,7 +98,7 @@ def test_curves_are_well_formed_whatever_the_values() -> None:
     assert curve("one point", [(1.0, 1.0)]) == ""
 
 
-def test_thinning_keeps_ends_and_means() -> None:
+def test_downsampling_keeps_ends_and_means() -> None:
     points = [(float(i), float(i)) for i in range(1000)]
     few = thin(points, 50)
     assert len(few) == 50 and few[0] == points[0] and few[-1] == points[-1]

@@ -17,7 +17,7 @@ from loopanimate_training.run.tensorboard import TensorBoardLog
 MakeRun = Callable[..., RunConfig]
 
 
-def test_tensorboard_shows_the_rows_of_the_log_also_after_a_resume(make_run: MakeRun) -> None:
+def test_tensorboard_shows_the_rows_of_the_log_even_after_a_resume(make_run: MakeRun) -> None:
     events = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator",
         reason="TensorBoard is not installed",
@@ -25,7 +25,7 @@ def test_tensorboard_shows_the_rows_of_the_log_also_after_a_resume(make_run: Mak
     settings = {"tensorboard": True, "save.every_steps": 2, "log_every_steps": 1}
     first = make_run(steps=3, **settings)
     train(first)
-    for lost in first.out.glob("step-00000003"):  # as if killed after step 3: it is taken again
+    for lost in first.out.glob("step-00000003"):  # as if it was never saved: step 3 is repeated
         lost.rename(first.out / "lost")
     train(make_run(steps=5, **settings))
     board = events.EventAccumulator(str(first.out / "tensorboard"))
@@ -38,10 +38,10 @@ def test_tensorboard_shows_the_rows_of_the_log_also_after_a_resume(make_run: Mak
         assert [value for _, value in shown] == pytest.approx([row[name] for row in rows], rel=1e-6)
 
 
-def test_a_disk_that_takes_no_more_does_not_end_the_run(
+def test_a_full_disk_does_not_stop_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A limit of the size of files, as a quota; TensorBoard writes in a thread, which dies of it."""
+    """A limit on file size, like a quota, which ends the writer thread of TensorBoard."""
     pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
     resource = pytest.importorskip("resource", reason="only POSIX systems have limits")
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
@@ -64,7 +64,7 @@ def test_a_disk_that_takes_no_more_does_not_end_the_run(
     assert len(files) >= 2 and b"loss" in files[-1].read_bytes()
 
 
-def test_a_folder_that_cannot_be_made_does_not_end_the_run(
+def test_a_folder_that_cannot_be_created_does_not_stop_the_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
@@ -73,4 +73,4 @@ def test_a_folder_that_cannot_be_made_does_not_end_the_run(
         for step in range(1, 4):
             log.write({"step": step, "loss": 0.5})
     assert len(read_log(tmp_path / "log.jsonl")) == 3
-    assert caplog.text.count("TensorBoard misses rows") == 1  # tried again a minute later
+    assert caplog.text.count("TensorBoard misses rows") == 1  # the next try is a minute later

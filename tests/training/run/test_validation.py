@@ -1,4 +1,4 @@
-"""Sheets: each process draws its share of the loops, and the first one puts them together."""
+"""Validation sheets: each process makes its share of the loops, the first one collects them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def opened(config: RunConfig) -> Run:
     return open_run(config, Accelerator(cpu=True), allow_change=False)
 
 
-def test_shares_are_disjoint_and_make_the_whole(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shares_are_disjoint_and_complete(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[int] = []
     call = LoopAnimatePipeline.__call__
 
@@ -75,7 +75,7 @@ def test_two_processes_draw_the_sheet_of_one(toy: Toy, free_port: int) -> None:
     )
     assert (
         ours.shape == theirs.shape and abs(ours - theirs).max() <= 2
-    )  # of 255: rounded to another whole number
+    )  # of 255: rounded to a neighbouring integer
     rows = [
         json.loads((config.out / "loops-00000001.json").read_text())["loops"]
         for config in (alone, shared)
@@ -85,12 +85,12 @@ def test_two_processes_draw_the_sheet_of_one(toy: Toy, free_port: int) -> None:
     assert (shared.out / "loops-00000001.mp4").exists()
 
 
-def test_what_failed_elsewhere_is_said() -> None:
+def test_errors_of_other_processes_are_reported() -> None:
     with pytest.raises(LoopAnimateError, match="process 1: the card is full"):
         in_order([[], "the card is full"])
 
 
-def test_a_process_that_cannot_draw_keeps_no_other_waiting(
+def test_a_process_that_fails_does_not_block_the_others(
     toy: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = opened(toy())

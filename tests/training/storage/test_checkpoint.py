@@ -1,4 +1,4 @@
-"""Checkpoints are whole or absent, whatever happens while they are written."""
+"""Checkpoints are complete or absent, even if writing them is interrupted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from loopanimate_training.storage.checkpoint import (
 )
 
 
-def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+def test_a_checkpoint_reads_back_as_saved(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, make(7), keep=2)
     loaded = load_checkpoint(path)
     assert (loaded.step, loaded.config, loaded.mean_loss) == (7, {"seed": 1}, 0.5)
@@ -32,7 +32,7 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     assert loaded.optimizer["state"][0]["exp_avg"][0] == 14
 
 
-def test_keeps_the_newest_and_leaves_nothing_half_done(tmp_path: Path) -> None:
+def test_keeps_the_newest_and_no_temporary_files(tmp_path: Path) -> None:
     for step in range(1, 6):
         save_checkpoint(tmp_path, make(step), keep=3)
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"step-{step:08d}" for step in (3, 4, 5)]
@@ -52,7 +52,7 @@ def test_later_checkpoints_that_are_damaged_do_not_count(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "no manifest"])
 @pytest.mark.parametrize("name", [module.WEIGHTS, module.AVERAGE, module.OPTIMIZER, module.STATE])
-def test_damage_is_noticed_and_the_one_before_is_used(
+def test_damage_is_detected_and_the_previous_checkpoint_is_used(
     tmp_path: Path, name: str, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     save_checkpoint(tmp_path, make(1), keep=2)
@@ -70,7 +70,7 @@ def test_damage_is_noticed_and_the_one_before_is_used(
         latest = load_latest(tmp_path)
     assert latest is not None and latest.step == 1
     assert "trying the checkpoint before it" in caplog.text
-    again = save_checkpoint(tmp_path, make(2), keep=2)  # the step can be taken and saved again
+    again = save_checkpoint(tmp_path, make(2), keep=2)  # the step can be saved again
     assert load_checkpoint(again).step == 2
 
 
@@ -93,7 +93,7 @@ module.save_checkpoint(Path({run!r}), make(2), keep=1)
 
 
 @pytest.mark.parametrize("call", [1, 4, 6])
-def test_kill_while_saving_leaves_the_one_before(tmp_path: Path, call: int) -> None:
+def test_kill_while_saving_keeps_the_previous_checkpoint(tmp_path: Path, call: int) -> None:
     save_checkpoint(tmp_path, make(1), keep=1)
     code = KILLED_WHILE_SAVING.format(run=str(tmp_path), call=call)
     environment = {**os.environ, "PYTHONPATH": str(Path(toy_checkpoint.__file__).parent)}
@@ -105,7 +105,9 @@ def test_kill_while_saving_leaves_the_one_before(tmp_path: Path, call: int) -> N
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000003"]
 
 
-def test_full_disk_is_said_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_reported_before_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save_checkpoint(tmp_path, make(1), keep=1)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**20))
@@ -115,7 +117,7 @@ def test_full_disk_is_said_before_writing(tmp_path: Path, monkeypatch: pytest.Mo
     assert latest is not None and latest.step == 1
 
 
-def test_an_impossible_folder_is_one_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LoopAnimateError, match="cannot save a checkpoint"):
         save_checkpoint(tmp_path / "file" / "run", make(1), keep=1)

@@ -16,7 +16,7 @@ from loopanimate_training.storage import locks
 from loopanimate_training.storage.locks import claim_of, locked
 
 
-def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
+def test_a_lock_has_one_holder(tmp_path: Path) -> None:
     inside, most = 0, 0
 
     def work() -> None:
@@ -41,14 +41,14 @@ def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("crash_while_taking_over", [False, True])
-def test_an_abandoned_lock_is_taken_over_by_one(
+def test_an_abandoned_lock_is_taken_over_by_one_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash_while_taking_over: bool
 ) -> None:
-    """Waiters that find it abandoned at the same moment must not remove each other's new locks."""
+    """Processes that find it abandoned at the same time must not remove each other's new locks."""
     lock, inside, overlaps, turns = tmp_path / "a.lock", [0], [0], [0]
     barrier, age_s = threading.Barrier(12), locks._age_s
 
-    def slow_age_s(path: Path) -> float:  # a network's folder: what was seen may be over by now
+    def slow_age_s(path: Path) -> float:  # network folder: this may be out of date
         found = age_s(path)
         time.sleep(random.uniform(0, 0.005))
         return found
@@ -76,7 +76,7 @@ def test_an_abandoned_lock_is_taken_over_by_one(
     assert overlaps == [0] and turns == [96] and not list(tmp_path.iterdir())
 
 
-def test_a_holder_that_was_thought_gone_leaves_the_lock_of_the_next(tmp_path: Path) -> None:
+def test_a_late_holder_does_not_remove_the_lock_of_the_next_one(tmp_path: Path) -> None:
     lock = tmp_path / "a.lock"
     with locked(lock):
         lock.unlink()
@@ -85,7 +85,7 @@ def test_a_holder_that_was_thought_gone_leaves_the_lock_of_the_next(tmp_path: Pa
     assert lock.read_text() == "process 1 on another machine" and lock.stat().st_mtime == 1000
 
 
-def test_a_lock_that_the_disk_does_not_take_is_not_left(
+def test_a_lock_that_cannot_be_written_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""Work shared out to threads."""
+"""Mapping a function over items in threads."""
 
 from __future__ import annotations
 

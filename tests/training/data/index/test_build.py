@@ -54,7 +54,7 @@ def test_every_reason_is_counted(films: Films, folder: Path, capsys: Any, tmp_pa
     with pytest.raises(LoopAnimateError, match="none of 10 clips can be used: 6 shorter than 103"):
         FileSource(data, ClipConfig(f=18))
 
-    # the same as a command, from the same index
+    # the command prints the same, from the same index
     options = ["--set", f"data.index={data.index}", "--list", str(tmp_path / "left-out.jsonl")]
     with pytest.raises(SystemExit) as ended:
         main(["inspect", str(folder), *options])
@@ -74,11 +74,11 @@ def test_only_new_clips_are_probed(
     data = data_of(folder)
     first = open_index(data)
     assert open_index(data).path == first.path
-    # Other content with the same size and time is not noticed …
+    # A changed file with the same size and time is not noticed …
     old, stat = folder / "0.mp4", (folder / "0.mp4").stat()
     old.write_bytes(b"\0" * stat.st_size)
     os.utime(old, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    # … while a new film, a new caption and a changed film are noticed.
+    # … but a new video, a new caption and a changed video are.
     films.write(folder / "5.mp4", 24, first=77)
     (folder / "5.txt").write_text("film 5")
     (folder / "1.txt").write_text("another caption")
@@ -113,7 +113,7 @@ def test_an_interrupted_build_continues(folder: Path, monkeypatch: pytest.Monkey
     journal = path.with_suffix(".journal")
     done = journal.read_text().splitlines()
     assert len(done) == 3
-    # What the journal says is believed, but for a line that was cut off.
+    # Lines of the journal are reused, except for one that was cut off.
     content = "ab" * 16
     signature, result = done[0].split(" ", 1)
     changed = json.dumps({**json.loads(result), "content": content})
@@ -124,7 +124,7 @@ def test_an_interrupted_build_continues(folder: Path, monkeypatch: pytest.Monkey
     assert sorted(p.suffix for p in path.parent.iterdir()) == [".clips"]
 
 
-def test_signatures_tell_versions_apart(folder: Path) -> None:
+def test_signatures_differ_between_versions(folder: Path) -> None:
     row = Row("0", Blob(folder / "0.mp4"), "caption")
     others = [
         dataclasses.replace(row, media=Blob(folder / "1.mp4")),

@@ -1,4 +1,4 @@
-"""Probing in child processes: a bad file costs a clip and not the run."""
+"""Probing in child processes: a bad file loses one clip and does not stop the run."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from loopanimate_training.data.readers.rows import Blob, Row
 Films = Any  # the fixture of conftest.py
 
 
-def test_poison_costs_a_clip_and_not_the_run(folder: Path) -> None:
-    """A file that is never read to its end, and a decoder that dies: here a pipe, and a kill."""
+def test_a_file_that_hangs_or_kills_the_decoder_loses_one_clip(folder: Path) -> None:
+    """A pipe stands for a file that never ends, a kill for a decoder that crashes."""
     pipe = folder / "poison.mp4"
     os.mkfifo(pipe)
     good, poison = Row("0", Blob(folder / "0.mp4")), Row("p", Blob(pipe))

@@ -21,6 +21,6 @@ def test_the_held_out_share_is_a_share(seed: int, share: float) -> None:
     assert not (chosen & ~is_held_out(origins, min(share + 0.2, 1.0))).any()
 
 
-def test_leave_out_is_the_former_name_of_skip() -> None:
+def test_leave_out_is_the_old_name_of_skip() -> None:
     old = DataConfig.model_validate({"source": "videos", "path": "x", "uncaptioned": "leave_out"})
     assert old == DataConfig(source="videos", path=Path("x"), uncaptioned="skip")

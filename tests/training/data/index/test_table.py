@@ -1,4 +1,4 @@
-"""The index file: it holds what was written, and damage is noticed."""
+"""The index file: rows read back as written, and damage is detected."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ rows_strategy = st.builds(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(st.lists(st.tuples(rows_strategy, facts_strategy, st.booleans()), max_size=4))
-def test_a_table_gives_back_what_was_written(
+def test_a_table_reads_back_as_written(
     tmp_path: Path, items: list[tuple[Row, VideoFacts, bool]]
 ) -> None:
     rows = []
@@ -76,7 +76,7 @@ def test_a_table_gives_back_what_was_written(
         assert table.stat(number) == (1, number)
 
 
-def test_only_the_first_of_equal_clips_stays(tmp_path: Path) -> None:
+def test_only_the_first_of_duplicate_clips_is_kept(tmp_path: Path) -> None:
     row = Row("a", Blob(Path("a.mp4")), "same")
     other = dataclasses.replace(row, caption="other")
     bad = dataclasses.replace(row, reason="broken")

@@ -1,4 +1,4 @@
-"""Readers: the real column names and odd rows of every kind of data set. No video is decoded here."""
+"""Readers: real column names and unusual rows of each kind of data set. No video is decoded."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Touch = Callable[..., Path]
 
 @pytest.fixture
 def touch(tmp_path: Path) -> Touch:
-    """`touch("a/b.mp4", data)`: a file, or with a trailing slash a folder, below the test's own folder."""
+    """`touch("a/b.mp4", data)`: a file, or with a trailing slash a folder, in the folder of the test."""
 
     def make(name: str, data: bytes = b"video") -> Path:
         path = tmp_path / name
@@ -77,7 +77,7 @@ def test_folders_that_cannot_be_read_are_counted(
     assert names == ["a", "closed/b", "open/c"]
     scandir = os.scandir
 
-    def refuse_one(path: Any) -> Any:  # permissions do not bind the administrator
+    def refuse_one(path: Any) -> Any:  # chmod would not stop root
         if Path(path).name == "closed":
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return scandir(path)
@@ -134,7 +134,7 @@ def test_webvid_by_header_name(touch: Touch, tmp_path: Path) -> None:
     assert row.media == rows[0].media and row.caption == "Aerial"
 
 
-def test_panda_rows_are_many_clips(touch: Touch, tmp_path: Path) -> None:
+def test_a_panda_row_holds_several_clips(touch: Touch, tmp_path: Path) -> None:
     touch("panda/--007DTEIpE.mp4")
     spans = [["0:00:16.300", "0:00:32.566"], ["0:01:00.000", "0:01:03.500"], ["oops", "0:02:00"]]
     header = [
@@ -199,7 +199,7 @@ def test_openvid_columns_with_spaces(touch: Touch, tmp_path: Path) -> None:
     assert [r.media.path for r in rows] == [tmp_path / "video/celebv_1.mp4", tmp_path / "b.mp4"]
 
 
-def test_tables_of_ones_own(touch: Touch, tmp_path: Path) -> None:
+def test_custom_tables(touch: Touch, tmp_path: Path) -> None:
     table = touch(
         "own.jsonl",
         b'{"video_path": "a.mp4", "text": "A", "mask_path": "m/a", "start": 1, "end": "0:03"}\n'
@@ -239,14 +239,14 @@ def test_tables_of_ones_own(touch: Touch, tmp_path: Path) -> None:
         ("a.parquet", "hello", {}, "cannot read the table|needs pyarrow"),
     ],
 )
-def test_hopeless_tables_are_refused_in_a_sentence(
+def test_unusable_tables_are_refused_with_one_sentence(
     touch: Touch, name: str, text: str, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(LoopAnimateError, match=message):
         rows_of(touch(name, text.encode()), **settings)
 
 
-def test_captions_that_are_no_utf8_are_named_not_guessed(touch: Touch, tmp_path: Path) -> None:
+def test_captions_that_are_not_utf8_are_reported(touch: Touch, tmp_path: Path) -> None:
     table = touch("t.csv", b"\xef\xbb\xbfpath,caption\na.mp4,caf\xc3\xa9\nb.mp4,caf\xe9\n")
     assert [(r.reason, r.caption) for r in rows_of(table)] == [("", "café"), (NOT_UTF8, "")]
     for name, caption in (("c", b"caf\xe9"), ("d", b"\xef\xbb\xbf two\n lines ")):
@@ -256,7 +256,7 @@ def test_captions_that_are_no_utf8_are_named_not_guessed(touch: Touch, tmp_path:
     assert [(r.reason, r.caption) for r in rows] == [(NOT_UTF8, ""), ("", "two lines")]
 
 
-def test_paths_outside_the_folder_need_leave(touch: Touch, tmp_path: Path) -> None:
+def test_paths_outside_the_folder_must_be_allowed(touch: Touch, tmp_path: Path) -> None:
     table = write_csv(
         tmp_path / "t.csv",
         ["path", "caption"],
@@ -327,7 +327,7 @@ def test_folder_of_videos_captions_and_masks(touch: Touch, tmp_path: Path) -> No
         rows_of(tmp_path / "f", masks=tmp_path / "none")
 
 
-def test_folder_with_metadata_is_that_table(touch: Touch, tmp_path: Path) -> None:
+def test_a_folder_with_metadata_is_read_as_a_table(touch: Touch, tmp_path: Path) -> None:
     touch("f/x.mp4")
     touch("f/metadata.csv", b"file_name,prompt\nx.mp4,hello\n")
     (row,) = rows_of(tmp_path / "f")
@@ -407,6 +407,6 @@ def test_a_damaged_tar_keeps_its_good_members(tmp_path: Path, damage: str) -> No
     assert [r.reason for r in rows] == ["", "", NOT_UTF8, BAD_TAR]
 
 
-def test_what_is_no_tar_is_one_row(touch: Touch) -> None:
+def test_a_file_that_is_not_a_tar_gives_one_row(touch: Touch) -> None:
     rows = rows_of(touch("t/x.tar", b"this is not a tar" * 100).parent)
     assert [(r.id, r.reason) for r in rows] == [("x.tar", NOT_A_TAR)]

@@ -1,4 +1,4 @@
-"""Reading motions back from rendered clips."""
+"""Classifying the motion of rendered clips."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LOOP_ORDER = loop_indices(18, 3, (1, 2, 3, 4), rng=random.Random(0))
 
 
 def lamp_sprite(side_px: int = 64) -> np.ndarray:
-    """[S, S, 4] uint8: an oval with a foot to one side and a gradient across."""
+    """[S, S, 4] uint8: an oval with a foot on one side and a horizontal gradient."""
     row, column = np.mgrid[:side_px, :side_px] / side_px - 0.5
     oval = (row / 0.36) ** 2 + (column / 0.22) ** 2 < 1.0
     foot = (abs(row - 0.28) < 0.06) & (abs(column - 0.12) < 0.22)
@@ -67,7 +67,7 @@ def rendered(
 
 @pytest.mark.parametrize("order", [PLAIN_ORDER, LOOP_ORDER], ids=["plain", "loop"])
 @pytest.mark.parametrize("verb", CORE_VERBS)
-def test_every_verb_is_read_at_every_speed_and_strength(verb: str, order: list[int]) -> None:
+def test_every_verb_is_recognised_at_every_speed_and_strength(verb: str, order: list[int]) -> None:
     for speed, strength in product(SPEEDS, STRENGTHS):
         frames, masks = rendered(Motion(verb, speed, strength), order)
         assert read_motion(frames, masks).verb == verb, (speed, strength)
@@ -75,12 +75,12 @@ def test_every_verb_is_read_at_every_speed_and_strength(verb: str, order: list[i
 
 @pytest.mark.parametrize("kind", ["pastel", "gradient"])
 @pytest.mark.parametrize("verb", CORE_VERBS)
-def test_masks_from_the_background_read_the_same(verb: str, kind: str) -> None:
+def test_masks_from_the_background_give_the_same_reading(verb: str, kind: str) -> None:
     frames, _ = rendered(Motion(verb), LOOP_ORDER, kind=kind)
     assert read_motion(frames, masks_from_background(frames, background(kind))).verb == verb
 
 
-def test_masks_from_the_background_are_the_true_ones() -> None:
+def test_masks_from_the_background_match_the_true_masks() -> None:
     frames, masks = rendered(Motion("pulsing"), PLAIN_ORDER)
     found = masks_from_background(frames, background())
     assert found.min() >= 0
@@ -89,7 +89,7 @@ def test_masks_from_the_background_are_the_true_ones() -> None:
 
 
 @pytest.mark.parametrize("verb", CORE_VERBS[:4])
-def test_tracks_are_the_renderers_poses(verb: str) -> None:
+def test_tracks_match_the_poses_of_the_renderer(verb: str) -> None:
     frames, masks = rendered(Motion(verb, "", "gently"), PLAIN_ORDER)
     tracks = track_object(frames, masks)
     true = pose_at(Motion(verb, "", "gently"), torch.tensor(PLAIN_ORDER) / FPS)
@@ -99,7 +99,7 @@ def test_tracks_are_the_renderers_poses(verb: str) -> None:
 
 @pytest.mark.parametrize("verb", CORE_VERBS[:4])
 @pytest.mark.parametrize(("speed", "cycles"), SPEEDS.items())
-def test_speed_is_read_in_cycles(verb: str, speed: str, cycles: float) -> None:
+def test_speed_is_measured_in_cycles(verb: str, speed: str, cycles: float) -> None:
     frames, masks = rendered(Motion(verb, speed), LOOP_ORDER)
     assert read_motion(frames, masks).cycles(forward_indices(18, 3)) == pytest.approx(
         cycles, abs=0.051
@@ -107,12 +107,12 @@ def test_speed_is_read_in_cycles(verb: str, speed: str, cycles: float) -> None:
 
 
 @pytest.mark.parametrize("verb", CORE_VERBS[:4])
-def test_strength_is_read_as_range(verb: str) -> None:
+def test_strength_is_measured_as_range(verb: str) -> None:
     gentle, strong = (
         read_motion(*rendered(Motion(verb, "", word), PLAIN_ORDER)).strength
         for word in ("gently", "strongly")
     )
-    assert 2.5 < strong / gentle < 3.9  # truly 3.2
+    assert 2.5 < strong / gentle < 3.9  # the true ratio is 3.2
 
 
 @pytest.mark.parametrize("verb", ["bobbing up and down", "swaying left and right", "pulsing"])
@@ -135,7 +135,7 @@ def test_grain_is_not_motion() -> None:
     assert read_motion(noisy, masks_from_background(noisy, background())).verb == STILL
 
 
-def test_a_vanished_object_gives_finite_figures() -> None:
+def test_a_missing_object_gives_finite_values() -> None:
     frames = background().expand(5, -1, -1, -1)
     reading = read_motion(frames, masks_from_background(frames, background()))
     assert reading.verb == STILL

@@ -1,4 +1,4 @@
-"""Packed emoji to a cache of stickers, split by family."""
+"""Building the sticker cache from emoji packages, split by family."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_cache_holds_every_sticker_once_without_skin_tones(sticker_cache: Em
     assert sticker_cache.sprites.shape == (39, 48, 48, 4)
 
 
-def test_names_are_plain_words_and_found_without_variation_selectors(
+def test_names_are_plain_words_and_ignore_variation_selectors(
     sticker_cache: EmojiCache,
 ) -> None:
     by_code = {emoji.hexcode: emoji for emoji in sticker_cache.emoji}
@@ -64,7 +64,7 @@ def test_names_are_plain_words_and_found_without_variation_selectors(
     assert by_code["1f400"].tags == ("round",)
 
 
-def test_only_cut_off_art_touches_the_edge(sticker_cache: EmojiCache) -> None:
+def test_only_cropped_stickers_touch_the_edge(sticker_cache: EmojiCache) -> None:
     cut = [emoji.hexcode for emoji in sticker_cache.emoji if emoji.touches_edge]
     assert cut == ["1f402"]
     movable = sticker_cache.select(False, movable=True)
@@ -102,7 +102,9 @@ def test_a_folder_without_stickers_is_named(tmp_path: Path) -> None:
         EmojiCache(tmp_path)
 
 
-def test_downloading_without_npm_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_downloading_without_npm_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LoopAnimateError, match="npm"):
         download(tmp_path / "archives")
@@ -121,7 +123,7 @@ def test_clips_of_other_stickers_have_other_keys(
     assert same.key(1) == source.key(1) != source.key(2)
     content = bytearray((copied / file).read_bytes())
     place = content.index(b"thing") if file == "emoji.json" else len(content) - 1
-    content[place] ^= 1  # as many stickers as before
+    content[place] ^= 1  # the number of stickers stays the same
     (copied / file).write_bytes(content)
     other = StickerSource(data, clip)
     assert other.key(1) != source.key(1) and other.fingerprint() != source.fingerprint()

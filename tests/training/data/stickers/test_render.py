@@ -1,4 +1,4 @@
-"""Motions, the renderer and the clips made of both."""
+"""Motions, the renderer, and the clips they make."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def numbers(pose: Pose) -> torch.Tensor:
 
 def opaque_square(size_px: int = 32) -> np.ndarray:
     sprite = np.full((size_px, size_px, 4), 255, np.uint8)
-    sprite[: size_px // 4, ..., :3] = 0  # a dark top tells which way up
+    sprite[: size_px // 4, ..., :3] = 0  # a dark top shows the orientation
     return sprite
 
 
 # --------------------------------------------------------------------------------------- motion
 @pytest.mark.parametrize("words", list(itertools.product(VERBS, SPEEDS, STRENGTHS)))
-def test_every_motion_begins_at_the_still(words: tuple[str, str, str]) -> None:
+def test_every_motion_starts_at_rest(words: tuple[str, str, str]) -> None:
     assert numbers(pose_at(Motion(*words), torch.zeros(1))).abs().max() == 0.0
 
 
@@ -75,7 +75,7 @@ def test_the_first_move_has_a_fixed_sign_and_one_track(verb: str, track: int, si
 
 
 @pytest.mark.parametrize("verb", CORE_VERBS)
-def test_speed_words_stretch_time_and_strength_words_the_way(verb: str) -> None:
+def test_speed_words_scale_time_and_strength_words_scale_the_range(verb: str) -> None:
     plain = numbers(pose_at(Motion(verb), 2.0 * SECONDS))
     torch.testing.assert_close(numbers(pose_at(Motion(verb, "quickly"), SECONDS)), plain)
     torch.testing.assert_close(
@@ -97,7 +97,7 @@ def test_one_cycle_fills_the_span() -> None:
 
 # ------------------------------------------------------------------------------------- renderer
 @pytest.mark.parametrize("verb", VERBS)
-def test_frame_0_is_the_still_whatever_the_verb(sticker_cache: EmojiCache, verb: str) -> None:
+def test_frame_0_is_the_still_for_every_verb(sticker_cache: EmojiCache, verb: str) -> None:
     background, _ = draw_background(np.random.default_rng(0), "noise", SIZE_PX)
     sprite, place = sticker_cache.sprites[3], Placement(0.1, -0.05, 0.6)
     still, still_mask = render_clip(sprite, Motion(), SECONDS[:1], background, place, SIZE_PX)
@@ -134,7 +134,7 @@ def test_the_mask_is_where_alpha_is_above_one_half() -> None:
     assert torch.equal(masks[0], expected)
 
 
-def test_turns_are_clockwise_and_sizes_grow() -> None:
+def test_positive_turns_are_clockwise_and_positive_sizes_grow() -> None:
     planes = premultiplied(opaque_square()[None], 20)
     zero = torch.zeros(2)
     background = torch.ones(SIZE_PX, SIZE_PX, 3)
@@ -142,7 +142,7 @@ def test_turns_are_clockwise_and_sizes_grow() -> None:
     turned, _ = compose(
         planes, Pose(zero, zero, torch.tensor([0.0, math.pi / 2]), zero), background, place, SIZE_PX
     )
-    dark = (1.0 - turned).mean(-1)  # the dark quarter goes from the top to the right
+    dark = (1.0 - turned).mean(-1)  # the dark quarter moves from the top to the right
     middle = SIZE_PX // 2
     assert dark[0, :middle].sum() > 10 * dark[0, middle:].sum()
     assert dark[1, :, middle:].sum() > 10 * dark[1, :, :middle].sum()
@@ -193,7 +193,7 @@ def test_a_clip_is_a_function_of_its_number(sticker_cache: EmojiCache, clips: St
     assert not same(clips[4], StickerClips(sticker_cache, "held_out", SIZE_PX)[4])
 
 
-def test_some_frames_equal_the_same_frames_of_all(clips: StickerClips) -> None:
+def test_a_subset_of_frames_equals_those_of_the_whole_clip(clips: StickerClips) -> None:
     for number in range(12):
         frames, masks = clips[number].frames()
         some, some_masks = clips[number].frames([0, 30, 7])
@@ -208,7 +208,7 @@ def test_the_splits_share_no_sticker(sticker_cache: EmojiCache, clips: StickerCl
     assert not seen & kept
 
 
-def test_captions_say_what_the_clip_does(clips: StickerClips) -> None:
+def test_captions_describe_the_motion(clips: StickerClips) -> None:
     for number in range(200):
         clip = clips[number]
         words = set(clip.caption.replace(",", "").split())
@@ -232,18 +232,18 @@ def test_the_mix_is_as_planned(clips: StickerClips) -> None:
     assert real / 1000 == pytest.approx(0.15, abs=0.04)
     assert verbs.count(STILL) / 1000 == pytest.approx(0.15, abs=0.04)
     assert set(verbs) == set(CORE_VERBS)
-    # 60 % by intent, and one in nine of the free draws
+    # 60 % by design, plus one in nine of the free draws
     assert len(plain) / (len(verbs) - verbs.count(STILL)) == pytest.approx(0.644, abs=0.05)
 
 
-def test_designers_clips_play_their_frames_in_order(clips: StickerClips) -> None:
+def test_animated_stickers_play_their_frames_in_order(clips: StickerClips) -> None:
     real = next(clip for number in range(100) if (clip := clips[number]).motion is None)
     frames, _ = real.frames()
-    assert np.array_equal(frames[0], frames[8])  # eight drawn frames, begun again
+    assert np.array_equal(frames[0], frames[8])  # eight drawn frames, then repeated
     assert not np.array_equal(frames[0], frames[4])
 
 
-def test_movers_keep_most_of_themselves_in_the_picture(clips: StickerClips) -> None:
+def test_moving_stickers_stay_mostly_in_the_picture(clips: StickerClips) -> None:
     for number in range(60):
         clip = clips[number]
         if clip.motion and clip.motion.strength != "strongly":

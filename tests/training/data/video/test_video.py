@@ -1,4 +1,4 @@
-"""Decoding: the right frames of honest, variable, rotated, damaged and embedded videos."""
+"""Decoding constant-rate, variable-rate, rotated, damaged and embedded videos."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def film(films: Films, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return films.write(tmp_path_factory.mktemp("film") / "film.mp4", 110)
 
 
-def test_frames_are_the_right_ones(films: Films, film: Path) -> None:
+def test_decodes_the_requested_frames(films: Films, film: Path) -> None:
     facts = scan_video(Blob(film))
     assert (facts.frames, facts.width_px, facts.height_px, facts.times) == (110, 64, 16, ())
     assert facts.fps == pytest.approx(24) and not facts.damaged
@@ -45,9 +45,9 @@ def test_frames_are_the_right_ones(films: Films, film: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "codec"),
     [
-        ("a.avi", "libx264 -bf 3"),  # no times
-        ("a.mpg", "mpeg2video -q:v 2"),  # times that a seek shifts
-        ("a.ts", "libx264 -bf 3"),  # no index to seek by
+        ("a.avi", "libx264 -bf 3"),  # no timestamps
+        ("a.mpg", "mpeg2video -q:v 2"),  # seeking shifts the timestamps
+        ("a.ts", "libx264 -bf 3"),  # no index for seeking
         ("a.mp4", "libx264 -x264-params open-gop=1:keyint=20:bframes=3"),
         ("a.webm", "libvpx -b:v 2M"),
         ("a.gif", "gif"),
@@ -62,12 +62,14 @@ def test_other_containers(films: Films, film: Path, tmp_path: Path, name: str, c
         assert films.numbers(read_video(Blob(path), indices, facts)) == indices
 
 
-def test_false_key_frames_do_not_mislead(films: Films, film: Path, tmp_path: Path) -> None:
-    """A file whose table of key frames names frames that need others, as real ones do."""
+def test_false_key_frames_do_not_give_wrong_frames(
+    films: Films, film: Path, tmp_path: Path
+) -> None:
+    """A file whose table of key frames lists frames that depend on others, as in some real files."""
     data = bytearray(film.read_bytes())
     table = data.index(b"stss") + 8
     count = int.from_bytes(data[table : table + 4], "big")
-    for place in range(table + 8, table + 4 + 4 * count, 4):  # all but the first
+    for place in range(table + 8, table + 4 + 4 * count, 4):  # all except the first
         number = int.from_bytes(data[place : place + 4], "big")
         data[place : place + 4] = (number + 5).to_bytes(4, "big")
     path = tmp_path / "false.mp4"
@@ -80,7 +82,7 @@ def test_false_key_frames_do_not_mislead(films: Films, film: Path, tmp_path: Pat
     assert films.numbers(read_video(Blob(path), [0, 1], part)) == [70, 71]
 
 
-def test_a_part_needs_times(film: Path, tmp_path: Path) -> None:
+def test_a_part_needs_timestamps(film: Path, tmp_path: Path) -> None:
     ffmpeg("-i", film, "-c:v", "libx264", "-bf", 3, tmp_path / "a.avi")
     with pytest.raises(BadClip, match="has no frame times"):
         scan_video(Blob(tmp_path / "a.avi"), 1.0, 2.0)
@@ -96,7 +98,9 @@ def test_a_part_of_a_video(films: Films, film: Path) -> None:
         scan_video(Blob(film), 60.0, 70.0)
 
 
-def test_uneven_times_are_resampled_to_the_nearest(films: Films, tmp_path: Path) -> None:
+def test_variable_frame_rates_are_resampled_to_the_nearest_frame(
+    films: Films, tmp_path: Path
+) -> None:
     times = [0, 40, 80, 120, 160, 410, 440, 480, 890, 1000]
     path = films.write_uneven(tmp_path / "phone.mkv", times)
     facts = scan_video(Blob(path))
@@ -105,7 +109,7 @@ def test_uneven_times_are_resampled_to_the_nearest(films: Films, tmp_path: Path)
     chosen = source_frames(facts, range(26), 25.0).tolist()
     assert chosen == [0, 1, 2, 3, 4, 4, 4, 4, 5, 5, 5, 6, 7, 7, 7, 7, 7, 7, 8, 8, 8, 8, 8, 8, 9, 9]
     assert films.numbers(read_video(Blob(path), chosen, facts)) == chosen
-    own = source_frames(facts, range(10), None).tolist()  # at 9 frames in a second
+    own = source_frames(facts, range(10), None).tolist()  # at 9 frames per second
     assert own[0] == 0 and own[-1] == 9 and own == sorted(own)
 
 
@@ -143,19 +147,19 @@ def test_clips_without_times_keep_their_frames() -> None:
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_rotated_videos_stand_upright(film: Path, tmp_path: Path, degrees: int) -> None:
+def test_rotated_videos_are_decoded_upright(film: Path, tmp_path: Path, degrees: int) -> None:
     path = tmp_path / "turned.mp4"
     ffmpeg("-display_rotation", degrees, "-i", film, "-c", "copy", path)
     facts = scan_video(Blob(path))
     assert (facts.width_px, facts.height_px) == ((64, 16) if degrees == 180 else (16, 64))
     ours = read_video(Blob(path), [0, 70], facts)
-    # ffmpeg turns pictures upright by itself
+    # ffmpeg rotates frames upright by default
     ffmpeg("-i", path, "-vf", "select=eq(n\\,70)", "-frames:v", 1, tmp_path / "upright.png")
     theirs = np.asarray(Image.open(tmp_path / "upright.png").convert("RGB"))
     assert ours[1].shape == theirs.shape and abs(ours[1].astype(int) - theirs).mean() < 6
 
 
-def test_a_member_of_a_tar_is_a_file(films: Films, film: Path, tmp_path: Path) -> None:
+def test_a_member_of_a_tar_decodes_like_a_file(films: Films, film: Path, tmp_path: Path) -> None:
     data = film.read_bytes()
     (tmp_path / "a.tar").write_bytes(b"x" * 1000 + data + b"y" * 5000)
     member = Blob(tmp_path / "a.tar", 1000, len(data))
@@ -190,7 +194,7 @@ def _flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["empty", "page", "headless", "sound", "noise", "folder"])
-def test_what_is_no_video_is_a_bad_clip(film: Path, tmp_path: Path, damage: str) -> None:
+def test_a_file_that_is_not_a_video_is_a_bad_clip(film: Path, tmp_path: Path, damage: str) -> None:
     path = tmp_path / "bad.mp4"
     contents: dict[str, bytes] = {
         "empty": b"",
