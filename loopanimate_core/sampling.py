@@ -41,7 +41,7 @@ def sample_loop(
     """Denoise a clip step by step.
 
     Args:
-        denoise: predicts the noise or velocity of the sampled frames. What makes the clip a loop is in it:
+        denoise: predicts the noise or velocity of the sampled frames. It closes the loop:
             see `closing.closed`.
         x: the noisy clip at the first timestep, `[1, 4, P, h, w]`.
         scheduler: a diffusers scheduler with its timesteps set.
@@ -139,7 +139,7 @@ def filter_flicker(z: Tensor, z_still: Tensor, level: float) -> Tensor:
 
     A Wiener filter of every place's change: r² = mean over frames and channels of (z - z_still)² holds motion
     and flicker, of which flicker has level²; the change is multiplied by the rest, max(0, 1 - level²/r²).
-    All frames of a place are treated alike, so what moves keeps its course.
+    All frames of a place get the same factor, so motion keeps its path.
 
     Args:
         z: latents of a loop, `[N, 4, P, h, w]`.

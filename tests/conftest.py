@@ -19,7 +19,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 pytest.register_assert_rewrite("closeness", "runs")
 
-# The same examples on every machine, and no limit on the clock: a busy machine is slow.
+# The same examples on every machine, and no deadline, because a busy machine is slow.
 hypothesis.settings.register_profile(
     "everywhere",
     deadline=None,
@@ -31,7 +31,7 @@ hypothesis.settings.load_profile("everywhere")
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    """Every test draws the same numbers, alone and in any order."""
+    """Every test gets the same random numbers, alone or in any order."""
     random.seed(0)
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed(0)
@@ -41,7 +41,7 @@ def seeded() -> None:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Torch on one thread, for equality bit for bit: threads share out sums in their own way."""
+    """Run torch on one thread, for bit-equal results: the order of sums depends on the number of threads."""
     import torch
 
     threads = torch.get_num_threads()
@@ -52,7 +52,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def toy_bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole bundle in under a megabyte: the real classes with random weights, 64 × 64 pixels."""
+    """A complete bundle of less than a megabyte: the real classes with random weights, 64 × 64 pixels."""
     from toy_bundle import build_toy_bundle
 
     from loopanimate_core.bundle import write_bundle

@@ -1,4 +1,4 @@
-"""What the documentation names exists: links, paths, modules, commands, settings, tests and make targets."""
+"""What the documentation mentions exists: links, paths, modules, commands, settings, tests, make targets."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @every_page
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
         target, _, anchor = link.partition("#")
         if "://" in link:
@@ -131,7 +131,7 @@ def command_lines() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("words", command_lines(), ids=shlex.join)
-def test_commands_are_understood(words: list[str]) -> None:
+def test_commands_parse(words: list[str]) -> None:
     try:
         PARSERS[words[0]]().parse_args(words[1:])
     except SystemExit as stop:
@@ -159,8 +159,8 @@ def test_settings_of_a_run_exist(page: Path) -> None:
     assert not named - legal
 
 
-def test_quoted_messages_are_ours() -> None:
-    """The symptoms in the troubleshooting table, but for those that ComfyUI prints."""
+def test_quoted_messages_are_in_the_source() -> None:
+    """The messages in the troubleshooting table, except ComfyUI's own."""
     comfyui = {"IMPORT FAILED", "missing node types", "value not in list"}
     rows = prose(ROOT / "docs/comfyui.md").partition("## Troubleshooting")[2].splitlines()
     symptoms = "\n".join(row.split(" | ")[0] for row in rows)
@@ -172,7 +172,7 @@ def test_quoted_messages_are_ours() -> None:
 
 
 @every_page
-def test_tests_that_are_named_exist(page: Path) -> None:
+def test_mentioned_tests_exist(page: Path) -> None:
     sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
     defined = set(re.findall(r"^def ((?:test|check)_\w+)", sources, flags=re.MULTILINE))
     named = {span for span in spans(page) if re.fullmatch(r"(?:test|check)_\w+", span)}

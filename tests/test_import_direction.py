@@ -1,4 +1,4 @@
-"""Imports run one way: nodes → loopanimate_core ← loopanimate_training, and down the floors inside each."""
+"""Imports go one way: nodes → loopanimate_core ← loopanimate_training, and down the layers of each package."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def absolute_imports(source: Path) -> Iterator[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("folder", FORBIDDEN)
-def test_no_import_against_the_direction(folder: str) -> None:
+def test_packages_import_in_one_direction(folder: str) -> None:
     wrong = [
         f"{source.relative_to(ROOT)}:{line} imports {package}"
         for source in sorted((ROOT / folder).rglob("*.py"))
@@ -48,7 +48,7 @@ def test_no_import_against_the_direction(folder: str) -> None:
     assert not wrong
 
 
-def test_core_refers_to_itself_relatively() -> None:
+def test_core_uses_relative_imports() -> None:
     """Absolute self-imports would find another installed copy when ComfyUI loads this folder."""
     wrong = [
         f"{source.relative_to(ROOT)}:{line}"
@@ -59,9 +59,9 @@ def test_core_refers_to_itself_relatively() -> None:
     assert not wrong
 
 
-# A floor imports only from floors before it. Folders (and the files at a package's front door) on one floor may
-# not import each other in a circle either; both are tested below.
-FLOORS = {
+# A layer imports only from itself and the layers before it. Folders (and top-level files) of one layer must
+# not import each other in a circle.
+LAYERS = {
     "loopanimate_core": (
         {"errors", "files", "lazy", "exit_codes"},
         {"models", "schedule", "picture"},
@@ -86,26 +86,26 @@ FLOORS = {
 }
 
 
-def room_of(package: Path, source: Path) -> str:
-    """The folder or front-door file of a package that a source belongs to."""
+def module_of(package: Path, source: Path) -> str:
+    """The folder or top-level file of a package that a source belongs to."""
     return source.relative_to(package).parts[0].removesuffix(".py")
 
 
-def arrows(package: Path) -> dict[tuple[str, str], list[str]]:
-    """Imports between the rooms of a package, those inside functions included: (from, to) to their places."""
+def imports_between(package: Path) -> dict[tuple[str, str], list[str]]:
+    """Imports between the modules of a package, also inside functions: (from, to) → file and line."""
     found: dict[tuple[str, str], list[str]] = {}
     for source in sorted(package.rglob("*.py")):
-        room = room_of(package, source)
-        if room in ("__init__", "__main__"):
+        module = module_of(package, source)
+        if module in ("__init__", "__main__"):
             continue
-        for line, target in rooms_imported(package, source):
-            if target != room:
-                found.setdefault((room, target), []).append(f"{source.relative_to(ROOT)}:{line}")
+        for line, target in modules_imported(package, source):
+            if target != module:
+                found.setdefault((module, target), []).append(f"{source.relative_to(ROOT)}:{line}")
     return found
 
 
-def rooms_imported(package: Path, source: Path) -> Iterator[tuple[int, str]]:
-    """Line and room of every relative import that leaves the file's own folder."""
+def modules_imported(package: Path, source: Path) -> Iterator[tuple[int, str]]:
+    """Line and module of every relative import that leaves the file's own folder."""
     depth = len(source.relative_to(package).parts)
     for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level == depth:
@@ -117,37 +117,37 @@ def rooms_imported(package: Path, source: Path) -> Iterator[tuple[int, str]]:
             )
 
 
-@pytest.mark.parametrize("name", FLOORS)
-def test_no_import_goes_up(name: str) -> None:
+@pytest.mark.parametrize("name", LAYERS)
+def test_no_import_from_a_higher_layer(name: str) -> None:
     package = ROOT / name
-    floor = {room: level for level, rooms in enumerate(FLOORS[name]) for room in rooms}
-    rooms = {room_of(package, source) for source in package.rglob("*.py")}
-    assert rooms - floor.keys() <= {"__init__", "__main__"}, "put each new room on a floor"
+    layer = {module: level for level, modules in enumerate(LAYERS[name]) for module in modules}
+    modules = {module_of(package, source) for source in package.rglob("*.py")}
+    assert modules - layer.keys() <= {"__init__", "__main__"}, "add each new module to a layer"
     upwards = [
-        f"{places[0]}: {room} imports {target}"
-        for (room, target), places in arrows(package).items()
-        if floor[target] > floor[room]
+        f"{places[0]}: {module} imports {target}"
+        for (module, target), places in imports_between(package).items()
+        if layer[target] > layer[module]
     ]
     assert not upwards
 
 
-HOUSES = sorted(
+PACKAGES = sorted(
     str(folder.parent.parent.relative_to(ROOT))
-    for name in FLOORS
+    for name in LAYERS
     for folder in (ROOT / name).rglob("*/__init__.py")
 )
 
 
-@pytest.mark.parametrize("name", dict.fromkeys(HOUSES))
-def test_no_circle_between_rooms(name: str) -> None:
-    """In each package that has folders: they, and the files beside them, import each other one way."""
+@pytest.mark.parametrize("name", dict.fromkeys(PACKAGES))
+def test_no_circular_imports_between_folders(name: str) -> None:
+    """In every package with subpackages, these and the files beside them import each other one way."""
     below: dict[str, set[str]] = {}
-    for room, target in arrows(ROOT / name):
-        below.setdefault(room, set()).add(target)
+    for module, target in imports_between(ROOT / name):
+        below.setdefault(module, set()).add(target)
     try:
         tuple(TopologicalSorter(below).static_order())
     except CycleError as error:
-        pytest.fail(f"a circle: {' imports '.join(reversed(error.args[1]))}")
+        pytest.fail(f"circular import: {' imports '.join(reversed(error.args[1]))}")
 
 
 def run_python(code: str) -> str:
@@ -165,7 +165,7 @@ def test_importing_core_is_light() -> None:
 
 
 def test_core_modules_need_neither_diffusers_nor_transformers_to_import() -> None:
-    """ComfyUI users have neither: whoever needs them imports them inside the function that does."""
+    """ComfyUI users may have neither, so they are imported inside the functions that use them."""
     code = """
 import importlib, pkgutil, sys
 for name in ("diffusers", "transformers", "accelerate"):

@@ -1,4 +1,4 @@
-"""What is installed, what is promised in the README, and what the wheel holds."""
+"""Dependencies, versions, commands in the README, and the contents of the wheel."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_every_direct_dependency_has_a_tested_version() -> None:
         ("benchmarks", ["standalone", "train", "dev"]),
     ],
 )
-def test_every_imported_package_is_asked_for(folder: str, extras: list[str]) -> None:
+def test_every_imported_package_is_a_dependency(folder: str, extras: list[str]) -> None:
     project = PYPROJECT["project"]
     asked = [
         *project["dependencies"],
@@ -117,7 +117,7 @@ def test_scripts_point_to_functions(script: str) -> None:
     assert callable(getattr(importlib.import_module(module), function))
 
 
-def test_readme_holds_the_commands_that_are_tested() -> None:
+def test_readme_contains_the_tested_commands() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     install = "python -m pip install -c requirements/tested.txt"
     commands = {
@@ -129,7 +129,7 @@ def test_readme_holds_the_commands_that_are_tested() -> None:
 
 
 def test_comfyui_finds_one_workflow_folder_and_one_web_folder() -> None:
-    """A second template folder makes half of the templates answer 404; `web` twice loads it twice."""
+    """With a second template folder half of the templates give 404; a second web folder is loaded twice."""
     others = ["example_workflows", "example", "examples", "workflow"]
     assert (ROOT / "workflows").is_dir()
     assert not [name for name in others if (ROOT / name).exists()]
@@ -152,7 +152,7 @@ def tracked_text_files() -> list[Path]:
     ]
 
 
-def test_no_file_names_a_folder_of_somebodys_machine() -> None:
+def test_no_file_contains_a_local_path() -> None:
     private = re.compile(r"(?<![\w.>])/(?:root|work|home|Users|mnt)/\w")
     for path in tracked_text_files():
         found = private.search(path.read_text(encoding="utf-8"))
@@ -197,8 +197,8 @@ def test_wheel_holds_every_module_and_data_file(wheel_names: list[str]) -> None:
     assert {name for name in expected if "__pycache__" not in name} <= set(wheel_names)
 
 
-def test_installed_packages_leave_generic_names_alone(tmp_path: Path) -> None:
-    """`nodes` is ComfyUI's; `training`, `tests` and `web` are anybody's."""
+def test_no_generic_top_level_names_are_installed(tmp_path: Path) -> None:
+    """`nodes` is a module of ComfyUI; `training`, `tests` and `web` are common names."""
     code = """
 from importlib.util import find_spec
 print(*[name for name in ("nodes", "training", "tests", "web") if find_spec(name)])

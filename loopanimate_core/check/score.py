@@ -50,7 +50,7 @@ def check_loop(
         frames: `[F, H, W, 3]` in 0..1, at least 4.
         fps: playing speed, used only for the duration.
         closed: True if the last frame repeats the first: it is not measured. False measures all frames
-            as they play, so that such a frame is a fault. `auto` skips the last frame only if it
+            as they play, and such a frame is a fault. `auto` skips the last frame only if it
             repeats the first.
         reference: the still picture, for `mse_f0` and `clip_i`; cropped and resized to the frames.
         image_encoder: pictures `[N, H, W, 3]` to embeddings `[N, D]`, for the CLIP scores.

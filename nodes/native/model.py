@@ -147,7 +147,7 @@ class LoopModel(comfy.model_base.BaseModel):
     def memory_required(
         self, input_shape: Sequence[int], cond_shapes: Mapping[str, Any] | None = None
     ) -> float:
-        """Bytes needed by a call; the network sees at most as many frames of a clip as it has positions."""
+        """Bytes that a call needs; the network sees at most as many frames of a clip as it has positions."""
         branches = len((cond_shapes or {}).get("num_video_frames", ())) or 2
         unet = self.bundle_config.unet
         rows = min(input_shape[0], branches * unet.max_positions)

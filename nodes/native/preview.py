@@ -24,7 +24,7 @@ CELL_SIDE_PX = 128
 
 
 class LoopPreview:
-    """Sends all frames, small, at most twice a second, and less often if making them is slow."""
+    """Sends all frames, small, at most twice a second, and less often if they are slow to make."""
 
     def __init__(self, latent_format: Any, fps: float) -> None:
         self.latent_format = latent_format

@@ -1,4 +1,4 @@
-"""One ComfyUI server for all tests of this folder; they are skipped without a ComfyUI."""
+"""One ComfyUI server for all tests of this folder; they are skipped if ComfyUI is not found."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def comfyui() -> Path:
-    """The root of a ComfyUI."""
+    """The root folder of ComfyUI."""
     root = find_comfyui()
     if root is None:
         pytest.skip("no ComfyUI found; set COMFYUI_PATH to the folder that holds its main.py")
@@ -27,7 +27,7 @@ def comfyui() -> Path:
 
 @pytest.fixture(scope="session")
 def comfy(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
-    """A running server, shared: change nothing in it that another test could notice."""
+    """A running server, shared by all tests: do not change anything that affects other tests."""
     base_dir = tmp_path_factory.mktemp("comfy")
     server = ComfyServer.start(comfyui, base_dir, extra_args=["--preview-method", "latent2rgb"])
     yield server

@@ -1,9 +1,9 @@
-"""Checks of the native types from the inside; ComfyUI's own Python runs this file.
+"""Checks of the native types in ComfyUI's own Python process.
 
     PYTHONPATH=COMFYUI python native_checks.py FOLDER
 
-FOLDER holds what `test_native_checks.py` made: bundles, parts, and what the core computes with them. Every
-function `check_…` runs; the last line printed is a JSON object of their tracebacks, null for none.
+FOLDER holds what `test_native_checks.py` made: bundles, parts, and the core's results for them. Every
+function `check_…` runs; the last line printed is a JSON object of their tracebacks, null if a check passed.
 """
 
 # ruff: noqa: E402  (what is imported depends on the arguments)
@@ -72,7 +72,7 @@ from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.sampling import filter_flicker
 from loopanimate_core.schedule import ScheduleConfig, alphas_cumprod
 
-FRAMES, SIDE = 5, 8  # of the clips sampled here, in latents
+FRAMES, SIDE = 5, 8  # of the clips sampled here; the side in latent pixels
 
 
 @cache
@@ -82,12 +82,12 @@ def toy() -> Any:
 
 @cache
 def core() -> dict[str, Tensor]:
-    """What the core computed."""
+    """The core's results."""
     return load_file(str(FOLDER / "core.safetensors"))
 
 
 def conditions(model: Any) -> tuple[Any, Any]:
-    """Positive and negative prompt as Build Loop Conditions makes them."""
+    """Positive and negative conditioning from Build Loop Conditions."""
     given = core()
     picture = {
         "loop_still": model.model.process_latent_out(given["still"]),
@@ -137,7 +137,7 @@ def close_to(found: Tensor, expected: Tensor, tolerance: float) -> None:
 
 
 def check_import_is_light() -> None:
-    """Nothing heavy before a node runs."""
+    """Importing the extension does not import heavy packages."""
     heavy = ("cv2", "onnxruntime", "diffusers", "transformers", "imageio_ffmpeg", "scipy")
     found = [name for name in IMPORTED if name.split(".")[0] in heavy]
     assert not found, found
@@ -162,7 +162,7 @@ def check_euler_agrees_with_the_core() -> None:
 
 
 def check_a_trained_bundle() -> None:
-    """What the trainer exported, through the node: its own weights, and the core's loop."""
+    """A bundle exported by the trainer: the node loads its weights and samples the core's loop."""
     folder_paths.add_model_folder_path("loopanimate", str(FOLDER))
     assert LoadLoopAnimate.fingerprint_inputs(bundle="trained.safetensors")
     model, clip, vision, vae = LoadLoopAnimate.execute("trained.safetensors", dtype="fp32").args
@@ -182,7 +182,7 @@ def check_a_trained_bundle() -> None:
     assert torch.isfinite(vision.encode_image(torch.rand(1, 64, 64, 3)).image_embeds).all()
 
 
-def check_schedules_are_the_cores() -> None:
+def check_schedules_agree_with_the_core() -> None:
     config = read_parts(FOLDER / "toy.safetensors").config
     for name in ("scaled_linear", "linear"):
         schedule = ScheduleConfig(beta_schedule=name, prediction_type="epsilon")
@@ -194,8 +194,8 @@ def check_schedules_are_the_cores() -> None:
         close_to(sampling.sigmas, ((1 - alpha_bar) / alpha_bar).sqrt(), 1e-4)
 
 
-def check_flicker_goes_as_in_the_core() -> None:
-    """Levels are those of the model's latents; ComfyUI's are divided by a scale."""
+def check_flicker_filter_agrees_with_the_core() -> None:
+    """Levels are for scaled latents; ComfyUI's latents are not scaled."""
     model = load_bundle(FOLDER / "mini.safetensors").model
     scale = model.model.latent_format.scale_factor = 0.18215  # Stable Diffusion's
     still, change = torch.randn(1, 4, 4, 4), 0.1 * torch.rand(1, 1, 4, 4)
@@ -233,7 +233,7 @@ def check_vaes() -> None:
 
 
 def check_previews() -> None:
-    """Small frames look like the decoded ones; with Stable Diffusion's VAE, like its known colours."""
+    """Previews are close to the decoded frames; with Stable Diffusion's VAE, to its known colours."""
     given = core()
     latents = given["mini_latents"].repeat(5, 1, 1, 1)
     latent_format = load_bundle(FOLDER / "mini.safetensors").model.model.latent_format
@@ -259,7 +259,7 @@ def check_tie_is_bit_equal_under_every_sampler() -> None:
 
 
 def check_tie_with_noise_left_over() -> None:
-    """Even where sampling stops half way."""
+    """Also if sampling stops half way."""
     sigmas = comfy.samplers.calculate_sigmas(
         toy().model.get_model_object("model_sampling"), "normal", 6
     )
@@ -267,7 +267,7 @@ def check_tie_with_noise_left_over() -> None:
     assert torch.equal(found[0], found[-1])
 
 
-def check_closing_again_replaces() -> None:
+def check_closing_again_replaces_the_first() -> None:
     model = close_loops(close_loops(toy().model, "off"), "tie")
     close_to(sample(model), sample(toy().model), 1e-4)
     try:
@@ -278,7 +278,7 @@ def check_closing_again_replaces() -> None:
         raise AssertionError("an unknown closing was taken")
 
 
-def check_context_windows_are_refused() -> None:
+def check_context_windows_are_rejected() -> None:
     model = toy().model.clone()
     model.model_options["context_handler"] = None
     sample(model)
@@ -328,7 +328,7 @@ def check_branches_share_the_down_path() -> None:
 
 
 def check_comfyuis_attention() -> None:
-    """ComfyUI's own attention, for GPUs that torch's does not suit, gives the same numbers."""
+    """ComfyUI's attention, used if ComfyUI does not choose torch's, gives the same numbers."""
     assert not comfys_attention_is_better()  # on a CPU
     model = load_bundle(FOLDER / "toy.safetensors", "fp32").model
     use_attention(model.model.diffusion_model, comfys_attention)
@@ -336,7 +336,7 @@ def check_comfyuis_attention() -> None:
 
 
 class ShortOfMemory:
-    """A layer that has memory for a few frames only."""
+    """Makes a layer run out of memory above a number of rows."""
 
     def __init__(self, model: Any, rows: int) -> None:
         self.unet, self.rows, self.failed = model.model.diffusion_model, rows, 0
@@ -469,7 +469,7 @@ def check_lora_names() -> None:
 
 
 def check_parts() -> None:
-    """Public files through the node: a checkpoint, PIA's motion module, CLIP's image encoder."""
+    """Load a checkpoint, PIA's motion module and CLIP's image encoder with the node."""
     names = {
         "checkpoint": ("checkpoints", "checkpoint.safetensors"),
         "motion_module": ("animatediff_models", "pia.safetensors"),
@@ -524,7 +524,7 @@ def main() -> None:
         if name.startswith("check_"):
             started = time.monotonic()
             try:
-                with torch.inference_mode():  # as ComfyUI's executor
+                with torch.inference_mode():  # as in ComfyUI's executor
                     check()
                 results[name] = None
             except Exception:

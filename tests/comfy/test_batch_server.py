@@ -1,4 +1,4 @@
-"""A batch on a real ComfyUI that is killed in the middle of it."""
+"""A batch on a real ComfyUI server that is killed while it runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FRAMES = 7
 
 @pytest.fixture
 def start(comfyui: Path, tmp_path: Path) -> Iterator[Callable[[], ComfyServer]]:
-    """Starts its own server, and starts it again on the same port and folders after a kill."""
+    """Starts a separate server, and after a kill starts it again on the same port and folders."""
     port, started = free_port(), []
 
     def start() -> ComfyServer:
@@ -40,7 +40,7 @@ def start(comfyui: Path, tmp_path: Path) -> Iterator[Callable[[], ComfyServer]]:
 
 
 def make_pictures(folder: Path) -> None:
-    """20 pictures by name, 3 of them broken: cut off, not a picture, too small."""
+    """20 pictures, 3 of them broken: truncated, not a picture, too small."""
     folder.mkdir()
     samples = sorted((PACK / "loopanimate_core/data/pictures").glob("*.png"))
     for number in range(20):
@@ -66,7 +66,7 @@ def quick_workflow(path: Path) -> Path:
     return path
 
 
-def test_a_killed_server_costs_no_loop_and_makes_none_twice(
+def test_killed_server_loses_no_loop_and_repeats_none(
     start: Callable[[], ComfyServer], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, out, state_path = tmp_path / "pictures", tmp_path / "loops", tmp_path / "state.sqlite"
@@ -110,7 +110,7 @@ def test_a_killed_server_costs_no_loop_and_makes_none_twice(
             loop.load()
 
 
-def test_a_server_without_the_node_is_named_before_anything_is_posted(
+def test_missing_node_is_reported_before_anything_is_posted(
     comfy: ComfyServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, path = tmp_path / "pictures", quick_workflow(tmp_path / "workflow_api.json")
@@ -122,7 +122,7 @@ def test_a_server_without_the_node_is_named_before_anything_is_posted(
     assert "does not have the nodes NodeOfAnotherPack" in capsys.readouterr().err
 
 
-def test_what_comfyui_says_against_a_workflow_is_passed_on(
+def test_comfyui_validation_errors_are_reported(
     comfy: ComfyServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, path = tmp_path / "pictures", quick_workflow(tmp_path / "workflow_api.json")

@@ -1,4 +1,4 @@
-"""Runs `native_checks.py` once in ComfyUI's own Python, against what the core computes here."""
+"""Runs `native_checks.py` once in ComfyUI's own Python, and compares the results with the core's."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MAX_FRAMES, SIDE, STEPS = 45, 8, 4
 
 
 def core_results(toy_path: Path, trained_path: Path) -> dict[str, torch.Tensor]:
-    """Embeddings, latents and Euler's loops as the core computes them."""
+    """The core's embeddings, latents and loops sampled with Euler."""
     found: dict[str, torch.Tensor] = {}
     picture = fit_picture(load_picture(mini_bundle_path().parent / "pictures/ghost.png"), 64, 64)
     found["picture"] = picture
@@ -76,7 +76,7 @@ def make_scheduler_with_steps(schedule: ScheduleConfig) -> Any:
 def euler(
     toy: Bundle, given: dict[str, torch.Tensor], closing_name: str, frames: int, prior: float
 ) -> torch.Tensor:
-    """A loop of the core's Euler, `[P, 4, h, w]`, not scaled."""
+    """A loop sampled by the core with Euler, `[P, 4, h, w]`, not scaled."""
     schedule = dataclasses.replace(toy.config.schedule, still_prior=prior)
     conditions = LoopConditions(
         given["still"],
@@ -99,7 +99,7 @@ def euler(
 
 
 def coded(name: str, vae: Any, picture: torch.Tensor) -> dict[str, torch.Tensor]:
-    """A picture's latents, not scaled, and what they decode to."""
+    """A picture's latents, not scaled, and the decoded picture."""
     latents = encode_frames(vae, picture[None])
     unscaled = latents[:, :, 0] / vae.config.scaling_factor
     return {f"{name}_latents": unscaled, f"{name}_decoded": decode_latents(vae, latents)}
@@ -111,7 +111,7 @@ def make_kl() -> Any:
 
 
 def make_parts(folder: Path) -> None:
-    """A small Stable Diffusion 1.x as artists have it: three files, and the bundle they came from."""
+    """A small Stable Diffusion 1.x in three files, and the bundle they were extracted from."""
     unet = LoopUNetConfig(block_out_channels=(32, 64, 64, 64), cross_attention_dim=64)
     bundle = build_toy_bundle(
         "kl",
@@ -127,7 +127,7 @@ def make_parts(folder: Path) -> None:
 
 
 def make_trained(folder: Path, toy_path: Path) -> Path:
-    """The toy after three steps of the trainer at a high rate, exported."""
+    """The toy after three training steps with a high learning rate, exported."""
     sizes = {"clip.f": 3, "clip.height_px": 64, "clip.width_px": 64}
     learning = {"optimizer.lr": 0.01, "optimizer.warmup_steps": 0, "optimizer.ema_decay": 0}
     config = toy_run(folder / "training", toy_path, steps=3, **sizes, **learning)

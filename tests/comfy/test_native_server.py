@@ -83,8 +83,8 @@ def test_loop_sampler_agrees_with_ksampler(server: ComfyServer, stock: list[byte
     assert run(server, graph) == stock[:-1]
 
 
-def test_loop_sampler_uses_the_models_own_best(server: ComfyServer) -> None:
-    """The toy's are 2 steps, guidance 2 and dpmpp_2m_lu."""
+def test_loop_sampler_uses_the_models_defaults(server: ComfyServer) -> None:
+    """The toy's defaults are 2 steps, guidance 2 and dpmpp_2m_lu."""
     explicit = {"steps": 2, "cfg": 2.0, "sampler": "dpmpp_2m", "scheduler": "exponential"}
     best = run(server, loop_graph("ghost.png", **TOY))
     assert best == run(server, loop_graph("ghost.png", **explicit, **TOY))
@@ -95,13 +95,13 @@ def test_loop_sampler_uses_the_models_own_best(server: ComfyServer) -> None:
     ("closing", "frames"), [("shift", 15), ("windows", 15), ("windows", 45), ("off", 15)]
 )
 def test_closings(server: ComfyServer, closing: str, frames: int) -> None:
-    """Every way returns the frames that play; windows make loops longer than the model's positions."""
+    """Every closing returns the frames that play; windows sample loops longer than the model's positions."""
     graph = loop_graph("ghost.png", closing=closing, frames=frames, **TOY)
     assert len(set(run(server, graph))) == frames - 1
 
 
-def test_flicker_is_held_still_as_asked(server: ComfyServer) -> None:
-    """The toy's own level is 0; older workflows do not have the setting."""
+def test_hold_still(server: ComfyServer) -> None:
+    """The toy's default level is 0, which workflows saved without the setting use."""
     graph = loop_graph("ghost.png", **TOY)
     own = run(server, graph)
     found = {}
@@ -111,7 +111,7 @@ def test_flicker_is_held_still_as_asked(server: ComfyServer) -> None:
     assert found[0.0] == own and found[0.9] != own
 
 
-def test_too_many_frames_is_a_sentence(server: ComfyServer) -> None:
+def test_too_many_frames_raise_one_sentence(server: ComfyServer) -> None:
     with pytest.raises(
         PromptError, match=r"frames must be at most 35, .* got 45; use closing 'windows'"
     ):
@@ -126,14 +126,14 @@ def test_a_finished_loop_can_be_sampled_again(server: ComfyServer) -> None:
     assert len(run(server, graph)) == 14
 
 
-def test_a_prompt_without_the_picture_is_a_sentence(server: ComfyServer) -> None:
+def test_prompt_without_picture_raises_one_sentence(server: ComfyServer) -> None:
     graph = ksampler_graph("ghost.png", **TOY)
     graph["sample"]["inputs"]["negative"] = ["negative", 0]
     with pytest.raises(PromptError, match="must go through Build Loop Conditions"):
         server.run(graph)
 
 
-def test_an_empty_mask_is_a_sentence(server: ComfyServer) -> None:
+def test_empty_mask_raises_one_sentence(server: ComfyServer) -> None:
     graph = loop_graph("ghost.png", **TOY)
     graph["mask"] = node("SolidMask", value=0.0, width=64, height=64)
     graph["build"]["inputs"]["mask"] = ["mask", 0]
@@ -157,7 +157,7 @@ def test_a_mask_changes_the_loop(server: ComfyServer) -> None:
 def test_lora_patches_and_unpatches(
     server: ComfyServer, stock: list[bytes], toy_bundle_path: Path
 ) -> None:
-    """Kohya's names work; without the LoRA the loop is the same as before."""
+    """Kohya's names work, and removing the LoRA restores the original loop."""
     folder = server.base_dir / "models/loras"
     folder.mkdir(parents=True, exist_ok=True)
     save_file(kohya_lora(toy_bundle_path), str(folder / "toy_lora.safetensors"))
@@ -176,7 +176,7 @@ def test_lora_patches_and_unpatches(
     assert "lora key not loaded" not in server.log()[logged:]
     entry = server.run(ksampler_graph("ghost.png", **TOY))
     cached = cached_nodes(entry)
-    assert "load" in cached and "sample" not in cached  # the same model, sampled anew
+    assert "load" in cached and "sample" not in cached  # the same model, sampled again
     assert pictures(server, entry) == stock
 
 
@@ -218,7 +218,7 @@ def heard(server: ComfyServer, graph: Graph) -> tuple[list[bytes], list[dict[str
 
 
 def test_previews_of_a_stock_sampler(server: ComfyServer) -> None:
-    """ComfyUI's own picture of the first frame at each step, and our loop of them all."""
+    """At each step, ComfyUI's preview of the first frame and our preview of all frames."""
     stills, loops = heard(server, ksampler_graph("ghost.png", seed=7, steps=3, **TOY))
     assert len(stills) == 3
     assert Image.open(io.BytesIO(stills[0][8:])).format == "JPEG"
@@ -274,7 +274,7 @@ def test_cached_results_are_not_modified(server: ComfyServer, stock: list[bytes]
     for seed in (4, 5):
         graph["sample"]["inputs"]["seed"] = seed
         entry = server.run(graph)
-    graph["still_decode"]["class_type"] = "VAEDecodeTiled"  # decoded anew from the cached latent
+    graph["still_decode"]["class_type"] = "VAEDecodeTiled"  # decodes the cached latent again
     graph["still_decode"]["inputs"] |= {
         "tile_size": 512,
         "overlap": 0,
@@ -290,7 +290,7 @@ def test_cached_results_are_not_modified(server: ComfyServer, stock: list[bytes]
 
 
 def test_two_models_in_one_graph(server: ComfyServer, stock: list[bytes]) -> None:
-    """Two bundles of different sizes take turns on the device, each as if alone."""
+    """Two bundles of different sizes in one graph give the same loops as alone."""
     first = ksampler_graph("ghost.png", **TOY)
     second = loop_graph("ghost.png", steps=1, side=48)
     alone = run(server, second)
@@ -301,7 +301,7 @@ def test_two_models_in_one_graph(server: ComfyServer, stock: list[bytes]) -> Non
 
 
 def retarget(entry: dict[str, Any]) -> dict[str, Any]:
-    """A node whose links go to nodes named other_…"""
+    """The node with its links changed to the nodes named other_…."""
     inputs = {
         name: [f"other_{value[0]}", value[1]] if isinstance(value, list) else value
         for name, value in entry["inputs"].items()
@@ -313,7 +313,7 @@ def test_the_same_seed_twice(server: ComfyServer) -> None:
     graph = loop_graph("ghost.png", seed=11, steps=2, sampler="euler_ancestral", **TOY)
     first = run(server, graph)
     server.post("/free", {"unload_models": True, "free_memory": True})
-    # The queue frees memory before or after a prompt, so either of two runs may be the one without a cache.
+    # The queue frees memory before or after a prompt, so either run may be without a cache.
     entries = [server.run(graph), server.run(graph)]
     assert any("sample" not in cached_nodes(entry) for entry in entries)
     assert all(pictures(server, entry) == first for entry in entries)
@@ -324,7 +324,7 @@ def test_the_same_seed_twice(server: ComfyServer) -> None:
 def test_after_a_restart_beside_a_broken_diffusers(
     server: ComfyServer, comfyui: Path, stock: list[bytes], toy_bundle_path: Path, tmp_path: Path
 ) -> None:
-    """Another server makes the same loop, without an importable diffusers."""
+    """A new server makes the same loop, also if diffusers cannot be imported."""
     broken = tmp_path / "broken"
     (broken / "diffusers").mkdir(parents=True)
     message = "huggingface-hub>=0.34,<1.0 is required for a normal functioning of this module"
@@ -355,7 +355,7 @@ def bundles_offered(server: ComfyServer) -> list[str]:
     return options["options"] if kind == "COMBO" else kind
 
 
-def test_the_mini_is_always_first(server: ComfyServer) -> None:
+def test_mini_bundle_is_listed_first(server: ComfyServer) -> None:
     (server.base_dir / "models/loopanimate/readme.txt").write_text("no bundle")
     assert bundles_offered(server) == ["mini (bundled)", "toy.safetensors", "parts"]
 
@@ -372,7 +372,7 @@ def test_the_mini_is_always_first(server: ComfyServer) -> None:
         ("not_a_bundle.safetensors", {}, "is a safetensors file but not a LoopAnimate bundle"),
     ],
 )
-def test_loading_mistakes_are_sentences(
+def test_loading_errors_are_one_sentence(
     server: ComfyServer, bundle: str, parts: dict[str, str], sentence: str
 ) -> None:
     save_file(

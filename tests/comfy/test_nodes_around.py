@@ -1,4 +1,4 @@
-"""The nodes around the model, on a real server: pictures, masks, loop check, files."""
+"""The nodes for pictures, masks, loop check and files, on a real server."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def clip() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def loaded(comfy: ComfyServer, clip: torch.Tensor) -> dict[str, Any]:
-    """A node that gives the clip: Load Image reads every frame of an animated PNG."""
+    """A Load Image node that returns the clip: it reads every frame of an animated PNG."""
     write_video(clip, comfy.base_dir / "input/clip.png", fps=8, format="apng")
     return node("LoadImage", image="clip.png")
 
 
-def test_schemas_are_what_the_stand_in_says(comfy: ComfyServer) -> None:
-    """So the results of tests/nodes, which use a stand-in, hold for ComfyUI."""
+def test_schemas_agree_with_the_fakes(comfy: ComfyServer) -> None:
+    """So tests/nodes, which use fakes, are valid for ComfyUI."""
     for name, golden in json.loads(GOLDEN.read_text(encoding="utf-8")).items():
         info = comfy.get(f"/object_info/{name}")[name]
         assert (info["display_name"], info["category"]) == (golden["display_name"], "LoopAnimate")
@@ -132,8 +132,8 @@ def test_every_format_is_saved_with_its_workflow(
         assert comfy.view(outputs[name]["images"][0])
 
 
-def test_a_bundled_picture_goes_through_mask_and_name_to_a_file(comfy: ComfyServer) -> None:
-    """Nothing has to be copied into `input` before."""
+def test_bundled_picture_to_mask_to_saved_file(comfy: ComfyServer) -> None:
+    """Bundled pictures need no copy in `input`."""
     graph = {
         "1": ours("LoadPictureFromFolder", folder="LoopAnimate pictures", index=1),
         "2": ours(
@@ -163,7 +163,9 @@ def test_a_bundled_picture_goes_through_mask_and_name_to_a_file(comfy: ComfyServ
     frames, _ = read_video(comfy.base_dir / "output/one" / saved["filename"])
     assert frames.shape == (2, 512, 512, 3)
     darkened = (frames[0] - frames[1]).abs().mean(-1) > 0.1
-    assert 0.3 < float(darkened.float().mean()) < 0.95  # the surroundings, not the ghost
+    assert (
+        0.3 < float(darkened.float().mean()) < 0.95
+    )  # the background is darkened, the ghost is not
 
 
 def test_the_end_of_a_folder_and_a_changed_file(comfy: ComfyServer) -> None:

@@ -1,6 +1,6 @@
 """The extension in a real page: a browser loads a workflow, runs it and inspects it.
 
-`browser/page.mjs` acts and records what it saw; the tests here check it. All of them share one browser
+`browser/page.mjs` uses the page and records the results; the tests here check them. They share one browser
 session. $COMFYUI_FRONTEND, the `static` folder of another comfyui-frontend-package, adds
 a session with that front-end and its Vue nodes.
 """
@@ -26,7 +26,7 @@ Seen = dict[str, Any]
 
 
 def _node() -> str:
-    """The `node` command, of a version that takes plain `.js` files for ES modules."""
+    """The `node` command, in a version that reads `.js` files as ES modules."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("no Node.js found; the page is driven by a script that needs it")
@@ -38,7 +38,7 @@ def _node() -> str:
 
 
 def _playwright(node: str) -> str:
-    """A node_modules folder that holds playwright-core, or nothing if Node finds it by itself."""
+    """A node_modules folder with playwright-core; empty if Node finds it by itself."""
     places = [os.environ.get("PLAYWRIGHT_CORE"), "~/comfy/browser/node_modules"]
     for place in filter(None, places):
         if (folder := Path(place).expanduser()).joinpath("playwright-core").is_dir():
@@ -107,30 +107,30 @@ def seen(
     comfy: ComfyServer,
     other_front_end: Callable[[], ComfyServer],
 ) -> Seen:
-    """What a visit to the page showed. (Vue nodes of front-end 1.27 show no panel of any node.)"""
+    """The results of a visit to the page. (In front-end 1.27, Vue nodes show no panels.)"""
     server = other_front_end() if "other" in request.param else comfy
     return _visit(server.url, vue=request.param.startswith("Vue"))
 
 
-def test_a_visit_goes_through_without_a_complaint(seen: Seen) -> None:
+def test_no_errors_during_the_visit(seen: Seen) -> None:
     assert not seen.get("failure"), seen["failure"]
     assert seen["complaints"] == []
 
 
-def test_before_the_first_run_the_node_says_what_to_do(seen: Seen) -> None:
+def test_node_shows_a_hint_before_the_first_run(seen: Seen) -> None:
     assert "Run" in seen["before"]["notice"]
     assert seen["before"]["state"] is None
 
 
-def test_the_preview_plays_in_the_sampler_and_leaves_no_trace(seen: Seen) -> None:
+def test_preview_plays_in_the_sampler_and_is_removed(seen: Seen) -> None:
     assert seen["preview"]["words"].startswith("Step ")
     assert f"of {STEPS}" in seen["preview"]["words"]
     assert seen["preview"]["moves"] and seen["preview"]["grew"]
-    assert seen["preview"]["other"] == 0, "ComfyUI's own preview shows beside it"
+    assert seen["preview"]["other"] == 0, "ComfyUI's own preview must be hidden"
     assert seen["afterPreview"] == {"shows": 0, "sameHeight": True}
 
 
-def test_the_verdict_is_in_words_and_has_an_icon(seen: Seen) -> None:
+def test_verdict_has_text_and_an_icon(seen: Seen) -> None:
     verdict = seen["verdict"]
     words = {"la-passed": "Seamless", "la-failed": "Not seamless"}
     assert verdict["headline"] == words[verdict["state"]]
@@ -138,7 +138,7 @@ def test_the_verdict_is_in_words_and_has_an_icon(seen: Seen) -> None:
     assert verdict["bars"] == int(verdict["counter"].split("/")[1])
 
 
-def test_the_loop_plays_and_obeys_the_keyboard(seen: Seen) -> None:
+def test_loop_plays_and_has_keyboard_controls(seen: Seen) -> None:
     frames = seen["verdict"]["bars"]
     assert seen["playing"] and seen["verdict"]["button"] == "Pause"
     assert seen["paused"]["button"] == "Play"
@@ -147,31 +147,31 @@ def test_the_loop_plays_and_obeys_the_keyboard(seen: Seen) -> None:
     assert seen["again"]["button"] == "Pause"
 
 
-def test_the_seam_lays_the_first_frame_over_the_last(seen: Seen) -> None:
+def test_seam_view_blends_first_and_last_frame(seen: Seen) -> None:
     assert seen["seam"]["comparing"] == "true"
     assert seen["seam"]["badge"]
     assert seen["blends"]
     assert seen["again"]["comparing"] == "false"
 
 
-def test_another_result_replaces_a_seam_that_is_being_looked_at(seen: Seen) -> None:
+def test_new_result_replaces_an_open_seam_view(seen: Seen) -> None:
     assert seen["rerun"]["notice"] == ""
     assert seen["rerun"]["comparing"] == "false"
     assert seen["rerun"]["button"] == "Pause"
 
 
-def test_who_asked_for_less_motion_sees_a_still(seen: Seen) -> None:
+def test_reduced_motion_shows_a_still_frame(seen: Seen) -> None:
     assert seen["calm"]["button"] == "Play"
     assert seen["calm"]["counter"].startswith("1/")
 
 
-def test_a_bar_of_the_chart_leads_to_its_frame(seen: Seen) -> None:
+def test_clicking_a_bar_shows_its_frame(seen: Seen) -> None:
     frames = seen["verdict"]["bars"]
     first = frames - 1 - (frames - 1) // 2  # the frame of the leftmost bar
     assert seen["picked"]["counter"] == f"{first + 1}/{frames}"
 
 
-def test_nothing_of_ours_is_saved(seen: Seen) -> None:
+def test_panels_are_not_saved_in_the_workflow(seen: Seen) -> None:
     saved = seen["saved"]
     assert not {"loop", "preview"} & {*saved["checkInputs"], *saved["samplerInputs"]}
     assert len(saved["checkValues"]) == 4  # fps, jump_ratio, frozen_change, on_fail
@@ -179,7 +179,7 @@ def test_nothing_of_ours_is_saved(seen: Seen) -> None:
     assert None not in saved["checkValues"] + saved["samplerValues"]
 
 
-def test_a_dropped_file_brings_its_graph_back(seen: Seen) -> None:
+def test_dropping_a_saved_file_restores_the_workflow(seen: Seen) -> None:
     assert seen["dropped"]["nodes"] == seen["loaded"]["nodes"]
     assert seen["dropped"]["links"] == seen["loaded"]["links"]
 
@@ -193,11 +193,11 @@ def test_events_for_unknown_nodes_do_nothing(seen: Seen) -> None:
     assert seen["strangers"] == 0
 
 
-def test_an_interrupted_run_takes_its_preview_away(seen: Seen) -> None:
+def test_interrupting_a_run_removes_the_preview(seen: Seen) -> None:
     assert seen["interrupted"]
 
 
-def test_the_arithmetic_of_the_page() -> None:
+def test_page_functions() -> None:
     command = [_node(), "--test", str(BROWSER / "logic.test.mjs")]
     result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert result.returncode == 0, result.stdout[-4000:]

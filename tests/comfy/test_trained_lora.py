@@ -1,4 +1,4 @@
-"""A LoRA from the trainer in ComfyUI's own LoRA nodes, against the same run merged into a bundle."""
+"""A LoRA from the trainer in ComfyUI's LoRA nodes, compared with the bundle exported from the same run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODEL, WORDS, CONDITIONS, SAMPLER, CHECKED = "2", ("4", "5"), "7", "8", "10"  # 
 
 
 class Exports(NamedTuple):
-    """The files that `export` wrote of one run."""
+    """The files that `export` wrote for one run."""
 
     lora: Path
     merged: Path
@@ -37,7 +37,7 @@ def run_trainer(*words: object) -> None:
 
 @pytest.fixture(scope="module")
 def exports(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> Exports:
-    """A LoRA of eight steps on videos of the pack's pictures, and its run as a bundle."""
+    """A LoRA trained for eight steps on videos of the bundled pictures, and the run's bundle."""
     work = tmp_path_factory.mktemp("lora")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "VERBS", demo.VERBS[:1])
@@ -46,12 +46,12 @@ def exports(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> Exports:
         "out": work / "run",
         "model.start": mini_bundle_path(),
         "model.lora.rank": 4,
-        "model.lora.alpha": 8,  # not the rank: a loader that forgets it is found out
+        "model.lora.alpha": 8,  # different from the rank, so that a loader that ignores alpha fails
         "data.path": work / "clips",
         "data.index": work / "index",
         "steps": 8,
         "batch.size": 1,
-        "optimizer.lr": 0.01,  # a hundred times the row's, to be seen after so few steps
+        "optimizer.lr": 0.01,  # 100 times the default, for a visible change after a few steps
         "optimizer.warmup_steps": 0,
         "optimizer.ema_decay": 0,
     }
@@ -78,7 +78,7 @@ def server(comfy: ComfyServer, exports: Exports) -> Iterator[ComfyServer]:
 
 
 def basic_workflow(bundle: str = "mini (bundled)") -> Graph:
-    """The packaged workflow, shorter, with frames saved losslessly too."""
+    """The packaged workflow with fewer frames and steps, which also saves lossless frames."""
     graph: Graph = json.loads((PACK / "workflows/api/loopanimate_basic_api.json").read_text())
     graph[MODEL]["inputs"]["bundle"] = bundle
     graph[CONDITIONS]["inputs"]["frames"] = 15
@@ -105,13 +105,13 @@ def frames_of(server: ComfyServer, graph: Graph) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def plain(server: ComfyServer) -> np.ndarray:
-    """The loop of the mini alone."""
+    """The loop of the mini without the LoRA."""
     return frames_of(server, basic_workflow())
 
 
 @pytest.fixture(scope="module")
 def styled(server: ComfyServer, plain: np.ndarray) -> np.ndarray:
-    """The same loop with the LoRA at its full strength, every name of which ComfyUI knew."""
+    """The same loop with the LoRA at strength 1; ComfyUI must know all of its keys."""
     logged = len(server.log())
     frames = frames_of(server, with_lora(1.0))
     log = server.log()[logged:]
@@ -119,7 +119,7 @@ def styled(server: ComfyServer, plain: np.ndarray) -> np.ndarray:
     return frames
 
 
-def test_it_is_what_the_merged_bundle_is(
+def test_lora_equals_the_merged_bundle(
     server: ComfyServer, plain: np.ndarray, styled: np.ndarray
 ) -> None:
     """Both files are in half precision but rounded at different places: the bundle's weights after the sum, the
@@ -132,16 +132,16 @@ def test_it_is_what_the_merged_bundle_is(
     assert apart.max() <= 2 and apart.mean() < 0.02, (apart.max(), apart.mean())
 
 
-def test_strength_0_is_the_model_alone(
+def test_strength_0_equals_the_model_without_lora(
     server: ComfyServer, plain: np.ndarray, styled: np.ndarray
 ) -> None:
-    """Also right after the weights were patched with half the strength."""
+    """Also right after a run with strength 0.5."""
     half = frames_of(server, with_lora(0.5))
     assert all(np.abs(half - whole).mean() > 0.5 for whole in (plain, styled))
     assert np.array_equal(frames_of(server, with_lora(0.0)), plain)
 
 
-def test_the_node_with_a_clip_does_the_same(server: ComfyServer, styled: np.ndarray) -> None:
+def test_load_lora_with_clip_gives_the_same_loop(server: ComfyServer, styled: np.ndarray) -> None:
     """The trainer's LoRAs have no weights for the text encoder, so Load LoRA does not change it."""
     graph = with_lora(1.0)
     graph["lora"] = node(
@@ -157,8 +157,8 @@ def test_the_node_with_a_clip_does_the_same(server: ComfyServer, styled: np.ndar
     assert np.array_equal(frames_of(server, graph), styled)
 
 
-def test_a_name_that_is_not_known_is_in_the_log(server: ComfyServer, exports: Exports) -> None:
-    """So the absence of the warning above means something."""
+def test_unknown_lora_keys_are_logged(server: ComfyServer, exports: Exports) -> None:
+    """Shows that ComfyUI does log a warning for unknown keys."""
     tensors = load_file(exports.lora)
     name = next(name for name in tensors if name.endswith("lora_up.weight"))
     tensors["lora_unet_elsewhere.lora_up.weight"] = tensors.pop(name)

@@ -1,4 +1,4 @@
-"""A whole model with Stable Diffusion's topology at toy size, shared by the tests of this folder."""
+"""A complete toy model with the structure of Stable Diffusion, shared by the tests of this folder."""
 
 from __future__ import annotations
 

@@ -18,12 +18,12 @@ def test_every_frame_is_seen_at_every_step(name: str, frames: int) -> None:
         assert set(seen.tolist()) == set(range(closing.sampled_frames))
 
 
-def test_tie_shows_the_first_frame_again_at_the_end() -> None:
+def test_tie_repeats_the_first_frame_at_the_end() -> None:
     (window,) = Closing("tie", 35, 35).windows(3, 10)
     assert window.indices.tolist() == [*range(34), 0]
 
 
-def test_shift_turns_the_ring_then_rests() -> None:
+def test_shift_rotates_the_loop_in_the_first_steps_only() -> None:
     closing = Closing("shift", 15, 35)
     starts = [closing.windows(step, 10)[0].indices[0].item() for step in range(10)]
     assert len(set(starts[:6])) == 6
@@ -60,7 +60,7 @@ def test_bit_reversal_spreads_evenly() -> None:
     assert sorted(bit_reversed(step) for step in range(16)) == [i / 16 for i in range(16)]
 
 
-def test_illegal_settings_are_refused() -> None:
+def test_invalid_settings_are_rejected() -> None:
     with pytest.raises(LoopAnimateError, match=r"closing must be one of tie, .* got 'knot'"):
         Closing("knot", 35, 35)
     with pytest.raises(LoopAnimateError, match=r"frames must be at most 35, .* got 1000"):
@@ -69,8 +69,8 @@ def test_illegal_settings_are_refused() -> None:
 
 @pytest.mark.parametrize("name", CLOSINGS)
 @pytest.mark.parametrize("frames", [7, 40])
-def test_a_ring_that_every_window_agrees_about_comes_back(name: str, frames: int) -> None:
-    """Windows that show a frame as it is blend to that frame, however often and with what weight they show it."""
+def test_windows_with_equal_predictions_blend_to_them(name: str, frames: int) -> None:
+    """If every window returns its input, blending returns the input, for any overlap and weights."""
     closing = Closing(name, frames, 15 if name == "windows" else frames)
     z_t = torch.randn(2, 4, closing.sampled_frames, 3, 3)
     seen: list[torch.Tensor] = []

@@ -40,12 +40,12 @@ def test_semantic_mask_is_ones_between_the_masks() -> None:
     assert c.semantic_mask(torch.ones(1, 1, 6, 5), FRAMES).min() == 1  # stage 1
 
 
-def test_shown_frames_are_those_that_z_sd_shows(still: torch.Tensor) -> None:
+def test_shown_frames_are_the_frames_in_z_sd(still: torch.Tensor) -> None:
     stack = c.stack_static_dynamic(still, FRAMES)
     assert torch.equal(c.shown_frames(FRAMES), stack.any(1).any(-1).any(-1).any(0))
 
 
-def test_a_dropped_turning_frame_looks_as_at_inference(still: torch.Tensor) -> None:
+def test_dropped_turning_frame_equals_inference(still: torch.Tensor) -> None:
     turn, m_turn = still + 1, torch.zeros(2, 1, 6, 5)
     z, m = c.drop_turn(turn, m_turn, torch.tensor([True, False]))
     assert torch.equal(z[0], turn[0]) and torch.equal(m[0], m_turn[0])
@@ -67,13 +67,13 @@ def test_condition_has_nine_channels_in_the_papers_order(still: torch.Tensor) ->
 
 def test_mask_at_latent_size_is_binary_by_area() -> None:
     mask = torch.zeros(1, 16, 16)
-    mask[:, :, :9] = 1  # one column over half of the second latent pixel's 8
+    mask[:, :, :9] = 1  # covers the first latent pixel, and 1 of the second one's 8 columns
     latent = c.mask_to_latent(mask, 2, 2)
     assert latent.squeeze().tolist() == [[1, 0], [1, 0]]
 
 
 @pytest.mark.parametrize("frames", [1, 2])
-def test_too_few_frames_are_refused(frames: int) -> None:
+def test_too_few_frames_are_rejected(frames: int) -> None:
     row = torch.zeros(1, 4, 2, 2)
     with pytest.raises(LoopAnimateError, match=f"frames must be at least 3, got {frames}"):
         c.LoopConditions(row, row[:, :1], row, row, row, frames)

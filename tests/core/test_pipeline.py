@@ -26,9 +26,7 @@ def picture() -> torch.Tensor:
     return picture
 
 
-def test_a_picture_becomes_frames_that_play(
-    pipeline: LoopAnimatePipeline, picture: torch.Tensor
-) -> None:
+def test_returns_frames_of_a_loop(pipeline: LoopAnimatePipeline, picture: torch.Tensor) -> None:
     states: list[StepState] = []
     loop = pipeline(picture, "a box bobbing", frames=7, steps=3, seed=5, callback=states.append)
     height, width = pipeline.bundle.config.height_px, pipeline.bundle.config.width_px
@@ -40,13 +38,15 @@ def test_a_picture_becomes_frames_that_play(
 
 
 @pytest.mark.parametrize("closing", ["tie", "shift", "windows", "off"])
-def test_every_closing_plays_one_frame_less(
+def test_every_closing_returns_one_frame_less_than_requested(
     pipeline: LoopAnimatePipeline, picture: torch.Tensor, closing: str
 ) -> None:
     assert len(pipeline(picture, "", frames=9, steps=2, seed=0, closing=closing).frames) == 8
 
 
-def test_the_seed_decides(pipeline: LoopAnimatePipeline, picture: torch.Tensor) -> None:
+def test_same_seed_gives_the_same_loop(
+    pipeline: LoopAnimatePipeline, picture: torch.Tensor
+) -> None:
     runs = [pipeline(picture, "a box", frames=5, steps=2, seed=seed).frames for seed in (1, 1, 2)]
     assert torch.equal(runs[0], runs[1])
     assert not torch.equal(runs[0], runs[2])
@@ -64,12 +64,12 @@ def test_alpha_is_the_mask(pipeline: LoopAnimatePipeline, picture: torch.Tensor)
     assert whole.mask.min() == 1
 
 
-def test_size_is_the_callers_choice(pipeline: LoopAnimatePipeline, picture: torch.Tensor) -> None:
+def test_height_and_width_can_be_set(pipeline: LoopAnimatePipeline, picture: torch.Tensor) -> None:
     loop = pipeline(picture, "", frames=5, steps=1, seed=0, height_px=40, width_px=72)
     assert loop.frames.shape[1:] == (40, 72, 3)
 
 
-def test_diffusers_names_mean_the_same(
+def test_diffusers_parameter_names_are_accepted(
     pipeline: LoopAnimatePipeline, picture: torch.Tensor
 ) -> None:
     ours = pipeline(picture, "a box", frames=5, steps=4, seed=0, guidance=3.0, start=0.5)
@@ -101,7 +101,7 @@ def test_diffusers_names_mean_the_same(
     ],
     ids=lambda settings: next(iter(settings)),
 )
-def test_an_illegal_setting_is_found_before_any_network_runs(
+def test_invalid_settings_are_rejected_before_any_network_runs(
     pipeline: LoopAnimatePipeline, picture: torch.Tensor, settings: dict[str, Any]
 ) -> None:
     bundle, ran = pipeline.bundle, []

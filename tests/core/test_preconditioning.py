@@ -1,4 +1,4 @@
-"""What the network's output means."""
+"""Training targets, and the predictions made from the network's output."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ def still() -> Tensor:
 
 
 def noised(still: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Z_0, ε, ᾱ and Z_t of clips that change around their still."""
+    """Z_0, ε, ᾱ and Z_t of clips with random changes around their still."""
     generator = torch.Generator().manual_seed(1)
     z_0 = repeat_still(still, 7)
     z_0[:, :, 1:] += 0.3 * torch.randn(z_0[:, :, 1:].shape, generator=generator)
@@ -52,7 +52,7 @@ def test_prediction_is_the_inverse_of_target(
 
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_target_is_the_inverse_of_prediction(still: Tensor, kind: str) -> None:
-    """Any output is the target of the clip that it stands for."""
+    """Any output is the target of the clip it predicts."""
     preconditioning = Preconditioning(SCHEDULES[kind])
     _, _, alpha_bar, z_t = noised(still, torch.tensor([200, 800]))
     output = torch.randn(z_t.shape, generator=torch.Generator().manual_seed(2))
@@ -66,8 +66,8 @@ def test_target_is_the_inverse_of_prediction(still: Tensor, kind: str) -> None:
     torch.testing.assert_close(target, output, atol=1e-4, rtol=1e-4)
 
 
-def test_a_clip_that_is_its_still_needs_no_correction(still: Tensor) -> None:
-    """The mean of the prior is its velocity, whatever the noise, if no frame changes at all."""
+def test_prior_mean_is_the_velocity_of_a_still_clip(still: Tensor) -> None:
+    """If no frame changes, the mean of the prior is the velocity, for any noise."""
     schedule = dataclasses.replace(SCHEDULES["velocity"], still_prior=1e-3)
     z_0, (noise, alpha_bar) = repeat_still(still, 7), noised(still, torch.tensor([100, 900]))[1:3]
     z_t = add_noise(z_0, noise, alpha_bar)
@@ -93,14 +93,14 @@ def test_noise_and_velocity_recover_the_clean_latent(still: torch.Tensor) -> Non
 
 
 @pytest.mark.parametrize(("schedule", "last"), [("scaled_linear", 0.004660), ("linear", 0.001579)])
-def test_schedules_end_where_the_public_ones_do(schedule: str, last: float) -> None:
+def test_last_alpha_bar_matches_the_published_schedules(schedule: str, last: float) -> None:
     alphas = alphas_cumprod(ScheduleConfig(beta_schedule=schedule))
     assert alphas[-1].item() == pytest.approx(last, abs=1e-6)
     assert (alphas.diff() < 0).all()
 
 
-def test_the_still_prior_is_the_mean_and_spread_of_the_velocity_given_z_t() -> None:
-    """Against the closed form: clips drawn from the prior itself, regressed on Z_t."""
+def test_still_prior_is_the_mean_and_std_of_the_velocity_given_z_t() -> None:
+    """Sample clips from the prior, regress on Z_t, and compare with the closed form."""
     generator, std = torch.Generator().manual_seed(0), 0.3
     z_still = torch.randn(1, 4, 8, 8, generator=generator)
     changes = std * torch.randn(64, 4, 6, 8, 8, generator=generator)
@@ -111,11 +111,13 @@ def test_the_still_prior_is_the_mean_and_spread_of_the_velocity_given_z_t() -> N
         rest = (velocity(z_0, noise, alpha_bar) - mean) / spread
         around = z_t - alpha_bar.sqrt() * z_still[:, :, None]
         assert abs(rest.mean()) < 0.01 and abs(rest.std() - 1) < 0.01
-        assert abs((rest * around).mean() / around.std()) < 0.01, "Z_t explains none of the rest"
+        assert abs((rest * around).mean() / around.std()) < 0.01, (
+            "the residual must not correlate with Z_t"
+        )
 
 
-def test_shown_frames_come_out_as_the_still() -> None:
-    """Whatever the network outputs: x_0 = √ᾱ Z_t - √(1-ᾱ) v is the still on shown frames, and only on them."""
+def test_shown_frames_are_predicted_as_the_still() -> None:
+    """For any network output, x_0 = √ᾱ Z_t - √(1-ᾱ) v is the still on shown frames, and only there."""
     generator = torch.Generator().manual_seed(1)
     z_still, alpha_bar = torch.randn(1, 4, 4, 4, generator=generator), torch.tensor(0.2)
     z_t, output = (torch.randn(1, 4, 5, 4, 4, generator=generator) for _ in range(2))
@@ -126,8 +128,8 @@ def test_shown_frames_come_out_as_the_still() -> None:
     assert (away[[0, 4]] < 1e-5).all() and (away[1:4] > 0.1).all()
 
 
-def test_a_still_of_zeros_is_shown_too() -> None:
-    """Which frames are shown is passed: a black or grey latent must not look like a frame that is not shown."""
+def test_shown_frames_do_not_depend_on_the_stills_values() -> None:
+    """A latent of zeros in Z_SD must not be taken for a frame that is not shown."""
     z_still, alpha_bar = torch.zeros(1, 4, 4, 4), torch.tensor(0.2)
     z_t, output = torch.randn(2, 1, 4, 5, 4, 4, generator=torch.Generator().manual_seed(3))
     preconditioning = Preconditioning(SCHEDULES["a correction of the still prior"])

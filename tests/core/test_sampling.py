@@ -91,7 +91,7 @@ def test_every_scheduler_runs_under_every_closing(
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_tie_closes_by_construction(unet: LoopUNet, scheduler: str) -> None:
-    """At every step the network's first and last frame are one frame of the sampler, also with fresh noise."""
+    """At every step the network's first and last frames are the same, also for samplers that add noise."""
     seen: list[tuple[Tensor, Tensor]] = []
     conditions, ring = make_conditions(7), Closing("tie", 7, 7)
     sampler, generator = make_scheduler(scheduler, V), torch.Generator().manual_seed(0)
@@ -113,7 +113,7 @@ def test_tie_closes_by_construction(unet: LoopUNet, scheduler: str) -> None:
 
 
 @pytest.mark.parametrize("closing", CLOSINGS)
-def test_a_seed_means_a_loop(unet: LoopUNet, closing: str) -> None:
+def test_same_seed_gives_the_same_latents(unet: LoopUNet, closing: str) -> None:
     settings: dict[str, Any] = {"scheduler": "euler_ancestral", "closing": closing}
     assert torch.equal(run(unet, **settings), run(unet, **settings))
     assert not torch.equal(run(unet, **settings), run(unet, seed=1, **settings))
@@ -121,8 +121,8 @@ def test_a_seed_means_a_loop(unet: LoopUNet, closing: str) -> None:
 
 @pytest.mark.parametrize("closing", ["tie", "shift"])
 @pytest.mark.parametrize("name", ["ddim", "euler", "dpmpp_2m_lu", "dpmpp_2m_karras", "unipc"])
-def test_a_perfect_denoiser_finds_the_clip(name: str, closing: str) -> None:
-    """With the true velocity every scheduler ends on the clean clip, whatever the closing does to frames."""
+def test_a_perfect_denoiser_recovers_the_clip(name: str, closing: str) -> None:
+    """With the true velocity every scheduler ends on the clean clip, for every closing."""
     z_0 = torch.randn(1, 4, 6, 3, 3, generator=torch.Generator().manual_seed(5))
     preconditioning = Preconditioning(V)
     sampler = make_scheduler(name, V)
@@ -136,11 +136,11 @@ def test_a_perfect_denoiser_finds_the_clip(name: str, closing: str) -> None:
 
     found = sample_loop(closed(velocity, Closing(closing, 7, 7), 20), x, sampler, timesteps)
     error = (found - z_0).norm() / z_0.norm()
-    assert error < 0.05  # DDIM stops at the first timestep, with 3 % of noise left
+    assert error < 0.05  # DDIM's last step leaves 3 % of the noise
 
 
 def test_a_denoiser_of_z_c_is_closed_by_sample_loop(unet: LoopUNet) -> None:
-    """The other way to call it: a network that reads all nine channels, the condition and a closing."""
+    """`sample_loop` with `concat` and `closing`, for a network that reads all nine channels."""
     conditions, ring = make_conditions(7), Closing("shift", 7, 7)
     sampler, generator = make_scheduler("ddim", V), torch.Generator().manual_seed(0)
     x, timesteps = prepare_noise(conditions.z_still, sampler, 4, 1.0, 6, generator)
@@ -154,7 +154,7 @@ def test_a_denoiser_of_z_c_is_closed_by_sample_loop(unet: LoopUNet) -> None:
     assert_close(found, expected, depth=4 * NETWORK)
 
 
-def test_less_start_means_fewer_steps_and_a_result_nearer_to_the_still(unet: LoopUNet) -> None:
+def test_lower_start_runs_fewer_steps_and_stays_closer_to_the_still(unet: LoopUNet) -> None:
     still = make_conditions(7).z_still[:, :, None]
     states: list[StepState] = []
     near = run(unet, steps=10, start=0.3, guidance=1.0, states=states)
@@ -163,7 +163,7 @@ def test_less_start_means_fewer_steps_and_a_result_nearer_to_the_still(unet: Loo
     assert (near - still).abs().mean() < (far - still).abs().mean()
 
 
-def test_the_callback_sees_every_step(unet: LoopUNet) -> None:
+def test_callback_is_called_after_every_step(unet: LoopUNet) -> None:
     states: list[StepState] = []
     latents = run(unet, states=states)
     assert [state.step for state in states] == [0, 1, 2, 3]
@@ -171,7 +171,7 @@ def test_the_callback_sees_every_step(unet: LoopUNet) -> None:
     assert states[0].prediction.shape == latents.shape
 
 
-def test_guidance_of_one_needs_one_branch(unet: LoopUNet) -> None:
+def test_guidance_1_runs_a_single_branch(unet: LoopUNet) -> None:
     conditions = make_conditions(7)
     z_t, timestep = torch.randn(1, 4, 7, 6, 6), torch.tensor(500)
     z_c, frames = torch.cat([z_t, conditions.concat()], dim=1), torch.arange(7)
@@ -188,12 +188,12 @@ def test_guidance_of_one_needs_one_branch(unet: LoopUNet) -> None:
         assert_different(both, plain)
 
 
-def test_windows_make_loops_longer_than_the_positions(unet: LoopUNet) -> None:
+def test_windows_sample_loops_longer_than_max_positions(unet: LoopUNet) -> None:
     latents = run(unet, closing="windows", frames=50, steps=2)
     assert latents.shape[2] == 49
 
 
-def test_schedules_and_predictions_have_names() -> None:
+def test_unknown_schedule_and_prediction_names_are_rejected() -> None:
     with pytest.raises(
         LoopAnimateError, match=r"beta_schedule must be one of linear, .* got 'cosine'"
     ):
@@ -211,7 +211,7 @@ def flickering(moving: bool) -> tuple[torch.Tensor, torch.Tensor]:
     return z, still
 
 
-def test_flicker_goes_and_motion_stays() -> None:
+def test_flicker_is_removed_and_motion_is_kept() -> None:
     z, still = flickering(moving=True)
     held = filter_flicker(z, still, 0.06)
     left, right = held - still[:, :, None], z - still[:, :, None]
@@ -220,7 +220,7 @@ def test_flicker_goes_and_motion_stays() -> None:
     torch.testing.assert_close(held[..., :4, :4], z[..., :4, :4], atol=0.03, rtol=0.02)
 
 
-def test_a_level_of_zero_and_a_still_clip_are_left_alone() -> None:
+def test_level_0_and_a_still_clip_are_not_changed() -> None:
     z, still = flickering(moving=False)
     assert filter_flicker(z, still, 0.0) is z
     frozen = still[:, :, None].repeat(1, 1, 5, 1, 1)

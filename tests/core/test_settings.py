@@ -1,4 +1,4 @@
-"""Settings of a loop: whose value counts, and what is legal."""
+"""Settings of a loop: precedence and legal values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MODEL = BundleConfig(
 )
 
 
-def test_the_models_own_settings_are_the_default() -> None:
+def test_defaults_come_from_the_model() -> None:
     settings = resolve_settings(MODEL)
     for name in ("scheduler", "steps", "guidance", "frames", "start", "hold_still"):
         assert getattr(settings, name) == getattr(OWN, name)
@@ -33,14 +33,14 @@ def test_the_models_own_settings_are_the_default() -> None:
     assert (settings.closing.name, settings.image_guidance, settings.mask) == ("tie", 1.0, "auto")
 
 
-def test_the_preset_comes_before_the_model_and_the_caller_before_both() -> None:
+def test_caller_overrides_preset_and_preset_overrides_model() -> None:
     fast = resolve_settings(MODEL, preset="fast")
     assert (fast.scheduler, fast.steps, fast.guidance) == ("dpmpp_2m_lu", 8, 1.5)
     mine = resolve_settings(MODEL, preset="fast", steps=3, guidance=2.0)
     assert (mine.scheduler, mine.steps, mine.guidance) == ("dpmpp_2m_lu", 3, 2.0)
 
 
-def test_zero_is_a_value() -> None:
+def test_zero_is_not_treated_as_missing() -> None:
     settings = resolve_settings(MODEL, seed=0, guidance=0.0, hold_still=0.0)
     assert (settings.seed, settings.guidance, settings.hold_still) == (0, 0.0, 0.0)
 
@@ -49,7 +49,7 @@ def test_a_missing_seed_is_drawn() -> None:
     assert len({resolve_settings(MODEL).seed for _ in range(8)}) > 1
 
 
-def test_diffusers_names_are_taken() -> None:
+def test_diffusers_names_are_accepted() -> None:
     settings = resolve_settings(MODEL, num_frames=21, guidance_scale=4.0, strength=0.5)
     assert (settings.frames, settings.guidance, settings.start) == (21, 4.0, 0.5)
     assert resolve_settings(MODEL, frames=21, num_frames=21).frames == 21
@@ -63,7 +63,7 @@ def test_long_loops_need_windows() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, MAX_SEED])
-def test_every_legal_seed_is_one_for_torch(seed: int) -> None:
+def test_torch_accepts_every_valid_seed(seed: int) -> None:
     assert torch.Generator().manual_seed(resolve_settings(MODEL, seed=seed).seed)
 
 
@@ -96,7 +96,7 @@ def test_every_legal_seed_is_one_for_torch(seed: int) -> None:
         ({"start": 1.0, "strength": 0.5}, "start and strength are the same setting"),
     ],
 )
-def test_an_illegal_setting_is_one_sentence(chosen: dict[str, Any], message: str) -> None:
+def test_invalid_settings_raise_one_sentence(chosen: dict[str, Any], message: str) -> None:
     with pytest.raises(LoopAnimateError, match=message) as caught:
         resolve_settings(MODEL, **chosen)
     assert "\n" not in str(caught.value)

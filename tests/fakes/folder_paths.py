@@ -1,4 +1,4 @@
-"""A stand-in for ComfyUI's `folder_paths`. A test points `base_path` at a folder of its own."""
+"""A fake of ComfyUI's `folder_paths`. Each test sets its own base folder with `use`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ folder_names_and_paths: dict[str, tuple[list[str], set[str]]] = {}
 
 
 def use(base: Path) -> None:
-    """Start anew with empty folders under `base`."""
+    """Reset to empty folders under `base`."""
     global base_path, models_dir
     base_path, models_dir = str(base), str(base / "models")
     folder_names_and_paths.clear()
@@ -85,7 +85,7 @@ def get_input_subfolders() -> list[str]:
 def get_save_image_path(
     filename_prefix: str, output_dir: str, image_width: int = 0, image_height: int = 0
 ) -> tuple[str, str, int, str, str]:
-    """Folder, name, counter (one more than the highest there is), subfolder, prefix."""
+    """Folder, name, counter (one more than the highest in use), subfolder, prefix."""
     now = time.localtime()
     parts = {
         "width": str(image_width),

@@ -1,4 +1,4 @@
-"""The extension, loaded as ComfyUI loads it but against `tests/fakes`, and toy loops to feed it."""
+"""The extension, loaded as ComfyUI loads it but with `tests/fakes`, and a toy loop."""
 
 from __future__ import annotations
 

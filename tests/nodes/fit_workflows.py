@@ -1,8 +1,8 @@
-"""Fits the templates to the bundled model, after it was replaced.
+"""Updates the templates after the bundled model was replaced.
 
     make fit-workflows
 
-writes its size, frames, speed and sampling into every workflow that uses it, and into the copy for scripts.
+writes the model's size, frames, fps and sampling settings into every workflow that uses it, and into the API copy.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def _wanted(node: dict[str, Any], config: BundleConfig) -> dict[str, float]:
         return {"fps": own.fps}
     if kind == "KSampler":
         return {"steps": own.steps, "cfg": own.guidance}
-    if kind == "LoopAnimate_LoopSampler" and widgets(node)["steps"]:  # 0 is the model's own number
+    if kind == "LoopAnimate_LoopSampler" and widgets(node)["steps"]:  # 0 means the model's default
         return {"steps": max(MIN_DRAFT_STEPS, own.steps // 3)}
     return {}
 
 
 def fit(graph: dict[str, Any], config: BundleConfig) -> None:
-    """Change a workflow in the page's format to suit the model; workflows that load parts stay as they are."""
+    """Update a workflow in the page's format; workflows that load parts are not changed."""
     nodes = graph["nodes"]
     (loader,) = [node for node in nodes if node["type"] == "LoopAnimate_LoadLoopAnimate"]
     if widgets(loader)["bundle"] == "parts":

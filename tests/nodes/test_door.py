@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 FAKES = ROOT / "tests/fakes"
 
-# What ComfyUI's nodes.py does with each folder of custom_nodes. It runs in a process of its own,
+# Loads a folder as ComfyUI's nodes.py loads each folder of custom_nodes. It runs in a separate process,
 # because it fills sys.modules; the editable install's finder is removed, so nothing is installed.
 LOADER = """
 import asyncio, importlib.util, logging, os, sys
@@ -33,7 +33,7 @@ def load(path):
 
 
 def in_comfyui(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run `code` after LOADER in `folder`, where a nodes.py stands for ComfyUI's own module."""
+    """Run `code` after LOADER in `folder`, where a small nodes.py replaces ComfyUI's module."""
     (folder / "nodes.py").write_text("OWNER = 'ComfyUI'\n")
     script = folder / "main.py"
     script.write_text(LOADER + code)
@@ -69,7 +69,7 @@ print(os.path.dirname(loopanimate_core.__file__))
     ]
 
 
-def test_node_ids_are_ours_and_unique(tmp_path: Path) -> None:
+def test_node_ids_have_our_prefix_and_are_unique(tmp_path: Path) -> None:
     code = f"""
 _, classes = load({str(ROOT)!r})
 print(*[node.define_schema().node_id for node in classes], sep="\\n")
@@ -81,7 +81,7 @@ print(*[node.define_schema().node_id for node in classes], sep="\\n")
     assert all(node_id.startswith("LoopAnimate_") for node_id in ids)
 
 
-def test_a_second_copy_is_refused_by_name(tmp_path: Path) -> None:
+def test_second_copy_is_rejected(tmp_path: Path) -> None:
     other = copy_extension(tmp_path / "another")
     result = in_comfyui(f"load({str(ROOT)!r})\nload({str(other)!r})\n", tmp_path)
     assert result.returncode != 0
@@ -90,7 +90,7 @@ def test_a_second_copy_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_missing_dependency_is_logged_with_its_traceback(tmp_path: Path) -> None:
-    """ComfyUI itself would print one line without saying where the import failed."""
+    """ComfyUI itself prints only one line, without the place of the failed import."""
     broken = copy_extension(tmp_path / "broken")
     (broken / "loopanimate_core/__init__.py").write_text("import a_package_nobody_has\n")
     code = f"""

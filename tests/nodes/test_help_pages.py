@@ -1,4 +1,4 @@
-"""Every node has a help page with a picture, which explains all its widgets."""
+"""Every node has a help page with a picture, and every widget is explained."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_PICTURE_BYTES = 150_000
 
 
 @pytest.mark.parametrize("node_id", SCHEMAS)
-def test_a_page_with_a_picture(node_id: str) -> None:
+def test_every_node_has_a_page_with_a_picture(node_id: str) -> None:
     text = (DOCS / f"{node_id}.md").read_text(encoding="utf-8")
     assert text.startswith(f"# {SCHEMAS[node_id]['display_name']}\n")
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)

@@ -1,4 +1,4 @@
-"""Chain Loops and the pair around frame interpolation."""
+"""Chain Loops, and the two nodes around frame interpolation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from loopanimate_core.errors import LoopAnimateError
 
 
 def interpolate(frames: torch.Tensor) -> torch.Tensor:
-    """A frame interpolation node: (n - 1) * 2 + 1 frames, without new ones at the seam."""
+    """A frame interpolation node: (n - 1) * 2 + 1 frames, none of them between the last and the first."""
     between = (frames[1:] + frames[:-1]) / 2
     pairs = torch.stack([frames[:-1], between], 1).flatten(0, 1)
     return torch.cat([pairs, frames[-1:]])
@@ -30,6 +30,6 @@ def test_loops_are_chained_in_order_and_gaps_are_skipped(nodes: Any, loop: torch
     assert nodes["ChainLoops"].execute(**parts).result[0].equal(loop[:6])
 
 
-def test_loops_of_two_sizes_are_refused(nodes: Any, loop: torch.Tensor) -> None:
+def test_loops_of_different_sizes_are_rejected(nodes: Any, loop: torch.Tensor) -> None:
     with pytest.raises(LoopAnimateError, match="the same size"):
         nodes["ChainLoops"].execute(loop_1=loop, loop_2=loop[:, ::2])

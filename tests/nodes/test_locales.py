@@ -1,4 +1,4 @@
-"""Every language has all texts of our nodes, in a form that the page can show."""
+"""Every language has all texts of our nodes, in a form that ComfyUI's page can show."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
         yield path, value
 
 
-def test_these_languages_and_files_are_there() -> None:
+def test_expected_languages_and_files_exist() -> None:
     files = {path.relative_to(LOCALES) for path in LOCALES.rglob("*") if path.is_file()}
     names = ("main.json", "nodeDefs.json")
     assert files == {Path(language, name) for language in LANGUAGES for name in names}
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_exactly_the_schemas_are_covered(language: str) -> None:
+def test_locales_cover_exactly_the_schemas(language: str) -> None:
     expected = [path for path, _ in leaves(labels(read_golden()))]
     assert [path for path, _ in leaves(read(language, "nodeDefs.json"))] == expected
     assert list(read(language, "main.json")["nodeCategories"]) == ["LoopAnimate"]
 
 
-def test_english_is_what_the_schemas_say() -> None:
+def test_english_equals_the_schemas() -> None:
     assert read("en", "nodeDefs.json") == labels(read_golden())
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_words_are_messages_the_page_can_show(language: str) -> None:
-    """The page's translator reads these characters as placeholders, plurals and links, and then shows nothing."""
+def test_texts_have_no_message_syntax(language: str) -> None:
+    """The page reads these characters as placeholders, plurals and links, and would show an empty text."""
     for path, text in leaves(read(language, "nodeDefs.json")):
         assert text.strip() == text != "" and not set(text) & set("{}@|"), path
 
 
 @pytest.mark.parametrize("language", [each for each in LANGUAGES if each != "en"])
-def test_translations_are_translations(language: str) -> None:
+def test_texts_are_translated(language: str) -> None:
     english = dict(leaves(labels(read_golden())))
     for path, text in leaves(read(language, "nodeDefs.json")):
         if path[-1] in ("tooltip", "description"):
@@ -58,7 +58,7 @@ def test_translations_are_translations(language: str) -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_values_an_artist_chooses_keep_their_names(language: str) -> None:
+def test_tooltips_contain_untranslated_option_names(language: str) -> None:
     """The list in the node is not translated, so the tooltip must say `warn` and `stop`."""
     nodes = read(language, "nodeDefs.json")
     check = nodes["LoopAnimate_LoopCheck"]["inputs"]["on_fail"]["tooltip"]

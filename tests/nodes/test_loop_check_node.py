@@ -41,13 +41,13 @@ def test_the_page_gets_a_sheet_it_can_play(nodes: Any, loop: torch.Tensor, tmp_p
 
 
 def test_two_runs_never_share_a_file(nodes: Any, loop: torch.Tensor) -> None:
-    """A browser would show the first one again."""
+    """Otherwise the browser shows the first file again from its cache."""
     runs = [nodes["LoopCheck"].execute(loop, **DEFAULTS).ui for _ in range(2)]
     names = {run["loopanimate_check"][0]["sheet"]["filename"] for run in runs}
     assert len(names) == 2
 
 
-def test_warn_goes_on_and_says_why(
+def test_warn_continues_and_reports_the_reason(
     nodes: Any, loop: torch.Tensor, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "loopanimate"):
@@ -64,12 +64,12 @@ def test_stop_ends_the_run_with_the_reason(nodes: Any, loop: torch.Tensor) -> No
         nodes["LoopCheck"].execute(still, **DEFAULTS | {"on_fail": "stop"})
 
 
-def test_thresholds_reach_the_verdict(nodes: Any, loop: torch.Tensor) -> None:
+def test_thresholds_are_used(nodes: Any, loop: torch.Tensor) -> None:
     strict = nodes["LoopCheck"].execute(loop, **DEFAULTS | {"frozen_change": 254.0})
     assert strict.ui["loopanimate_check"][0]["reasons"] == ["frozen"]
 
 
-def test_reference_and_clip_vision_add_their_figures(nodes: Any, loop: torch.Tensor) -> None:
+def test_reference_and_clip_vision_add_their_scores(nodes: Any, loop: torch.Tensor) -> None:
     def encode_image(pictures: torch.Tensor) -> SimpleNamespace:
         assert pictures.shape[-1] == 3 and len(pictures) <= 16
         return SimpleNamespace(image_embeds=pictures[:, ::4, ::4].flatten(1).half())
@@ -88,7 +88,7 @@ def test_reference_and_clip_vision_add_their_figures(nodes: Any, loop: torch.Ten
 
 
 @pytest.mark.parametrize(("change", "words"), [({"on_fail": "panic"}, "on_fail")])
-def test_a_value_off_the_list_is_refused(
+def test_unknown_combo_value_is_rejected(
     nodes: Any, loop: torch.Tensor, change: dict[str, Any], words: str
 ) -> None:
     """ComfyUI before 0.3.65 does not check combo values itself."""
@@ -96,7 +96,7 @@ def test_a_value_off_the_list_is_refused(
         nodes["LoopCheck"].execute(loop, **DEFAULTS | change)
 
 
-def test_inputs_are_left_as_they_were(nodes: Any, loop: torch.Tensor) -> None:
+def test_inputs_are_not_modified(nodes: Any, loop: torch.Tensor) -> None:
     before = loop.clone()
     nodes["LoopCheck"].execute(loop, **DEFAULTS)
     assert loop.equal(before)

@@ -68,13 +68,13 @@ def test_transparency_is_white_in_the_picture_and_1_in_the_mask(nodes: Any, tmp_
 
 
 @pytest.mark.parametrize("folder", ["/", "..", "input/..", "input/../output", "../input/../..", ""])
-def test_no_other_folder_can_be_named(nodes: Any, tmp_path: Path, folder: str) -> None:
+def test_folders_outside_input_are_rejected(nodes: Any, tmp_path: Path, folder: str) -> None:
     save_picture(picture(), tmp_path / "output/secret.png")
     with pytest.raises(LoopAnimateError, match=r"is outside|has no pictures"):
         nodes["LoadPictureFromFolder"].execute(folder, 0)
 
 
-def test_the_end_and_a_damaged_picture_are_one_sentence(nodes: Any, tmp_path: Path) -> None:
+def test_end_of_folder_and_damaged_picture_raise_one_sentence(nodes: Any, tmp_path: Path) -> None:
     (tmp_path / "input/broken.png").write_bytes(b"no picture")
     node = nodes["LoadPictureFromFolder"]
     with pytest.raises(LoopAnimateError, match=r"broken\.png is not a picture"):
@@ -98,7 +98,7 @@ def test_the_fingerprint_changes_with_the_file_and_is_json(nodes: Any, tmp_path:
 # ------------------------------------------------------------------------------------------ masks
 @pytest.fixture(scope="module")
 def scene() -> tuple[torch.Tensor, torch.Tensor]:
-    """A red square on pale blue `[1, 80, 96, 3]`, and where it is `[1, 80, 96]`."""
+    """A red square on pale blue `[1, 80, 96, 3]`, and its mask `[1, 80, 96]`."""
     where = torch.zeros(1, 80, 96)
     where[:, 20:60, 30:70] = 1
     noise = 0.02 * torch.rand(1, 80, 96, 3, generator=torch.Generator().manual_seed(3))
@@ -110,7 +110,7 @@ def agreement(mask: torch.Tensor, where: torch.Tensor) -> float:
     return float((mask * where).sum() / (mask + where).clamp(max=1).sum())
 
 
-def test_the_object_is_found_without_any_network(nodes: Any, scene: Any) -> None:
+def test_object_is_found_without_a_network(nodes: Any, scene: Any) -> None:
     image, where = scene
     mask, preview = nodes["SalientMask"].execute(image, **MASKING).result
     assert mask.shape == (1, 80, 96) and set(mask.unique().tolist()) == {0.0, 1.0}
@@ -121,7 +121,7 @@ def test_the_object_is_found_without_any_network(nodes: Any, scene: Any) -> None
     assert float(preview[~inside].mean()) < 0.5 * float(image[~inside].mean())
 
 
-def test_load_images_mask_is_transparency_and_goes_first(nodes: Any, scene: Any) -> None:
+def test_load_image_mask_is_used_first(nodes: Any, scene: Any) -> None:
     image, _ = scene
     object_alpha = torch.zeros(1, 80, 96)
     object_alpha[:, 5:15, 5:15] = 1
@@ -133,7 +133,7 @@ def test_load_images_mask_is_transparency_and_goes_first(nodes: Any, scene: Any)
     assert nodes["SalientMask"].execute(fourth, **MASKING).result[0].equal(object_alpha)
 
 
-def test_load_images_empty_mask_says_nothing(nodes: Any, scene: Any) -> None:
+def test_load_image_empty_mask_is_ignored(nodes: Any, scene: Any) -> None:
     image, where = scene
     mask, _ = nodes["SalientMask"].execute(image, **MASKING, alpha=torch.zeros(1, 64, 64)).result
     assert agreement(mask, where) > 0.95
@@ -154,7 +154,7 @@ def test_several_pictures_get_a_mask_each(nodes: Any, scene: Any) -> None:
     assert agreement(mask[1:], where.flip(2)) > 0.8
 
 
-def test_networks_are_found_where_the_user_keeps_them(
+def test_onnx_models_are_found_in_extra_model_paths(
     nodes: Any, pack: ModuleType, folder_paths: ModuleType, scene: Any, tmp_path: Path
 ) -> None:
     """A folder from extra_model_paths.yaml is registered before ours, without extensions."""
@@ -196,7 +196,7 @@ def red_detector() -> onnx.ModelProto:
         ({"threshold": 1.0}, "threshold"),
     ],
 )
-def test_mistakes_are_one_sentence(
+def test_invalid_arguments_raise_one_sentence(
     nodes: Any, scene: Any, changes: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(LoopAnimateError, match=words):

@@ -33,13 +33,13 @@ def save(nodes: Any, images: torch.Tensor, hidden: Any = None, **changes: Any) -
 
 
 def page(node: Any) -> dict[Any, Any]:
-    """What ComfyUI passes along for a prompt that its page sent."""
+    """The hidden inputs that ComfyUI passes for a prompt from its page."""
     hidden = sys.modules[node.__mro__[1].__module__].Hidden
     return {hidden.prompt: {"1": {"class_type": "x"}}, hidden.extra_pnginfo: {"workflow": WORKFLOW}}
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_every_format_holds_the_loop_and_its_workflow(
+def test_every_format_contains_the_loop_and_its_workflow(
     nodes: Any, loop: torch.Tensor, tmp_path: Path, format: str
 ) -> None:
     output = save(nodes, loop, page(nodes["SaveLoop"]), format=format, fps=10.0, repeats=1)
@@ -57,7 +57,7 @@ def test_every_format_holds_the_loop_and_its_workflow(
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_the_page_is_given_something_it_can_play(
+def test_the_page_gets_a_file_it_can_play(
     nodes: Any, loop: torch.Tensor, tmp_path: Path, format: str
 ) -> None:
     ui = save(nodes, loop, format=format).ui
@@ -67,7 +67,7 @@ def test_the_page_is_given_something_it_can_play(
     assert ui["animated"] == [True]
 
 
-def test_disable_metadata_is_honoured(
+def test_disable_metadata_option(
     nodes: Any, loop: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from comfy import cli_args
@@ -77,7 +77,7 @@ def test_disable_metadata_is_honoured(
     assert set(read_metadata(path)) == {"loop_frames", "loop_fps"}
 
 
-def test_names_count_up_and_hold_picture_and_date(nodes: Any, loop: torch.Tensor) -> None:
+def test_file_names_have_a_counter_picture_name_and_date(nodes: Any, loop: torch.Tensor) -> None:
     options = {"filename_prefix": "%date:yyyy%/loop", "picture_name": "my: cat"}
     paths = [Path(save(nodes, loop, **options).result[1]) for _ in range(2)]
     assert [path.name for path in paths] == ["loop_my_ cat_00001_.webp", "loop_my_ cat_00002_.webp"]
@@ -85,7 +85,7 @@ def test_names_count_up_and_hold_picture_and_date(nodes: Any, loop: torch.Tensor
     assert paths[0].is_file() and paths[1].is_file()
 
 
-def test_presets_and_repeats_reach_the_file(nodes: Any, loop: torch.Tensor) -> None:
+def test_presets_and_repeats_are_applied(nodes: Any, loop: torch.Tensor) -> None:
     path = save(nodes, loop, preset="phone 9:16", format="mp4", repeats=2).result[1]
     frames, _ = read_video(path)
     assert frames.shape == (32, 48, 26, 3)
@@ -99,7 +99,7 @@ def test_a_sticker_keeps_its_transparency(nodes: Any, loop: torch.Tensor) -> Non
     assert float(frames[..., 3].min()) == 0 and float(frames[..., 3].max()) == 1
 
 
-def test_a_speed_that_gif_cannot_hold_is_said(
+def test_fps_that_gif_cannot_store_warns(
     nodes: Any, loop: torch.Tensor, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "loopanimate"):
@@ -125,7 +125,7 @@ def test_nothing_is_written_outside_the_output_folder(
         ({"fps": 500.0}, "fps must be from 1 to 120"),
     ],
 )
-def test_mistakes_are_one_sentence_and_leave_no_file(
+def test_invalid_inputs_raise_one_sentence_and_write_no_file(
     nodes: Any, loop: torch.Tensor, tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(LoopAnimateError, match=words):
@@ -133,7 +133,7 @@ def test_mistakes_are_one_sentence_and_leave_no_file(
     assert [path for path in (tmp_path / "output").rglob("*") if path.is_file()] == []
 
 
-def test_an_encoder_that_is_missing_is_named(
+def test_missing_encoder_raises(
     nodes: Any, loop: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from loopanimate_core.video import ffmpeg

@@ -1,4 +1,4 @@
-"""Every node's schema: what saved workflows rely on, and the texts."""
+"""Every node's schema: compatibility with saved workflows, and texts."""
 
 from __future__ import annotations
 
@@ -27,16 +27,18 @@ NODES = (
 )
 
 
-def test_all_nodes_are_there(nodes: dict[str, Any]) -> None:
+def test_all_nodes_exist(nodes: dict[str, Any]) -> None:
     assert tuple(nodes) == NODES
 
 
-def test_saved_workflows_keep_their_meaning(nodes: dict[str, Any]) -> None:
+def test_schemas_are_compatible_with_saved_workflows(nodes: dict[str, Any]) -> None:
     assert broken_promises(read_golden(), describe(list(nodes.values()))) == []
 
 
 def test_the_golden_file_is_up_to_date(nodes: dict[str, Any]) -> None:
-    assert describe(list(nodes.values())) == read_golden(), f"if this was meant, run: {COMMAND}"
+    assert describe(list(nodes.values())) == read_golden(), (
+        f"if the change is intended, run: {COMMAND}"
+    )
 
 
 def toy() -> dict[str, Any]:
@@ -80,20 +82,20 @@ HARMLESS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 @pytest.mark.parametrize("change", BREAKING)
-def test_a_breaking_change_is_noticed(change: str) -> None:
+def test_breaking_changes_are_detected(change: str) -> None:
     new = copy.deepcopy(toy())
     BREAKING[change](new)
     assert broken_promises(toy(), new)
 
 
 @pytest.mark.parametrize("change", HARMLESS)
-def test_a_harmless_change_is_let_through(change: str) -> None:
+def test_compatible_changes_are_allowed(change: str) -> None:
     new = copy.deepcopy(toy())
     HARMLESS[change](new)
     assert broken_promises(toy(), new) == []
 
 
-def test_everything_says_what_it_does(nodes: dict[str, Any]) -> None:
+def test_everything_has_a_description_or_tooltip(nodes: dict[str, Any]) -> None:
     for name, node in describe(list(nodes.values())).items():
         assert node["category"] == "LoopAnimate" and node["description"].endswith(".")
         for entry in [*node["inputs"], *node["outputs"]]:
@@ -114,7 +116,7 @@ def test_defaults_are_legal_and_combos_never_empty(nodes: dict[str, Any]) -> Non
 def literal_node_ids(source: str) -> set[str]:
     """The node ids that ComfyUI-Manager's scanner finds in a file, which it reads without running it.
 
-    Its rule: a class that derives from ComfyNode and whose `define_schema` calls `Schema(…)` with a literal
+    It looks for classes derived from ComfyNode whose `define_schema` calls `Schema(…)` with a literal
     `node_id`.
     """
     found = set()
@@ -144,7 +146,7 @@ def last_name(node: ast.expr) -> str:
 
 
 def test_node_ids_can_be_read_from_the_source(nodes: dict[str, Any]) -> None:
-    """Otherwise ComfyUI-Manager could not tell which pack a shared workflow needs."""
+    """ComfyUI-Manager needs this to find the pack that a shared workflow uses."""
     sources = (extension.ROOT / "nodes").rglob("*.py")
     found = set().union(*(literal_node_ids(path.read_text(encoding="utf-8")) for path in sources))
     assert found == {f"LoopAnimate_{name}" for name in nodes}

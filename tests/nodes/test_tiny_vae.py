@@ -1,4 +1,4 @@
-"""The extension's own AutoencoderTiny against diffusers', without a ComfyUI."""
+"""The extension's AutoencoderTiny compared with diffusers', without ComfyUI."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def tiny_vae() -> ModuleType:
 def test_equal_to_diffusers(
     tiny_vae: ModuleType, encoder_blocks: Any, decoder_blocks: Any, activation: str
 ) -> None:
-    """TAESD's own sizes, and the mini's."""
+    """The sizes of TAESD and of the mini."""
     torch.manual_seed(0)
     theirs: Any = AutoencoderTiny(
         encoder_block_out_channels=(8, 8, 8, 8),
@@ -55,7 +55,7 @@ def test_equal_to_diffusers(
         assert_close(ours.decode(latents * 5), decoded, depth=NETWORK)
 
 
-def test_what_it_cannot_do_is_a_sentence(tiny_vae: ModuleType) -> None:
+def test_unsupported_settings_raise_one_sentence(tiny_vae: ModuleType) -> None:
     settings = {"upsample_fn": "bilinear", "act_fn": "relu"}
     with pytest.raises(LoopAnimateError, match=r"upsample_fn 'nearest' .* got 'bilinear'"):
         tiny_vae.TinyVAE(settings)

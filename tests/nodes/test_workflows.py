@@ -1,4 +1,4 @@
-"""The templates fit the nodes' schemas and run with one click."""
+"""The templates match the nodes' schemas and run without changes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def widgets(node: Node) -> dict[str, Any]:
     return dict(zip(widget_names(node), node.get("widgets_values", []), strict=True))
 
 
-def test_every_use_has_its_template() -> None:
+def test_expected_templates_exist() -> None:
     uses = {
         "basic",
         "wallpaper",
@@ -78,13 +78,13 @@ def test_every_use_has_its_template() -> None:
         "seed_hunt",
     }
     assert {path.stem for path in TEMPLATES} == {f"loopanimate_{use}" for use in uses}
-    # With a second folder of these names, files of one of them cannot be opened.
+    # If two of these folders exist, ComfyUI cannot open the files of one of them.
     for name in ("example_workflows", "example", "examples", "workflow"):
         assert not (ROOT / name).exists()
 
 
 @each_template
-def test_nodes_are_known_and_their_values_legal(path: Path) -> None:
+def test_node_types_and_widget_values_are_valid(path: Path) -> None:
     graph = load(path)
     assert len({node["id"] for node in graph["nodes"]}) == len(graph["nodes"])
     for node in graph["nodes"]:
@@ -103,7 +103,7 @@ def test_nodes_are_known_and_their_values_legal(path: Path) -> None:
 
 
 @each_template
-def test_links_join_what_they_say(path: Path) -> None:
+def test_links_match_inputs_and_outputs(path: Path) -> None:
     graph = load(path)
     nodes = {node["id"]: node for node in graph["nodes"]}
     for link_id, source, source_slot, target, target_slot, kind in graph["links"]:
@@ -119,7 +119,7 @@ def test_links_join_what_they_say(path: Path) -> None:
 
 
 @each_template
-def test_nothing_that_a_node_needs_is_left_open(path: Path) -> None:
+def test_required_inputs_are_linked(path: Path) -> None:
     for node in load(path)["nodes"]:
         linked = {entry["name"] for entry in node.get("inputs", []) if entry.get("link")}
         for entry in SCHEMAS.get(node["type"], {"inputs": []})["inputs"]:
@@ -128,7 +128,7 @@ def test_nothing_that_a_node_needs_is_left_open(path: Path) -> None:
 
 
 @each_template
-def test_the_mini_is_asked_for_what_it_was_trained_on(path: Path) -> None:
+def test_templates_use_the_settings_of_the_mini(path: Path) -> None:
     config = bundle_info(mini_bundle_path()).config
     nodes = load(path)["nodes"]
     (model,) = [node for node in nodes if node["type"] == "LoopAnimate_LoadLoopAnimate"]
@@ -147,7 +147,7 @@ def test_the_mini_is_asked_for_what_it_was_trained_on(path: Path) -> None:
 
 
 @each_template
-def test_a_person_finds_a_note_and_a_thumbnail(path: Path) -> None:
+def test_templates_have_a_note_and_a_thumbnail(path: Path) -> None:
     graph = load(path)
     assert any(node["type"] == "MarkdownNote" for node in graph["nodes"])
     assert len(graph["groups"]) >= 3
@@ -158,7 +158,7 @@ def test_a_person_finds_a_note_and_a_thumbnail(path: Path) -> None:
         assert min(image.size) >= 300
 
 
-def test_the_copy_for_scripts_is_the_basic_template() -> None:
+def test_api_copy_equals_the_basic_template() -> None:
     graph, basic = load(API), load(FOLDER / "loopanimate_basic.json")
     drawn = {str(n["id"]): n for n in basic["nodes"] if n["type"] != "MarkdownNote"}
     assert {key: node["class_type"] for key, node in graph.items()} == {

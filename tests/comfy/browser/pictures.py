@@ -1,4 +1,4 @@
-"""Take the README's pictures of ComfyUI again: a real run of the basic workflow, on a server of its own.
+"""Take the README's screenshots of ComfyUI again, from a run of the basic workflow on a new server.
 
     make comfy-pictures [ARGS='--url RUNNING_SERVER']
 

@@ -19,8 +19,8 @@ from comfy_server import PACK, ComfyServer, find_comfyui
 from PIL import Image
 
 LONGEST_PX = 1000
-WIDE = 2.0  # a template wider than this is cut to the end that tells more
-PARTS = "loopanimate_parts_sd15"  # its files are not at hand: not run, and its beginning is shown
+WIDE = 2.0  # a wider template is cropped to its more informative end
+PARTS = "loopanimate_parts_sd15"  # it is not run, because its models are not available; its beginning is shown
 
 # Which template shows a node best, and what its help page calls the picture. The picture of the
 # interpolation pair is a drawing.

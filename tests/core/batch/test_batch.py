@@ -1,4 +1,4 @@
-"""A batch goes on after anything that can happen to it, and makes nothing twice."""
+"""A batch continues after failures and crashes, and makes no loop twice."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def write_graph(tmp_path: Path, graph: dict[str, Any] = GRAPH) -> Path:
 
 
 class Run:
-    """One run over the folder, as a process would do it: state opened and closed."""
+    """One run over the folder that opens and closes the state file, as a process does."""
 
     def __init__(
         self, tmp_path: Path, folder: Path, *servers: ComfyStandIn, **options: Any
@@ -104,7 +104,7 @@ def loops(tmp_path: Path) -> list[str]:
 ALL = [f"p{number}.mp4" for number in range(6)]
 
 
-def test_every_picture_gets_a_loop_of_its_name_and_its_own_seed(
+def test_every_picture_gets_its_own_name_and_seed(
     tmp_path: Path, folder: Path, server: ComfyStandIn
 ) -> None:
     run = Run(tmp_path, folder, server)
@@ -113,9 +113,9 @@ def test_every_picture_gets_a_loop_of_its_name_and_its_own_seed(
     seeds = {graph["5"]["inputs"]["seed"] for graph in server.posted}
     assert len(seeds) == 6
     for graph in server.posted:
-        stem = graph["9"]["inputs"]["picture_name"]  # the link to the name became the name
+        stem = graph["9"]["inputs"]["picture_name"]  # the link was replaced by the name
         assert graph["3"]["inputs"]["image"].startswith(f"loopanimate_batch/{stem}-")
-    # Each file is its picture's own: the stand-in writes into it what it was made from.
+    # The fake server writes the picture's name into the file.
     for name in ALL:
         assert (tmp_path / "loops" / name).read_text().startswith(f"loopanimate_batch/{name[:2]}-")
 
@@ -134,7 +134,7 @@ def test_a_second_run_posts_nothing_and_a_changed_picture_is_made_again(
     assert first.count("failed") == 0
 
 
-def test_broken_pictures_are_never_posted_and_failures_give_the_servers_reason(
+def test_broken_pictures_are_not_posted_and_failures_have_the_servers_reason(
     tmp_path: Path, folder: Path, server: ComfyStandIn
 ) -> None:
     (folder / "p1.png").write_bytes(b"no picture")
@@ -147,7 +147,7 @@ def test_broken_pictures_are_never_posted_and_failures_give_the_servers_reason(
     assert reasons["p3.png"] == "LoopAnimate_LoopSampler: no such motion"
     assert len(server.posted) == 4
     Run(tmp_path, folder, server)
-    assert len(server.posted) == 4  # failures are not tried again …
+    assert len(server.posted) == 4  # failures are not retried …
     server.fail_for = ""
     assert (
         Run(tmp_path, folder, server, retry_failed=True).count("failed") == 2
@@ -156,10 +156,10 @@ def test_broken_pictures_are_never_posted_and_failures_give_the_servers_reason(
 
 
 @pytest.mark.parametrize("when", ["die_before", "die_after"])
-def test_a_server_that_dies_and_returns_leaves_nothing_out_and_nothing_twice(
+def test_a_restarted_server_makes_every_loop_exactly_once(
     tmp_path: Path, folder: Path, server: ComfyStandIn, when: str
 ) -> None:
-    setattr(server, when, 3)  # die_after: the third loop is saved but its end is never told
+    setattr(server, when, 3)  # die_after: the third loop is saved but not reported
 
     def listen(event: BatchEvent) -> None:
         if event.kind == "gone":
@@ -200,13 +200,13 @@ def test_two_servers_share_and_one_takes_over_from_the_other(
     run = Run(tmp_path, folder, server, other, listen=listen)
     assert run.error is None
     assert loops(tmp_path) == ALL
-    # Whether the dead server's only loop was brought in before it died is a matter of milliseconds.
+    # The loop of the stopped server may or may not have been collected in time.
     assert len(server.outputs) == 1
     assert len(other.outputs) in (5, 6)
     other.kill()
 
 
-def test_a_crash_of_the_batch_itself_finds_its_prompts_again(
+def test_batch_finds_its_prompts_after_a_crash(
     tmp_path: Path, folder: Path, server: ComfyStandIn
 ) -> None:
     class Crash(BaseException):
@@ -226,15 +226,15 @@ def test_a_crash_of_the_batch_itself_finds_its_prompts_again(
 
 
 @pytest.fixture
-def heeds_ctrl_c() -> Iterator[None]:
-    """A shell's background jobs ignore SIGINT, and Python with them."""
+def default_sigint_handler() -> Iterator[None]:
+    """Background jobs of a shell ignore SIGINT, and Python inherits that."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.usefixtures("heeds_ctrl_c")
-def test_ctrl_c_takes_back_what_has_not_begun(
+@pytest.mark.usefixtures("default_sigint_handler")
+def test_ctrl_c_removes_prompts_that_have_not_started(
     tmp_path: Path, folder: Path, server: ComfyStandIn
 ) -> None:
     import _thread
@@ -243,7 +243,7 @@ def test_ctrl_c_takes_back_what_has_not_begun(
     pressed: list[BatchEvent] = []
 
     def listen(event: BatchEvent) -> None:
-        if not pressed:  # once: a second one may cut the clearing up short
+        if not pressed:  # only once: a second Ctrl-C may interrupt the clean-up
             pressed.append(event)
             _thread.interrupt_main()
 
@@ -255,7 +255,7 @@ def test_ctrl_c_takes_back_what_has_not_begun(
     assert len(server.outputs) == 6
 
 
-def test_a_picture_that_kills_its_server_is_given_up(
+def test_a_picture_that_crashes_its_server_fails(
     tmp_path: Path, folder: Path, server: ComfyStandIn
 ) -> None:
     deaths = 0
@@ -275,7 +275,7 @@ def test_a_picture_that_kills_its_server_is_given_up(
     assert run.count("done") == 5
 
 
-def test_a_refused_workflow_stops_with_the_servers_reason(
+def test_rejected_workflow_stops_the_batch_with_the_servers_reason(
     tmp_path: Path, folder: Path, server: ComfyStandIn
 ) -> None:
     server.refuse = "seed: 7 is too small"
@@ -283,11 +283,11 @@ def test_a_refused_workflow_stops_with_the_servers_reason(
     assert "LoopAnimate_LoopSampler (5): seed: 7 is too small" in str(run.error)
     assert run.count("failed") == 0
     server.refuse, server.partly, server.run_s = "", True, 0.2
-    run = Run(tmp_path, folder, server)  # accepted, but with an output left out
+    run = Run(tmp_path, folder, server)  # accepted without one of the outputs
     assert "partly" in str(run.error)
 
 
-def test_a_workflow_at_fault_does_not_fail_the_whole_folder(
+def test_broken_workflow_stops_before_every_picture_fails(
     tmp_path: Path, folder: Path, server: ComfyStandIn
 ) -> None:
     server.fail_for = "p"
@@ -325,7 +325,7 @@ def test_the_command_lists_failures_and_returns_1(
     assert (tmp_path / "pictures.loopanimate.sqlite").is_file()
 
 
-def test_nothing_is_posted_where_a_node_is_missing(
+def test_nothing_is_posted_if_a_node_is_missing(
     tmp_path: Path, folder: Path, server: ComfyStandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.node_types.remove("LoopAnimate_LoopSampler")
@@ -343,7 +343,7 @@ def test_no_server_and_no_comfyui(
     assert "must be a URL like" in capsys.readouterr().err
 
 
-def test_the_state_is_where_it_is_asked_for(
+def test_state_option_sets_the_path_of_the_state_file(
     tmp_path: Path, folder: Path, server: ComfyStandIn
 ) -> None:
     state = tmp_path / "elsewhere.sqlite"

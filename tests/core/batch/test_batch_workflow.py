@@ -1,4 +1,4 @@
-"""What a batch takes as a workflow, and what it makes of it for one picture."""
+"""Reading a workflow for a batch, and changing it for each picture."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read(tmp_path: Path, graph: object, loader: str | None = None) -> BatchWorkf
         ({"1": LOADER, "2": LOADER, "3": SAVER}, "--picture-node: 1 \\(LoadImage\\), 2 "),
     ],
 )
-def test_unusable_workflows(tmp_path: Path, graph: object, reason: str) -> None:
+def test_invalid_workflows_are_rejected(tmp_path: Path, graph: object, reason: str) -> None:
     with pytest.raises(LoopAnimateError, match=reason):
         read(tmp_path, graph)
 
@@ -58,7 +58,7 @@ def test_the_picture_node_can_be_chosen(tmp_path: Path) -> None:
     assert read(tmp_path, graph, "2").loader == "2"
     with pytest.raises(LoopAnimateError, match="does not load a picture"):
         read(tmp_path, graph, "3")
-    # The folder's own loader is meant where both kinds are there: the other may load a mask.
+    # With both loaders, Load Picture From Folder is used, because Load Image may load a mask.
     folder = {"class_type": "LoopAnimate_LoadPictureFromFolder", "inputs": {}}
     assert read(tmp_path, graph | {"8": folder}).loader == "8"
 
@@ -81,14 +81,14 @@ def test_seeds_differ_by_picture_and_node_and_links_stay(tmp_path: Path) -> None
     assert workflow.graph == before
 
 
-def test_other_savers_get_the_name_too(tmp_path: Path) -> None:
+def test_other_saving_nodes_get_the_name(tmp_path: Path) -> None:
     image = {"class_type": "SaveImage", "inputs": {"filename_prefix": "x"}}
     fitted = read(tmp_path, {"1": LOADER, "2": SAVER, "3": image}).fit("", "tom", "tom.png")
     assert fitted["2"]["inputs"]["picture_name"] == "tom"
     assert fitted["3"]["inputs"]["filename_prefix"] == "x_tom"
 
 
-def test_a_job_is_what_it_makes(tmp_path: Path) -> None:
+def test_job_id_depends_only_on_the_result(tmp_path: Path) -> None:
     job = read(tmp_path, {"1": LOADER, "2": SAVER}).job(None)
     other = LOADER | {"inputs": {"image": "other.png"}, "_meta": {"title": "renamed"}}
     assert read(tmp_path, {"1": other, "2": SAVER}).job(None) == job
@@ -106,7 +106,7 @@ def test_a_job_is_what_it_makes(tmp_path: Path) -> None:
         ({"format": "png"}, None),
     ],
 )
-def test_what_a_lost_prompt_would_have_saved(
+def test_expected_file_of_a_lost_prompt(
     tmp_path: Path, inputs: dict[str, str], saved: str | None
 ) -> None:
     saver = SAVER | {"inputs": SAVER["inputs"] | inputs}
@@ -143,7 +143,7 @@ def uploaded(tmp_path: Path, on_white: bool = False) -> tuple[str, Image.Image, 
     return name, Image.open(io.BytesIO(data)), data
 
 
-def test_plain_pictures_travel_as_they_are(tmp_path: Path) -> None:
+def test_plain_pictures_are_uploaded_unchanged(tmp_path: Path) -> None:
     Image.new("RGB", (16, 16), "red").save(tmp_path / "red [output].jpg")
     name, _, data = uploaded(tmp_path)
     assert name.startswith("red_output_-")
@@ -151,7 +151,7 @@ def test_plain_pictures_travel_as_they_are(tmp_path: Path) -> None:
     assert data == (tmp_path / "red [output].jpg").read_bytes()
 
 
-def test_animations_and_print_colours_are_drawn_first(tmp_path: Path) -> None:
+def test_animations_and_cmyk_pictures_are_converted_to_png(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "two.webp", save_all=True, append_images=frames[1:], lossless=True)
     name, image, _ = uploaded(tmp_path)
@@ -162,7 +162,7 @@ def test_animations_and_print_colours_are_drawn_first(tmp_path: Path) -> None:
     assert uploaded(tmp_path)[1].mode == "RGB"
 
 
-def test_transparent_parts_lie_over_white_as_the_workflows_loader_has_them(tmp_path: Path) -> None:
+def test_transparent_parts_are_white_as_in_load_picture_from_folder(tmp_path: Path) -> None:
     image = Image.new("RGBA", (16, 16), (10, 20, 30, 255))
     image.paste((200, 0, 0, 0), (0, 0, 8, 16))
     image.save(tmp_path / "half.png")

@@ -1,4 +1,4 @@
-"""The bundle file: round trip, every way a file can be wrong, Table 1."""
+"""The bundle file: round trip, invalid files, and the parameter counts of Table 1."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_header_has_the_modelspec_fields_and_a_thumbnail(tiny_bundle, tmp_path) 
     assert Image.open(tmp_path / "t.jpg").size == (256, 85)
 
 
-def test_info_reads_the_header_alone(tiny_bundle, file, tmp_path, monkeypatch) -> None:
+def test_info_reads_only_the_header(tiny_bundle, file, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(safetensors, "safe_open", None)
     info = bundle_info(file)
     assert info.config == tiny_bundle.config and info.provenance == {"made by": "a test"}
@@ -298,7 +298,7 @@ def read_fresh_vae(bundle: Bundle):
     return vae
 
 
-def test_weights_of_another_size_than_the_config(tiny_bundle, tmp_path) -> None:
+def test_weights_with_shapes_that_do_not_match_the_config(tiny_bundle, tmp_path) -> None:
     wrong = dataclasses.replace(tiny_bundle.config.unet, layers_per_block=1)
     bundle = dataclasses.replace(
         tiny_bundle, config=dataclasses.replace(tiny_bundle.config, unet=wrong)
@@ -312,12 +312,12 @@ def test_config_survives_json(tiny_bundle) -> None:
     assert BundleConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-def test_mini_bundle_lies_in_the_package() -> None:
+def test_mini_bundle_is_in_the_package() -> None:
     assert mini_bundle_path().parent.name == "data"
 
 
 # --------------------------------------------------------------------------------------- Table 1
-def test_table_1_to_its_digits() -> None:
+def test_parameter_counts_match_table_1() -> None:
     rows = {row.name: row for row in parameter_table(LoopUNetConfig())}
     megabytes = {name: f"{row.megabytes:.2f}" for name, row in rows.items()}
     assert megabytes["conv_in"] == "0.10"
@@ -345,7 +345,7 @@ def test_idle_parameters_have_no_gradient(tiny_bundle) -> None:
     unet, config = tiny_bundle.unet, tiny_bundle.config.unet
     generator = torch.Generator().manual_seed(0)
     sample = torch.randn(1, 9, 3, 16, 16, generator=generator)
-    unet.speedups.one_token = False  # the plain form, in which queries and keys do take part
+    unet.speedups.one_token = False  # the plain form, which computes queries and keys
     image, text = (torch.randn(1, n, 16, generator=generator) for n in (1, 5))
     unet(sample, torch.tensor(500), image, text).square().sum().backward()
     unet.speedups.one_token = True

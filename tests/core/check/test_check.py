@@ -1,4 +1,4 @@
-"""The loop check: every fault fails for its own reason, true loops pass wherever they are cut."""
+"""The loop check: each fault is reported with its reason, and seamless loops pass from any start frame."""
 
 import json
 import math
@@ -79,7 +79,7 @@ TRUE_LOOPS = {
 
 
 @pytest.mark.parametrize("name", TRUE_LOOPS)
-def test_true_loops_pass(name):
+def test_seamless_loops_pass(name):
     report = check_loop(clip(TRUE_LOOPS[name]), fps=8)
     assert report.passed, report.summary
     assert report.verdict == "seamless"
@@ -93,7 +93,7 @@ def test_true_loops_pass(name):
     frames=st.integers(24, 40),
     shift=st.integers(1, 39),
 )
-def test_the_place_of_the_cut_does_not_change_a_true_loop(waves, reach, frames, shift):
+def test_the_verdict_does_not_depend_on_the_start_frame(waves, reach, frames, shift):
     def path(t):
         x = math.sin(TAU * t + waves[0]) + 0.3 * math.sin(2 * TAU * t + waves[1])
         y = math.sin(TAU * t + waves[2]) + 0.3 * math.sin(2 * TAU * t + waves[3])
@@ -114,8 +114,8 @@ def test_grain_does_not_change_the_verdict(name, noise):
     assert check_loop(loop + torch.randn(loop.shape, generator=generator) * noise / 255).passed
 
 
-def test_clips_in_the_training_order_pass():
-    """Out and back at uneven speed (Eq. 3, 4): turned round sharply, yet no mirror image."""
+def test_clips_in_training_order_pass():
+    """Forward and back at different speeds (Eq. 3, 4): an abrupt turn, but not a mirror image."""
     source = clip(lambda t: (-0.4 + 0.8 * t, 0.1 * math.sin(3 * t), 1, t), 103)
     rng = random.Random(0)
     verdicts = [check_loop(source[loop_indices(18, rng=rng)][:-1]).reasons for _ in range(12)]
@@ -137,14 +137,16 @@ def test_a_repeated_first_frame_is_held(path):
     assert "held_frame" in reasons(torch.cat([loop, loop[:1]]))
 
 
-def test_generated_clips_with_both_stills_are_closed_by_leaving_one_out():
+def test_a_repeated_first_frame_is_not_measured():
     loop = clip(circle())
     both = torch.cat([loop, loop[:1]])
     for closed in (True, "auto"):
         report = check_loop(both, closed=closed)
         assert (report.passed, report.frames, report.dropped_duplicate) == (True, 34, True)
     assert not check_loop(loop, closed="auto").dropped_duplicate
-    assert reasons(loop, closed=True) == ("jump",), "a frame too many was left out"
+    assert reasons(loop, closed=True) == ("jump",), (
+        "dropping a frame that is not a duplicate must be a jump"
+    )
 
 
 @pytest.mark.parametrize("noise", [0.0, 1.0])
@@ -165,7 +167,7 @@ def test_a_bad_cut_jumps(path):
 @pytest.mark.parametrize("amount", [0.02, 0.05, 0.15])
 @pytest.mark.parametrize("tint", [(1, 1, 1), (1, 0, -0.5)])
 @pytest.mark.parametrize("path", [circle(), bob(0.05)])
-def test_drifting_colours_fail_for_that_alone(path, tint, amount):
+def test_colour_drift_is_the_only_fault(path, tint, amount):
     drift = torch.linspace(0, amount, 34)[:, None, None, None] * torch.tensor(tint).float()
     assert reasons(clip(path) - drift) == ("colour_drift",)
 
@@ -180,7 +182,7 @@ def test_a_cut_to_other_colours_and_shapes_has_both_reasons():
 )
 @pytest.mark.parametrize("shift", [0, 7])
 @pytest.mark.parametrize("noise", [0.0, 0.5])
-def test_ping_pong_fails_wherever_it_is_cut(path, shift, noise):
+def test_ping_pong_fails_from_any_start_frame(path, shift, noise):
     there = clip(path)[:18]
     clip_there_and_back = torch.cat([there, there[1:-1].flip(0)]).roll(shift, 0)
     grain = torch.randn(clip_there_and_back.shape, generator=torch.Generator().manual_seed(0))
@@ -193,7 +195,7 @@ def test_ping_pong_with_doubled_ends_is_held_as_well():
 
 
 @pytest.mark.parametrize("ease", ["long rest", "smootherstep"])
-def test_motion_that_rests_at_the_seam_stalls(ease):
+def test_motion_that_stops_at_the_seam_is_a_stall(ease):
     loop = clip(circle(0.2))
     if ease == "long rest":
         loop = torch.cat([loop[:1].expand(4, -1, -1, -1), loop, loop[:1].expand(2, -1, -1, -1)])
@@ -203,7 +205,7 @@ def test_motion_that_rests_at_the_seam_stalls(ease):
 
 
 def test_a_new_texture_at_the_restart_is_a_keyframe_pop():
-    """What an encoder does: fine patterns that change slowly, and all at once at the restart."""
+    """As after encoding: fine patterns change slowly, and all at once at the restart."""
     generator = torch.Generator().manual_seed(0)
     loop = clip(circle(0.05)).repeat_interleave(4, 1).repeat_interleave(4, 2)
     pattern = [torch.randn(loop.shape[1:], generator=generator) for _ in range(2)]
@@ -220,7 +222,7 @@ def test_repeats_are_found_and_scored_at_the_restart():
     assert check_loop(loop).period_frames == 20
 
 
-def test_the_figures_are_what_they_say():
+def test_measurements_have_their_documented_values():
     frames = torch.zeros(4, 16, 16, 3)
     for index, level in enumerate((0, 10, 20, 40)):
         frames[index] = level / 255
@@ -236,7 +238,7 @@ def test_the_figures_are_what_they_say():
     assert torch.allclose(lab, torch.tensor(expected), atol=0.02)
 
 
-def test_ssim_is_the_published_formula():
+def test_ssim_matches_the_published_formula():
     generator = torch.Generator().manual_seed(0)
     frames = torch.rand(2, 24, 30, 3, generator=generator)
     offsets = torch.arange(11.0) - 5
@@ -270,7 +272,7 @@ def test_slow_runs_are_counted_around_the_loop():
     assert measures.slow_run(torch.ones(5), 1.0) == (0, 0)
 
 
-def test_clip_figures_come_from_the_given_encoder():
+def test_clip_scores_use_the_given_encoder():
     loop = clip(circle(), 8)
 
     def encoder(pictures: torch.Tensor) -> torch.Tensor:
@@ -293,7 +295,7 @@ def test_reports_are_json_without_nan(frames):
 
 @pytest.mark.parametrize("fps", [None, 24])
 @pytest.mark.parametrize("repeats", [1, 20])
-def test_the_chart_shows_the_seam_in_the_colour_of_the_verdict(fps, repeats):
+def test_chart_draws_the_seam_in_the_colour_of_the_verdict(fps, repeats):
     good, bad = (
         check_loop(clip(path, 12).repeat(repeats, 1, 1, 1), fps=fps) for path in (circle(), line)
     )
@@ -315,7 +317,7 @@ def test_the_chart_shows_the_seam_in_the_colour_of_the_verdict(fps, repeats):
         (torch.zeros(5, 16, 16, 3), {"reference": torch.zeros(5)}, r"\[H, W, 3\]"),
     ],
 )
-def test_mistakes_are_one_sentence(frames, options, message):
+def test_invalid_arguments_raise_one_sentence(frames, options, message):
     with pytest.raises(LoopAnimateError, match=message):
         check_loop(frames, **options)
     with pytest.raises(LoopAnimateError, match="jump_ratio"):

@@ -1,4 +1,4 @@
-"""Bad input through the whole command line: one clear sentence or a correct loop, never half a file."""
+"""Unusual and invalid input on the command line: either one clear error, or a correct loop."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Result:
 
 @dataclass
 class Workplace:
-    """A folder with a picture in it, and the command line run there on the toy bundle."""
+    """A folder with a picture, where commands run with the toy bundle."""
 
     folder: Path
     bundle: Path
@@ -73,7 +73,7 @@ class Workplace:
         assert list(self.loop.parent.iterdir()) == []
 
     def assert_made(self, result: Result, frames: int = 14) -> torch.Tensor:
-        """Exit code 0 and a whole loop of so many frames, nothing beside it."""
+        """Exit code 0, and a complete loop with this number of frames as the only new file."""
         assert result.code == 0, result
         assert list(self.loop.parent.iterdir()) == [self.loop]
         made, _ = read_video(self.loop)
@@ -113,7 +113,7 @@ REFUSED_PICTURES: dict[str, tuple[Builder, str]] = {
 
 
 @pytest.mark.parametrize("kind", REFUSED_PICTURES)
-def test_unusable_pictures(place: Workplace, kind: str) -> None:
+def test_invalid_pictures_are_rejected(place: Workplace, kind: str) -> None:
     build, words = REFUSED_PICTURES[kind]
     path = place.folder / "bad.png"
     build(path)
@@ -152,7 +152,7 @@ ODD_PICTURES: dict[str, Builder] = {
 
 
 @pytest.mark.parametrize("kind", ODD_PICTURES)
-def test_odd_pictures_become_loops(place: Workplace, kind: str) -> None:
+def test_unusual_pictures_are_animated(place: Workplace, kind: str) -> None:
     path = place.folder / "odd.picture"
     ODD_PICTURES[kind](path)
     result = place.animate(picture=path)
@@ -160,7 +160,7 @@ def test_odd_pictures_become_loops(place: Workplace, kind: str) -> None:
     assert ("has 3 frames" in result.err) == (kind == "animated")
 
 
-# Words and numbers
+# Prompts and numbers
 
 
 def test_an_empty_prompt(place: Workplace) -> None:
@@ -179,12 +179,12 @@ def test_too_few_frames(place: Workplace, frames: int) -> None:
 
 
 @pytest.mark.parametrize("frames", [3, 34, 36])
-def test_untrained_numbers_of_frames(place: Workplace, frames: int) -> None:
+def test_frame_counts_the_model_was_not_trained_on(place: Workplace, frames: int) -> None:
     place.assert_made(place.animate("--frames", str(frames)), frames - 1)
 
 
 @pytest.mark.parametrize("closing", ["tie", "shift", "off"])
-def test_more_frames_than_the_model_sees(place: Workplace, closing: str) -> None:
+def test_more_frames_than_the_model_supports(place: Workplace, closing: str) -> None:
     result = place.animate("--frames", "1000", "--closing", closing)
     place.assert_refused(result, "got 1000", "'windows'")
 
@@ -203,7 +203,7 @@ def test_impossible_sizes(place: Workplace, size: tuple[str, str]) -> None:
     place.assert_refused(result, "multiple of 8")
 
 
-def test_sizes_that_no_block_divides_evenly(place: Workplace) -> None:
+def test_sizes_that_are_odd_at_every_level(place: Workplace) -> None:
     """72 x 40 pixels are 9 x 5 latents, which halve to odd sizes at every level."""
     result = place.animate("--width", "72", "--height", "40")
     assert place.assert_made(result).shape == (14, 40, 72, 3)
@@ -294,7 +294,7 @@ def test_bad_bundles(place: Workplace, kind: str) -> None:
     ],
     ids=" ".join,
 )
-def test_other_commands_refuse_in_one_sentence(
+def test_other_commands_print_one_sentence(
     place: Workplace, command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place.folder)
@@ -324,13 +324,13 @@ def test_a_missing_folder(place: Workplace) -> None:
 
 
 def on_other_disk(place: Workplace, options: str, fill: bool) -> list[tuple[int, str, list[str]]]:
-    """Animate with every kind of writer into a folder that has a file system of its own.
+    """Animate with every kind of writer into a folder on a separate file system.
 
     Args:
-        fill: leave no room on it.
+        fill: fill the file system first.
 
     Returns:
-        Exit code, what was said, and the files left in the folder, for each output.
+        Exit code, message, and the files in the folder, for each output.
     """
     if shutil.which("unshare") is None:
         pytest.skip("mounting a small disk without privileges needs Linux's unshare")

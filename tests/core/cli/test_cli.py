@@ -70,7 +70,7 @@ def animate(folder: Path, toy_bundle_path: Path):
 # animate
 
 
-def test_without_o_names_are_free_ones(
+def test_default_output_names_do_not_overwrite_files(
     animate, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert [animate("--quiet"), animate("--quiet")] == [0, 0]
@@ -78,7 +78,7 @@ def test_without_o_names_are_free_ones(
     assert all((folder / name).is_file() for name in ("cat_loop.mp4", "cat_loop_2.mp4"))
 
 
-def test_the_same_seed_is_the_same_file_and_another_is_not(animate, folder: Path) -> None:
+def test_same_seed_gives_the_same_file(animate, folder: Path) -> None:
     for seed, name in ((1, "a.mp4"), (1, "b.mp4"), (2, "c.mp4")):
         assert animate("--seed", str(seed), "-o", name) == 0
     first, second, other = ((folder / name).read_bytes() for name in ("a.mp4", "b.mp4", "c.mp4"))
@@ -86,7 +86,7 @@ def test_the_same_seed_is_the_same_file_and_another_is_not(animate, folder: Path
     assert first != other
 
 
-def test_a_chain_joins_clips_of_its_seeds_and_prompts(animate, folder: Path) -> None:
+def test_chain_joins_clips_with_their_own_seeds_and_prompts(animate, folder: Path) -> None:
     chain = ["--prompt", "up", "--prompt", "down", "--chain", "3", "--seed", "5"]
     assert animate(*chain, "-o", "chain.mkv", "--sheet", "sheet.png") == 0
     frames, _ = read_video(folder / "chain.mkv")
@@ -111,7 +111,7 @@ def test_every_closing_runs(animate, folder: Path, closing: str) -> None:
     assert len(read_video(folder / "loop.mkv")[0]) == 14
 
 
-def test_a_mask_file_decides_what_moves(animate, folder: Path) -> None:
+def test_mask_file_is_used(animate, folder: Path) -> None:
     save_picture((disc()[..., 2] < 0.5).float(), folder / "mask.png")
     for mask in ("mask.png", "none"):
         assert animate("--mask", mask, "-o", f"{mask}.mkv") == 0
@@ -142,7 +142,9 @@ def test_mask_finds_the_disc(folder: Path) -> None:
     assert float((mask - disc_mask).abs().mean()) < 0.05
 
 
-def test_check_tells_a_loop_from_a_cut(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_passes_a_loop_and_fails_a_cut(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_video(swaying(), folder / "good.mkv", fps=12.0)
     write_video(swaying()[:16], folder / "cut.mkv", fps=12.0)
     assert main(["check", "good.mkv", "--chart", "chart.png"]) == 0
@@ -169,13 +171,13 @@ def test_info_prints_the_header_and_the_papers_table(
     assert values["config"]["height_px"] == SIZE_PX and "table" not in values
 
 
-def test_convert_takes_apart_and_puts_together(
+def test_convert_extract_and_assemble(
     toy_bundle_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     extract = ["convert", "extract", str(toy_bundle_path), "--dtype", "float32"]
     assert main([*extract, "-o", "parts"]) == 0
     assert all(Path(line).is_file() for line in capsys.readouterr().out.splitlines())
-    assert main([*extract, "-o", "parts"]) == 2  # not into a folder that holds something
+    assert main([*extract, "-o", "parts"]) == 2  # the folder must be empty
     again = ["convert", "assemble", "--unet", "parts", "--motion", "parts/motion_adapter"]
     assert main([*again, "-o", "again.safetensors", "--title", "Again"]) == 0
     capsys.readouterr()
@@ -193,13 +195,13 @@ def run_program(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, **options)
 
 
-def test_choices_are_those_of_the_modules_they_come_from() -> None:
+def test_option_choices_match_the_core_modules() -> None:
     assert animate_command.CLOSINGS == CLOSINGS
     assert set(convert_command.LAYOUTS) == set(extract.LAYOUTS)
     assert set(mask_command.METHODS) == set(get_args(saliency.Method))
 
 
-def test_options_have_the_names_of_diffusers_too() -> None:
+def test_diffusers_option_names_are_accepted() -> None:
     theirs = ["--num-frames", "15", "--guidance-scale", "2", "--strength", "0.5"]
     ours = ["--frames", "15", "--guidance", "2", "--start", "0.5"]
     parse = build_parser().parse_args
@@ -219,7 +221,7 @@ def test_options_have_the_names_of_diffusers_too() -> None:
     ],
     ids=["mistake", "disk", "Ctrl-C"],
 )
-def test_an_error_ends_in_one_sentence_and_its_exit_code(
+def test_errors_print_one_sentence_and_set_the_exit_code(
     error: BaseException, code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def command() -> int:
@@ -245,14 +247,16 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_help_is_whole(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_has_no_formatting_errors(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit, match="0"):
         main([*command, "--help"])
     out = capsys.readouterr().out
     assert out.startswith("usage: loopanimate") and "None" not in out and "%(" not in out
 
 
-def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
+def test_help_does_not_import_heavy_packages() -> None:
     code = """
 import sys
 from loopanimate_core.cli import main

@@ -1,4 +1,4 @@
-"""Folders and single files, held against diffusers' own converters."""
+"""Folders and single files, compared with diffusers' own converters."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def test_folders_become_the_same_network(parts, bundle) -> None:
     config = bundle.config
     assert config.unet.block_out_channels == CHANNELS and config.unet.num_attention_heads == 8
     assert config.vae["scaling_factor"] == 0.18215 and config.tokenizer == "clip"
-    assert config.schedule.beta_schedule == "linear"  # AnimateDiff's modules as they are
+    assert config.schedule.beta_schedule == "linear"  # the schedule of AnimateDiff's modules
 
 
-def test_it_computes_what_diffusers_computes(parts, bundle) -> None:
+def test_output_equals_diffusers(parts, bundle) -> None:
     """With text everywhere and clip-wide statistics LoopUNet is UNetMotionModel."""
     theirs: Any = UNetMotionModel.from_unet2d(parts.unet, parts.adapter)
     unet = bundle.unet
@@ -58,7 +58,7 @@ def test_it_computes_what_diffusers_computes(parts, bundle) -> None:
     sample = torch.randn(1, 4, 3, 8, 8, generator=generator)
     text = torch.randn(1, 5, 64, generator=generator)
     with torch.no_grad():
-        conditions = torch.zeros(1, 5, 3, 8, 8)  # the new channels see nothing
+        conditions = torch.zeros(1, 5, 3, 8, 8)  # the five new channels are zero
         here = ours(torch.cat([sample, conditions], 1), torch.tensor(10), text[:, :1], text)
         there = theirs(sample, 10, text.repeat_interleave(3, 0)).sample
     assert_close(here, there, depth=NETWORK)
@@ -90,7 +90,7 @@ def test_diffusers_reads_the_folders(parts, bundle, extracted) -> None:
     assert_equal(vae.state_dict(), parts.vae.state_dict())
 
 
-def test_own_vocabulary_survives_the_folders(tiny_bundle, tmp_path) -> None:
+def test_custom_vocabulary_round_trips_through_folders(tiny_bundle, tmp_path) -> None:
     extract(tiny_bundle, tmp_path, "diffusers")
     schedule = tiny_bundle.config.schedule
     back = assemble(PartFiles(tmp_path, tmp_path), schedule=schedule)
@@ -99,7 +99,7 @@ def test_own_vocabulary_survives_the_folders(tiny_bundle, tmp_path) -> None:
 
 
 def test_old_names_and_pickles(parts, folder, tmp_path) -> None:
-    """What sd-image-variations really has: .bin, old attention names, position_ids, a whole CLIP."""
+    """The contents of sd-image-variations: .bin, old attention names, position_ids, a whole CLIP."""
     old = tmp_path / "old"
     for part in ("unet", "vae"):
         (old / part).mkdir(parents=True)
@@ -146,7 +146,7 @@ def test_checkpoint_round_trip(bundle, extracted) -> None:
     assert back.config == bundle.config
 
 
-def test_checkpoint_holds_against_diffusers_converter(parts, folder, extracted) -> None:
+def test_checkpoint_matches_diffusers_converter(parts, folder, extracted) -> None:
     checkpoint = str(extracted["checkpoint"] / "checkpoint.safetensors")
     settings = {"local_files_only": True, "low_cpu_mem_usage": False}
     unet: Any = UNet2DConditionModel.from_single_file(
@@ -158,7 +158,7 @@ def test_checkpoint_holds_against_diffusers_converter(parts, folder, extracted) 
 
 
 def test_checkpoint_has_the_published_keys() -> None:
-    """Numbers and names of keys of Stable Diffusion 1.x's single files, at the real sizes."""
+    """Number and names of the keys in Stable Diffusion 1.x checkpoints, at full size."""
     unet = sources.unet_shapes_without_motion(LoopUNetConfig())
     names = {layouts.ldm_unet_name(name, 2): shape for name, shape in unet.items()}
     assert len(names) == 686
@@ -179,8 +179,8 @@ def test_checkpoint_has_the_published_keys() -> None:
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "image_encoder"])
-def test_sizes_read_off_a_full_size_file(part) -> None:
-    """The settings inferred from shapes alone are those of the published configs."""
+def test_sizes_inferred_from_a_full_size_file(part) -> None:
+    """The settings inferred from tensor shapes are those of the published configs."""
     if part == "unet":
         shapes = sources.unet_shapes_without_motion(LoopUNetConfig())
         state = {n: torch.empty(s, device="meta") for n, s in shapes.items()}
@@ -196,7 +196,7 @@ def test_sizes_read_off_a_full_size_file(part) -> None:
 
 
 def test_a_trainers_checkpoint_file(parts, extracted, tmp_path) -> None:
-    """A .ckpt: wrapper, averages, schedule, position_ids, an epoch; and a text encoder without its prefix."""
+    """A .ckpt with wrapper, EMA weights, schedule, position_ids, epoch; a text encoder without prefix."""
     state = load(extracted["checkpoint"] / "checkpoint.safetensors")
     prefix = layouts.TEXT_PREFIX + "text_model."
     state = {k.replace(prefix, layouts.TEXT_PREFIX): v for k, v in state.items()}
@@ -215,7 +215,7 @@ def test_a_trainers_checkpoint_file(parts, extracted, tmp_path) -> None:
     assert_equal(sources.read_unet(path).state, parts.unet.state_dict())
 
 
-def test_parts_from_files_of_their_own(parts, extracted, tmp_path) -> None:
+def test_parts_from_separate_files(parts, extracted, tmp_path) -> None:
     checkpoint = load(extracted["checkpoint"] / "checkpoint.safetensors")
     vae = {
         k.removeprefix("first_stage_model."): v for k, v in checkpoint.items() if "first_st" in k

@@ -1,4 +1,4 @@
-"""Motion modules in every layout, and networks without any."""
+"""Motion modules in every layout, and networks without motion modules."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.numeric
 
 # ---------------------------------------------------------------------------------- motion modules
 def original(adapter: Any, positions: int = 32) -> State:
-    """A motion module file in AnimateDiff's layout, written out independently of the converter."""
+    """A motion module file in AnimateDiff's layout, written without using the converter."""
     state = {}
     for name, tensor in adapter.state_dict().items():
         module, _, rest = name.partition(".motion_modules.")
@@ -61,7 +61,7 @@ def test_v1_and_v3(parts, tmp_path, positions) -> None:
     assert motion.conv_in is None
 
 
-def test_v2_loses_its_middle_block_with_a_warning(parts, tmp_path) -> None:
+def test_v2_middle_block_is_skipped_with_a_warning(parts, tmp_path) -> None:
     path = save(original(parts.adapter_v2), tmp_path / "mm.safetensors")
     with pytest.warns(UserWarning, match="middle block"):
         state = sources.read_motion(path).state
@@ -69,13 +69,13 @@ def test_v2_loses_its_middle_block_with_a_warning(parts, tmp_path) -> None:
     assert_equal(state, {k: v for k, v in theirs.items() if not k.endswith(".pe")})
 
 
-def test_half_precision_tables_are_the_sinusoid(parts, tmp_path) -> None:
+def test_half_precision_tables_are_accepted(parts, tmp_path) -> None:
     for dtype in (torch.float16, torch.bfloat16):
         state = {k: v.to(dtype) for k, v in original(parts.adapter).items()}
         assert sources.read_motion(save(state, tmp_path / "mm.safetensors")).state
 
 
-def test_trainers_wrappers(parts, modules, tmp_path) -> None:
+def test_wrappers_of_training_checkpoints_are_removed(parts, modules, tmp_path) -> None:
     """.ckpt with `state_dict`, DDP's `module.`, an epoch, and the frozen UNet beside the motion modules."""
     frozen = {k: v for k, v in parts.unet.state_dict().items() if k.startswith(("conv", "mid"))}
     state = {f"module.{k}": v for k, v in {**modules, **frozen}.items()}
@@ -84,7 +84,7 @@ def test_trainers_wrappers(parts, modules, tmp_path) -> None:
     assert_equal(sources.read_motion(path).state, expected_motion(parts))
 
 
-def test_original_layout_holds_against_diffusers_converter(parts, adapter, extracted) -> None:
+def test_original_layout_matches_diffusers_converter(parts, adapter, extracted) -> None:
     path = str(extracted["animatediff"] / "motion_module.safetensors")
     theirs: Any = MotionAdapter.from_single_file(path, config=str(adapter), local_files_only=True)
     assert_equal(
@@ -93,7 +93,7 @@ def test_original_layout_holds_against_diffusers_converter(parts, adapter, extra
     )
 
 
-def test_original_layout_has_the_tables(parts, modules, extracted) -> None:
+def test_original_layout_contains_position_tables(parts, modules, extracted) -> None:
     state = load(extracted["animatediff"] / "motion_module.safetensors")
     assert {k: v.shape for k, v in state.items() if "pos_encoder" not in k} == {
         k: v.shape for k, v in modules.items() if "pos_encoder" not in k
@@ -107,7 +107,7 @@ def test_original_layout_has_the_tables(parts, modules, extracted) -> None:
     assert full == 560  # as published for v1 and v3
 
 
-def test_pia_brings_conv_in_in_another_order(parts, bundle, extracted) -> None:
+def test_pia_conv_in_channels_are_reordered(parts, bundle, extracted) -> None:
     pia = load(extracted["pia"] / "pia.safetensors")
     ours = bundle.unet.conv_in.weight
     assert torch.equal(pia["conv_in.weight"][:, 4], ours[:, 8])  # the mask
@@ -118,7 +118,7 @@ def test_pia_brings_conv_in_in_another_order(parts, bundle, extracted) -> None:
         assert_equal(motion.state, expected_motion(parts))
 
 
-def test_a_whole_motion_unet_is_a_source_of_both(
+def test_a_unet_motion_model_provides_unet_and_motion_modules(
     parts, bundle, folder, text_folder, tmp_path
 ) -> None:
     whole: Any = UNetMotionModel.from_unet2d(parts.unet, parts.adapter)
@@ -209,7 +209,7 @@ def test_conv_in_from_four_to_nine() -> None:
         widen_conv_in(weight, other[:2], "zero", generator)
 
 
-def test_pia_order_is_its_own_inverse_pair() -> None:
+def test_pia_channel_orders_are_inverse_to_each_other() -> None:
     order = torch.arange(9)
     assert torch.equal(order[list(layouts.OURS_FROM_PIA)][list(layouts.PIA_FROM_OURS)], order)
 
@@ -227,7 +227,7 @@ def test_without_motion_modules_frames_are_independent(folder, text_folder) -> N
     assert_close(together[:, :, 1:2], alone, depth=NETWORK)
 
 
-def test_choices(folder, text_folder, adapter) -> None:
+def test_assemble_options(folder, text_folder, adapter) -> None:
     files = PartFiles(folder, adapter, text_encoder=text_folder)
     schedule = ScheduleConfig("scaled_linear", prediction_type="v_prediction")
     bundle = assemble(

@@ -1,4 +1,4 @@
-"""Sources that lack something, are of another kind, or are not to be trusted."""
+"""Sources that are incomplete, of the wrong kind, or unsafe."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from loopanimate_core.models.layers import sinusoid
 
 
 # ------------------------------------------------------------------------------------ wrong sources
-def test_sources_that_lack_something(parts, folder, text_folder, extracted, tmp_path) -> None:
+def test_incomplete_sources_are_rejected(parts, folder, text_folder, extracted, tmp_path) -> None:
     with pytest.raises(LoopAnimateError, match="has no text_encoder; another source"):
         assemble(PartFiles(folder))
     checkpoint = extracted["checkpoint"] / "checkpoint.safetensors"
@@ -99,7 +99,7 @@ class Surprise:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_pickles_that_are_not_opened(tmp_path, zipped) -> None:
+def test_unsafe_pickles_are_rejected(tmp_path, zipped) -> None:
     path = tmp_path / "mm.ckpt"
     content = {"state_dict": {"a": torch.ones(2)}, "args": Surprise()}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
@@ -121,7 +121,7 @@ def test_damaged_pickles(tmp_path, damage) -> None:
         sources.read_motion(path)
 
 
-def test_extracting_what_a_layout_cannot_hold(bundle, tiny_bundle, tmp_path) -> None:
+def test_extracting_a_bundle_that_does_not_fit_the_layout(bundle, tiny_bundle, tmp_path) -> None:
     with pytest.raises(LoopAnimateError, match="got 'onnx'"):
         extract(bundle, tmp_path, "onnx")
     with pytest.raises(LoopAnimateError, match="own vocabulary"):

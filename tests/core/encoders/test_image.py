@@ -36,7 +36,7 @@ def test_image_is_one_projected_token_of_the_whole_picture() -> None:
     embeds = encode_image(model, picture)
     assert embeds.shape == (2, 1, 12)
     assert not torch.allclose(embeds.norm(dim=-1), torch.ones(2, 1))
-    # sd-image-variations resizes in -1..1 and normalises in 0..1
+    # sd-image-variations resizes pictures in -1..1, and normalises them in 0..1
     resized = F.interpolate(picture * 2 - 1, (32, 32), mode="bicubic", align_corners=True) / 2 + 0.5
     normalised = (resized - torch.tensor(CLIP_MEAN).view(3, 1, 1)) / torch.tensor(CLIP_STD).view(
         3, 1, 1
@@ -45,7 +45,7 @@ def test_image_is_one_projected_token_of_the_whole_picture() -> None:
         assert_close(embeds[:, 0], model(normalised).image_embeds, depth=NETWORK)
 
 
-def test_every_corner_of_the_picture_counts() -> None:
+def test_every_corner_of_the_picture_is_used() -> None:
     """Aligned corners and no crop: each corner pixel of the picture reaches the encoder."""
     model, picture = vision_model(), torch.full((1, 3, 40, 64), 0.5)
     plain = encode_image(model, picture)

@@ -41,14 +41,14 @@ def test_clip_vocabulary_is_the_published_one(clip_tokenizer) -> None:
 @pytest.mark.parametrize(
     "prompt", ["", "Ünïcode ☃ 🐈 cat's  two\nlines", "123 a.b,c! <|endoftext|>"]
 )
-def test_every_text_round_trips_as_clip_prints_it(clip_tokenizer, prompt) -> None:
+def test_decode_returns_the_normalised_prompt(clip_tokenizer, prompt) -> None:
     ids = clip_tokenizer(prompt).input_ids
     assert ids[0] == 49_406 and ids[-1] == 49_407
     plain = "".join(clip_tokenizer.decode(ids, skip_special_tokens=True).split())
     assert plain == "".join(prompt.lower().replace(END, "").split())
 
 
-def test_small_vocabulary_travels_inline() -> None:
+def test_small_vocabulary_is_stored_inline() -> None:
     spec = small_spec()
     tokenizer = build_tokenizer(spec)
     end = spec["vocab"][END]

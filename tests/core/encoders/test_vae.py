@@ -45,8 +45,8 @@ def test_shapes_and_range(vae, frames) -> None:
     assert pixels_per_latent(vae.config) == 8
 
 
-def test_equal_to_the_class_itself(vae, frames) -> None:
-    """The pictures go in as -1..1 and come back from -1..1, scaled once each way."""
+def test_equals_the_diffusers_class(vae, frames) -> None:
+    """Pictures are scaled to -1..1 once before encoding, and back once after decoding."""
     with torch.no_grad():
         encoded = vae.encode(frames.permute(0, 3, 1, 2) * 2 - 1)
         plain = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
@@ -57,8 +57,8 @@ def test_equal_to_the_class_itself(vae, frames) -> None:
     assert_close(decode_latents(vae, latents), expected, depth=NETWORK)
 
 
-def test_taesd_sees_pictures_in_0_to_1(frames) -> None:
-    """TAESD's own layers work in 0..1: diffusers' -1..1 at its door must not be applied twice."""
+def test_taesd_input_range(frames) -> None:
+    """TAESD's layers use 0..1; diffusers converts from -1..1, which must not be done twice."""
     vae = tiny_taesd()
     pictures = frames.permute(0, 3, 1, 2)
     with torch.no_grad():

@@ -87,7 +87,7 @@ def test_odd_latent_sizes_run(unet: LoopUNet) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("routing", ROUTINGS, ids="-".join)
-def test_routing_decides_what_each_part_reads(routing: tuple[str, str, str]) -> None:
+def test_each_part_reads_the_condition_set_by_routing(routing: tuple[str, str, str]) -> None:
     unet = make_unet(routing=routing)
     sample, timestep, image, text = inputs()
     reads: dict[str, set[str]] = {"image": set(), "text": set()}
@@ -96,7 +96,7 @@ def test_routing_decides_what_each_part_reads(routing: tuple[str, str, str]) -> 
         ("image", record_attention(unet, sample, timestep, image + 1, text)),
         ("text", record_attention(unet, sample, timestep, image, text + 1)),
     ):
-        # a later part also sees changes that come through the features: look at the first that differs
+        # changes also reach later parts through the features, so only the first part that differs counts
         reads[source] = {part for part in base if not torch.equal(base[part], changed[part])}
     order = ("down", "mid", "up")
     for source in reads:
@@ -126,7 +126,7 @@ def record_attention(unet: LoopUNet, *args: Tensor) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def test_text_leaves_every_down_block_bit_identical(unet: LoopUNet) -> None:
+def test_text_does_not_change_the_down_blocks(unet: LoopUNet) -> None:
     sample, timestep, image, text = inputs()
     seen: list[list[Tensor]] = [[], []]
     for run, embeds in enumerate((text, text.flip(0) * 3)):
@@ -170,7 +170,9 @@ def test_guidance_branches_equal_separate_calls(unet: LoopUNet) -> None:
     together = unet(sample, timestep, image, text)
     apart = torch.cat([unet(sample, timestep, image, part) for part in text.split(2)])
     assert_close(together, apart, depth=NETWORK)
-    other_image = torch.cat([image, -image])  # branches with different pictures share nothing
+    other_image = torch.cat(
+        [image, -image]
+    )  # branches with different pictures cannot share the down path
     apart = torch.cat(
         [
             unet(sample, timestep, i, t)
@@ -207,11 +209,11 @@ def test_checkpointing_gives_the_same_gradients(unet: LoopUNet, chunks: dict[str
     plain = gradients(unet)
     assert_close_gradients(gradients(twin), plain)
     idle = [name for name, _ in unet.named_parameters() if name not in plain]
-    # with one image token the queries of the down blocks take no part
+    # with one image token the queries of the down blocks are not used
     assert idle and all("down_blocks" in name for name in idle)
 
 
-def test_frames_are_independent_but_for_the_motion_modules(unet: LoopUNet) -> None:
+def test_frames_are_independent_without_motion_modules(unet: LoopUNet) -> None:
     unet.zero_motion()
     sample, timestep, image, text = inputs()
     other = sample.clone()
@@ -222,12 +224,14 @@ def test_frames_are_independent_but_for_the_motion_modules(unet: LoopUNet) -> No
     assert changed == [False, False, False, True, False]
 
 
-def test_more_frames_than_positions_are_refused(unet: LoopUNet) -> None:
+def test_more_frames_than_positions_are_rejected(unet: LoopUNet) -> None:
     _, timestep, image, text = inputs()
     with pytest.raises(LoopAnimateError, match=r"a window must have 1 to 36 frames, got 37"):
         unet(torch.randn(2, 9, 37, 8, 8), timestep, image, text)
     longer = make_unet(max_positions=48)
-    longer.load_state_dict(unet.state_dict())  # positions are computed: any length, same weights
+    longer.load_state_dict(
+        unet.state_dict()
+    )  # position tables are computed, so the weights fit any length
     with torch.no_grad():
         assert longer(torch.randn(2, 9, 37, 8, 8), timestep, image, text).isfinite().all()
 
@@ -240,7 +244,7 @@ def test_more_frames_than_positions_are_refused(unet: LoopUNet) -> None:
         ({"block_out_channels": (16, 25)}, "block_out_channels must be multiples of 4, got 25"),
     ],
 )
-def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_rejected(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(LoopAnimateError, match=message):
         LoopUNetConfig(**{**SIZES, **settings})
 
@@ -268,7 +272,7 @@ def test_config_round_trips_through_json() -> None:
         ("routing", ["image", None, "text"], "a string"),
     ],
 )
-def test_a_file_with_a_setting_of_another_kind_is_refused(
+def test_file_with_a_setting_of_the_wrong_type_is_rejected(
     name: str, value: Any, legal: str
 ) -> None:
     with pytest.raises(LoopAnimateError, match=rf"{name} of the UNet must be {legal}, got"):

@@ -23,7 +23,7 @@ def test_pictures_come_in_the_same_order_everywhere(tmp_path: Path) -> None:
     assert names == ["a.jpeg", "b2.PNG", "B2.webp", "b10.png", "²3.png"]
 
 
-def test_no_way_leads_out_of_the_folder(tmp_path: Path) -> None:
+def test_files_outside_the_folder_are_rejected(tmp_path: Path) -> None:
     touch(tmp_path / "top/inside", "a.png")
     touch(tmp_path / "secret", "s.png")
     top = tmp_path / "top"
@@ -43,7 +43,7 @@ def test_no_way_leads_out_of_the_folder(tmp_path: Path) -> None:
         list_pictures(top, "gone")
 
 
-def test_the_end_of_a_folder_is_said(tmp_path: Path) -> None:
+def test_index_past_the_end_of_the_folder_raises(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "b.png")
     pictures = list_pictures(tmp_path)
     assert pick_picture(pictures, 1, "input").name == "b.png"

@@ -46,7 +46,7 @@ def test_rgb_values_survive(tmp_path):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(tmp_path, orientation):
     upright = Image.fromarray(ramp())
-    # What a camera stores so that the viewer's transformation gives the upright picture back.
+    # The pixels a camera stores: after the transformation of this orientation they are upright.
     stored = {
         1: upright,
         2: upright.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
@@ -71,7 +71,7 @@ def test_eight_bit_modes_become_rgb(tmp_path, mode):
     picture = load_picture(path)
     expected = torch.from_numpy(np.array(source.convert("RGB"))).float() / 255
     assert (picture.rgb - expected).abs().max() < 2.5 / 255
-    assert picture.alpha is None, "opaque transparency channels are dropped"
+    assert picture.alpha is None, "an opaque alpha channel must be dropped"
 
 
 @pytest.mark.parametrize("kind", ["L", "RGB", "P", "RGBA", "LA"])
@@ -99,7 +99,7 @@ def test_sixteen_bit_grey_is_scaled(tmp_path, suffix):
     assert np.abs(picture.rgb[..., 1].numpy() - grey / 65535).max() < 1e-6
 
 
-def test_float_tiff_in_range_or_refused(tmp_path):
+def test_float_tiff_is_read_only_if_in_range(tmp_path):
     grey = np.linspace(0, 1, 24 * 24).reshape(24, 24).astype(np.float32)
     good = load_picture(save(Image.fromarray(grey), tmp_path / "good.tif"))
     assert np.abs(good.rgb[..., 0].numpy() - grey).max() < 1e-6
@@ -130,7 +130,7 @@ def test_animated_file_gives_its_first_frame_and_a_warning(tmp_path, caplog):
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".gif", ".bmp"])
 @pytest.mark.parametrize("kept", [0.02, 0.5])
-def test_truncated_files_are_one_sentence(tmp_path, suffix, kept):
+def test_truncated_files_raise(tmp_path, suffix, kept):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, Image.registered_extensions()[suffix])
@@ -141,7 +141,7 @@ def test_truncated_files_are_one_sentence(tmp_path, suffix, kept):
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (20000, 10), (200, 20), (15, 15)])
-def test_extreme_shapes_name_the_legal_range(tmp_path, width, height):
+def test_error_for_extreme_shapes_gives_the_legal_range(tmp_path, width, height):
     path = save(Image.new("RGB", (width, height)), tmp_path / "odd.png")
     with pytest.raises(
         LoopAnimateError, match=rf"{width} x {height} pixels; .*(at least 16|8 times)"
@@ -149,13 +149,13 @@ def test_extreme_shapes_name_the_legal_range(tmp_path, width, height):
         load_picture(path)
 
 
-def test_decompression_bomb_is_refused_before_decoding(tmp_path):
+def test_decompression_bomb_is_rejected_before_decoding(tmp_path):
     path = save(Image.new("1", (30000, 20000)), tmp_path / "bomb.png")
     with pytest.raises(LoopAnimateError, match="178 megapixels"):
         load_picture(path)
 
 
-def test_files_that_are_no_pictures(tmp_path):
+def test_files_that_are_not_pictures(tmp_path):
     (tmp_path / "notes.png").write_text("hello")
     (tmp_path / "empty.png").touch()
     for name in ("notes.png", "empty.png"):
@@ -200,7 +200,7 @@ def test_downscaling_is_antialiased():
     assert (fitted[2:-2, 2:-2] - 0.5).abs().max() < 0.02
 
 
-def test_transparent_pixels_show_the_background_not_their_hidden_colour():
+def test_transparent_pixels_get_the_background_colour():
     rgb = torch.tensor([1.0, 0.0, 0.0]).repeat(32, 32, 1)
     rgb[:, :16] = torch.tensor([0.0, 1.0, 0.0])  # hidden under alpha 0
     alpha = torch.zeros(32, 32)
@@ -212,7 +212,7 @@ def test_transparent_pixels_show_the_background_not_their_hidden_colour():
 
 
 @pytest.mark.parametrize("mode", ["crop", "pad", "stretch"])
-def test_mask_lands_where_the_picture_does(mode):
+def test_mask_is_fitted_like_the_picture(mode):
     mask = torch.zeros(50, 80)
     mask[12:40, 30:61] = 1
     fitted = fit_picture(mask[..., None].expand(-1, -1, 3), 64, 48, mode, background=(0, 0, 0))
@@ -220,7 +220,7 @@ def test_mask_lands_where_the_picture_does(mode):
 
 
 @pytest.mark.parametrize("size", [(30, 32), (32, 8), (32, 8200), (-8, 32)])
-def test_illegal_sizes_are_named(size):
+def test_invalid_sizes_raise(size):
     with pytest.raises(LoopAnimateError, match=r"multiple of 8 in 16\.\.8192"):
         fit_picture(torch.zeros(32, 32, 3), *size)
 
@@ -243,7 +243,7 @@ def test_save_and_load_agree(tmp_path, suffix, channels):
     assert os.listdir(tmp_path) == [f"a{suffix}"]
 
 
-def test_saving_names_what_is_wrong(tmp_path):
+def test_save_picture_errors(tmp_path):
     with pytest.raises(LoopAnimateError, match="must end in one of"):
         save_picture(torch.zeros(16, 16, 3), tmp_path / "a.txt")
     with pytest.raises(LoopAnimateError, match="transparency"):

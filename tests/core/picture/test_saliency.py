@@ -1,4 +1,4 @@
-"""Finding the salient object: alpha, GrabCut on drawn stickers, and real ONNX graphs."""
+"""The salient object from alpha, from GrabCut on drawn stickers, and from ONNX networks."""
 
 import logging
 import math
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.numeric
 def disc(
     height: int = 96, width: int = 128, x: float = 0.5, y: float = 0.5, radius: float = 0.3
 ) -> torch.Tensor:
-    """`[H, W]`: 1 inside a disc; positions and radius as shares of width and height."""
+    """`[H, W]`: 1 inside a disc; position and radius as fractions of width and height."""
     rows = torch.arange(height)[:, None] - y * height
     columns = torch.arange(width)[None] - x * width
     return ((rows**2 + columns**2).sqrt() < radius * height).float()
@@ -71,7 +71,7 @@ def test_grabcut_is_deterministic_and_sizes_agree():
     assert iou(first, disc(400, 700)) > 0.95
 
 
-def test_a_busy_background_still_gives_an_object():
+def test_object_is_found_on_a_busy_background():
     generator = torch.Generator().manual_seed(0)
     cells = torch.rand(1, 3, 24, 32, generator=generator)
     busy = F.interpolate(cells, (96, 128), mode="nearest")[0].permute(1, 2, 0)
@@ -79,14 +79,14 @@ def test_a_busy_background_still_gives_an_object():
     assert iou(salient_mask(paint(true, busy)), true) > 0.6
 
 
-def test_nothing_salient_means_the_whole_picture(caplog):
+def test_without_a_salient_object_the_mask_is_the_whole_picture(caplog):
     with caplog.at_level(logging.WARNING):
         mask = salient_mask(torch.full((40, 40, 3), 0.5))
     assert mask.min() == 1
     assert "whole picture" in caplog.text
 
 
-def test_alpha_comes_first_if_it_says_anything():
+def test_alpha_is_used_first_if_present():
     true = disc()
     picture = paint(disc(x=0.3), backgrounds()["pastel"])
     assert torch.equal(salient_mask(picture, alpha=true * 0.9), true)
@@ -105,7 +105,7 @@ def test_growing_moves_the_edge_by_so_many_pixels(grow_px):
 
 
 def graph(path, size=(32, 32), *, kind=TensorProto.FLOAT, scale=1.0, offset=0.0, channels=3):
-    """A real network: the mean of the normalised channels, scaled and shifted, `[1, 1, H, W]`."""
+    """An ONNX network: the mean of the normalised channels, scaled and shifted, `[1, 1, H, W]`."""
     dtype = helper.tensor_dtype_to_np_dtype(kind)
     weights = np.full((1, channels, 1, 1), scale / channels, dtype)
     nodes = [helper.make_node("Conv", ["picture", "weights", "bias"], ["score"])]
@@ -173,7 +173,7 @@ def test_a_changed_model_file_is_read_again(tmp_path):
     assert torch.allclose(onnx_scores(grey, path), torch.tensor(0.5), atol=1e-5)
 
 
-def test_models_that_cannot_be_used(tmp_path):
+def test_invalid_onnx_models_raise(tmp_path):
     picture, _ = white_on_black()
     with pytest.raises(LoopAnimateError, match="no ONNX model"):
         salient_mask(picture, model_path=tmp_path / "missing.onnx")
@@ -196,6 +196,6 @@ def test_models_that_cannot_be_used(tmp_path):
         ({"normalisation": "other", "model_path": "isnet.onnx"}, "normalisation"),
     ],
 )
-def test_wrong_arguments_are_named(options, message):
+def test_invalid_arguments_raise(options, message):
     with pytest.raises(LoopAnimateError, match=message):
         salient_mask(torch.rand(32, 32, 3), **options)

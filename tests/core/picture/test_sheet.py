@@ -1,4 +1,4 @@
-"""Sheets of frames: for people, and for a page that plays them."""
+"""Contact sheets, and sheets that the page plays."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_sheet_is_small_enough_and_holds_every_frame(
     assert layout.width_px <= width and layout.height_px <= height
 
 
-def test_frames_lie_where_the_layout_says() -> None:
+def test_frames_are_at_the_positions_of_the_layout() -> None:
     frames = ramp(7, 4, 6)
     layout = plan_sheet(7, 4, 6)
     sheet = draw_sheet(frames, layout)
@@ -37,7 +37,7 @@ def test_frames_lie_where_the_layout_says() -> None:
         assert sheet[top : top + 4, left : left + 6].equal(frame)
 
 
-def test_a_sheet_of_nothing_is_refused() -> None:
+def test_empty_sheet_is_rejected() -> None:
     with pytest.raises(LoopAnimateError, match="got 0 of"):
         plan_sheet(0, 8, 8)
     with pytest.raises(LoopAnimateError, match="do not fit"):
@@ -55,5 +55,5 @@ def test_contact_sheet_places_frames_row_by_row():
     assert sheet.shape == (2 * 10 + 2, 3 * 12 + 2, 3)
     assert sheet[2, 2, 0] == 0
     assert torch.isclose(sheet[12, 14, 0], torch.tensor(0.4))
-    assert sheet[12, 26, 0] == 1, "the empty cell is white"
+    assert sheet[12, 26, 0] == 1, "the empty cell must be white"
     assert contact_sheet(frames).ndim == 3

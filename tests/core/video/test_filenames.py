@@ -32,7 +32,7 @@ def test_prefixes(prefix: str, picture: str | None, expected: str) -> None:
 
 
 @given(st.text())
-def test_a_safe_stem_is_one_name_everywhere(name: str) -> None:
+def test_safe_stem_is_valid_on_every_system(name: str) -> None:
     stem = safe_stem(name)
     assert len(stem) <= 80 and not set(stem) & set('<>:"/\\|?*%\0\n')
     assert stem == stem.strip(" .")

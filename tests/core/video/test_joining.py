@@ -15,7 +15,7 @@ def ramp(frames: int = 3, height: int = 40, width: int = 60, channels: int = 3) 
     )
 
 
-def test_closing_and_opening_undo_each_other() -> None:
+def test_open_loop_is_the_inverse_of_close_loop() -> None:
     frames = ramp()
     closed = close_loop(frames)
     assert len(closed) == 4 and closed[-1].equal(frames[0])
@@ -24,7 +24,7 @@ def test_closing_and_opening_undo_each_other() -> None:
         open_loop(frames[:1])
 
 
-def test_a_chain_holds_its_loops_in_order() -> None:
+def test_chain_keeps_the_order_of_loops() -> None:
     first, second = ramp(2), ramp(3).flip(0)
     assert chain_loops([first, second]).equal(torch.cat([first, second]))
     with pytest.raises(LoopAnimateError, match="loop 2 is 50 x 40 pixels and loop 1 60 x 40"):

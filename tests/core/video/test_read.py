@@ -1,4 +1,4 @@
-"""Reading loops back: every format, its colours, clock and metadata, and damaged files."""
+"""Reading loops back: every format, its colours, timing and metadata, and damaged files."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_opaque_file_read_with_alpha_is_ones(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["mp4", "webm", "webm-av1", "prores"])
 def test_colours_are_unbiased(tmp_path: Path, name: str) -> None:
-    """bt709 and the range conversion agree on both ways: flat patches come back within a rounding."""
+    """Writing and reading use the same matrix (bt709) and range: flat patches differ by rounding only."""
     colours = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.8, 0.2], [0.1, 0.2, 0.9], [0.5, 0.5, 0.5]])
     frames = colours.repeat_interleave(32, 0).expand(4, 64, 128, 3)
     found, _ = read_video(
@@ -72,7 +72,7 @@ def test_one_frame_and_odd_sizes(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["webp", "apng", "gif"])
-def test_merged_equal_frames_are_given_back(tmp_path: Path, name: str) -> None:
+def test_merged_equal_frames_are_repeated(tmp_path: Path, name: str) -> None:
     frames = make_frames().repeat_interleave(torch.tensor([1, 3] * 6), 0)
     found, fps = read_video(write_video(frames, place(tmp_path, name), fps=25, format=name))
     assert (len(found), fps) == (24, 25)
@@ -80,7 +80,7 @@ def test_merged_equal_frames_are_given_back(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL_FORMATS)
 def test_metadata_round_trip(tmp_path: Path, name: str) -> None:
-    """Long, multi-line, non-ASCII strings with every character that ffmpeg's own text form escapes."""
+    """Long, multi-line, non-ASCII strings with every character that ffmetadata escapes."""
     tags = {
         "workflow": '{"a": "ü 猫 =;#\\ \\n"}\n[STREAM]\n' + "x" * 200_000,
         "prompt": "a cat = #1",
@@ -102,7 +102,7 @@ def test_foreign_folder_is_read_in_order_of_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [name for name in ALL_FORMATS if name != "png"])
 @pytest.mark.parametrize("kept", [0.0, 0.3])
-def test_damaged_files_are_named(tmp_path: Path, name: str, kept: float) -> None:
+def test_damaged_files_raise(tmp_path: Path, name: str, kept: float) -> None:
     noise = torch.rand(6, 64, 64, 3, generator=torch.Generator().manual_seed(0))
     path = write_video(noise, place(tmp_path, name), fps=25, format=name)
     data = path.read_bytes()
@@ -111,7 +111,7 @@ def test_damaged_files_are_named(tmp_path: Path, name: str, kept: float) -> None
         read_video(path)
 
 
-def test_missing_and_foreign_files_are_named(tmp_path: Path) -> None:
+def test_missing_files_and_other_formats_raise(tmp_path: Path) -> None:
     for reader in (read_video, read_metadata):
         with pytest.raises(LoopAnimateError, match="there is no file"):
             reader(tmp_path / "none.mp4")

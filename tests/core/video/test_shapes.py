@@ -17,7 +17,7 @@ def ramp(frames: int = 3, height: int = 40, width: int = 60, channels: int = 3) 
 
 @pytest.mark.parametrize("name", [name for name, row in PRESETS.items() if row.aspect])
 @pytest.mark.parametrize("size", [(512, 512), (287, 613), (900, 333)])
-def test_a_preset_cuts_the_largest_middle_of_its_shape(name: str, size: tuple[int, int]) -> None:
+def test_preset_crops_the_largest_centred_area(name: str, size: tuple[int, int]) -> None:
     height, width = size
     cut = apply_preset(torch.zeros(1, height, width, 3), name)
     aspect = PRESETS[name].aspect
@@ -47,7 +47,7 @@ def test_a_sticker_is_small_and_keeps_its_transparency() -> None:
     assert float(cut[0, 0, 0, 3]) == 0 and float(cut[0, 256, 256, 3]) > 0.99
 
 
-def test_as_it_is_touches_nothing_and_bad_presets_are_refused() -> None:
+def test_as_it_is_changes_nothing_and_unknown_presets_are_rejected() -> None:
     frames = ramp()
     assert apply_preset(frames, "as it is") is frames
     with pytest.raises(LoopAnimateError, match="got 'round'"):

@@ -1,4 +1,4 @@
-"""A ComfyUI workflow as metadata that every reader understands."""
+"""A ComfyUI workflow as metadata that ComfyUI's page can read from every format."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ json_values = st.recursive(
 
 @settings(max_examples=60)
 @given(json_values.filter(lambda value: value is not None))
-def test_tags_are_the_same_values_in_plain_ascii(value: object) -> None:
+def test_tags_are_ascii_json_with_the_same_values(value: object) -> None:
     text = workflow_tags(None, {"workflow": value})["workflow"]
     assert json.loads(text) == value
     assert text.isascii() and "\0" not in text
 
 
-def test_the_reader_of_webm_that_counts_braces_finds_the_end() -> None:
+def test_webm_reader_that_counts_braces_finds_the_end() -> None:
     text = workflow_tags({"1": {"inputs": {"text": 'a {red|"} blue\\" {{'}}}, None)["prompt"]
     depth = 0
     for index, letter in enumerate(text):
@@ -35,7 +35,7 @@ def test_the_reader_of_webm_that_counts_braces_finds_the_end() -> None:
     assert depth == 0
 
 
-def test_what_no_file_or_page_can_hold_is_left_out() -> None:
+def test_values_that_cannot_be_stored_are_skipped() -> None:
     tags = workflow_tags({"is_changed": [math.nan]}, {"workflow": {}, "Some Pack": 1})
     assert tags == {"prompt": '{"is_changed": [null]}', "workflow": "{}"}
     assert workflow_tags(None, None) == {}

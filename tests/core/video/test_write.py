@@ -1,4 +1,4 @@
-"""Writing loops: the seam, the clock, quality, all or nothing, and mistakes."""
+"""Writing loops: seam, timing, quality, atomic writes and invalid arguments."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_seam_stays_closed_at_the_default(tmp_path: Path, name: str) -> None:
     assert 0.6 < seam_ratio(found) < 1.5
 
 
-def test_what_moves_over_flat_colours_leaves_no_trail_in_webp(tmp_path: Path) -> None:
+def test_webp_has_no_trail_behind_motion_over_flat_colours(tmp_path: Path) -> None:
     y, x = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
     angles = [2 * math.pi * index / 16 for index in range(16)]
     discs = [
@@ -97,7 +97,7 @@ def test_mp4_clock_is_exact(tmp_path: Path, fps: float) -> None:
 
 
 def movie_duration_s(path: Path) -> float:
-    """Duration in the movie header, which players loop by."""
+    """The duration in the movie header, at which players restart."""
     data = path.read_bytes()
     at = data.index(b"mvhd") + 4
     version = data[at]
@@ -138,7 +138,7 @@ def test_same_frames_same_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mp4", "webm", "webm-av1", "prores", "webp", "avif", "gif"])
-def test_quality_buys_fidelity(tmp_path: Path, name: str) -> None:
+def test_higher_quality_means_smaller_error(tmp_path: Path, name: str) -> None:
     grain = 0.05 * torch.randn(4, HEIGHT, WIDTH, 3, generator=torch.Generator().manual_seed(0))
     frames = (make_frames(4) + grain).clamp(0, 1)
     errors = []
@@ -151,7 +151,7 @@ def test_quality_buys_fidelity(tmp_path: Path, name: str) -> None:
 
 
 def test_comfyui_finds_the_workflow_in_webp(tmp_path: Path) -> None:
-    """Its page takes EXIF strings of the form key:value."""
+    """ComfyUI's page reads EXIF strings of the form key:value."""
     path = write_video(make_frames(2), tmp_path / "a.webp", fps=8, metadata={"workflow": "{}"})
     with Image.open(path) as picture:
         assert "workflow:{}" in picture.getexif().values()
@@ -183,7 +183,7 @@ class Interrupting(torch.Tensor):
 
 
 @pytest.mark.parametrize("name", ["mp4", "webm", "gif", "png"])
-def test_ctrl_c_leaves_the_old_file_and_no_other(
+def test_ctrl_c_keeps_the_old_file_and_removes_temporary_files(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_video(make_frames(2), place(tmp_path, name), fps=25, format=name)
@@ -280,7 +280,7 @@ def test_read_only_folder_is_one_plain_sentence(tiny_disk: Path) -> None:
         ({"metadata": {"prompt": 3}}, "must be a string"),
     ],
 )
-def test_mistakes_are_named(tmp_path: Path, arguments: dict, message: str) -> None:
+def test_invalid_arguments_raise(tmp_path: Path, arguments: dict, message: str) -> None:
     arguments = {"frames": make_frames(2), "path": "a.mp4", "fps": 24} | arguments
     frames, path = arguments.pop("frames"), tmp_path / arguments.pop("path")
     with pytest.raises(LoopAnimateError, match=message):
@@ -288,8 +288,8 @@ def test_mistakes_are_named(tmp_path: Path, arguments: dict, message: str) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-def test_encoder_too_small_a_picture_is_a_sentence(tmp_path: Path) -> None:
-    """1 x 1 is padded where needed; an encoder's own limit comes back in its own words."""
+def test_picture_too_small_for_the_encoder_raises(tmp_path: Path) -> None:
+    """1 x 1 is padded where needed; for an encoder's own limit the error contains the encoder's message."""
     for name in ALL_FORMATS:
         path = place(tmp_path, name)
         try:
@@ -300,7 +300,7 @@ def test_encoder_too_small_a_picture_is_a_sentence(tmp_path: Path) -> None:
             assert read_video(path)[0].shape[1] in (1, 2)
 
 
-def test_missing_encoder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_encoder_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ffmpeg, "encoders", lambda: frozenset({"mpeg4"}))
     with pytest.raises(LoopAnimateError, match="has no encoder libsvtav1, so webm-av1 cannot"):
         write_video(make_frames(2), tmp_path / "a.webm", fps=24, format="webm-av1")

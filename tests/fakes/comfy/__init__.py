@@ -1,1 +1,1 @@
-"""A stand-in for ComfyUI's own package `comfy`."""
+"""A fake of ComfyUI's package `comfy`."""

@@ -1,4 +1,4 @@
-"""The command line ComfyUI was started with."""
+"""A fake of ComfyUI's command-line arguments."""
 
 from types import SimpleNamespace
 

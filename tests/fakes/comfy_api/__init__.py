@@ -1,1 +1,1 @@
-"""A stand-in for ComfyUI's `comfy_api`: the names the nodes import, with the same signatures."""
+"""A fake of ComfyUI's `comfy_api`: the names that the nodes import, with the same signatures."""

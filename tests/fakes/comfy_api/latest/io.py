@@ -1,6 +1,6 @@
-"""A stand-in for `comfy_api.latest.io` of 0.3.48 to 0.3.64: its names, arguments, checks and node info.
+"""A fake of `comfy_api.latest.io` from 0.3.48 to 0.3.64: its names, arguments, checks and node info.
 
-As in ComfyUI, arguments it does not know are refused, ids are unique among inputs and outputs
+As in ComfyUI, unknown arguments are rejected, ids must be unique among inputs and outputs
 together, and a node runs on a clone of its class that cannot be written to.
 """
 
@@ -63,7 +63,7 @@ class Input:
 
 
 class WidgetInput(Input):
-    """An input with a widget. `OWN` names the arguments of its kind, and what the page calls them."""
+    """An input with a widget. `OWN` maps the arguments of this type to the names that the page uses."""
 
     OWN: ClassVar[Mapping[str, str]] = {}
 
@@ -195,7 +195,7 @@ class Schema:
 
 
 class _Clone(type):
-    """Of a node's class, as it runs: to keep something from run to run fails in ComfyUI too."""
+    """The metaclass of a running node: setting a class attribute fails, as in ComfyUI."""
 
     def __setattr__(cls, name: str, _value: Any) -> None:
         raise AttributeError(f"cannot set {name!r} on a node's class")
