@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .bend import fit_bend
 from .canvas import lattice
 from .fill import fill_hole
 from .fit import PATCH_PX, Scene, compose, cost, fit_poses, points_back, sample
@@ -29,9 +30,13 @@ Autoencoder = Callable[[Tensor], Tensor]
 
 WORK_PX = 192  # frames larger than this are shrunk for the fit
 COARSE, FINE = 1 / 24, 1 / 96  # blur over the frames' width
-GAIN = 0.03  # a richer model must explain so much more
+GAIN = 0.03  # a richer model must explain so much more of what the simpler one leaves
+BACKGROUND_GAIN, BEND_GAIN = 0.15, 0.3  # the same for a moving background and for a bend
+MIN_GAIN = 0.003  # of the cost, 0..1: less is grain
+WELL_EXPLAINED = 0.03  # a cost that leaves nothing for a bend to explain
+MIN_BARE = 0.05  # of the picture: less background than that says nothing about its motion
 MIN_SHARE = 1e-4  # of the picture: a smaller mask shows no object
-CORRECTIONS, CORRECTIONS_ALONE = 4, 2  # with and without an autoencoder
+CORRECTIONS, CORRECTIONS_ALONE = 3, 2  # with and without an autoencoder
 OVER_RELAXED = 1.6  # corrections through an autoencoder converge evenly, by about half each
 
 
@@ -44,30 +49,35 @@ def estimate_motion(
         layers: the part of the still that the frames show, taken apart at any size of their shape.
         mask: [h, w] in 0..1, the object in frame 0.
     """
-    count, height, width = frames.shape[:3]
     scene = read_scene(frames, mask)
-    cover, seen = scene.paint[3:], scene.frames
-    centre, radius = _centre_and_radius(cover[0])
-    nothing = torch.zeros(count, 6, dtype=torch.float64)
-    rest = LayerMotion("rest", nothing, centre)
-    if count == 1:
+    centre, radius = _centre_and_radius(scene.paint[3])
+    rest = LayerMotion("rest", torch.zeros(len(frames), 6, dtype=torch.float64), centre)
+    if len(frames) == 1:
         return Motion(rest, rest)
-    poses = _coarse_poses(scene, nothing, centre, radius)
-    scene = reveal_behind(scene, poses, centre)
+    poses = _coarse_poses(scene, rest.poses, centre, radius)
+    held = rest if bool((scene.paint[3] > 0.5).all()) else _background(scene, poses, centre)
+    if held.model == "rest":
+        scene = reveal_behind(scene, poses, centre)
+    else:
+        scene = replace(scene, behind=_moved_behind(scene.behind, held, scene.frames))
     scene = replace(scene, weight=_swept(scene, poses, centre))
     model, poses = _choose_model(scene, poses, centre, radius)
     if model == "rest":
-        return Motion(rest, rest)
+        return Motion(rest, held)
+    size = (frames.shape[1], frames.shape[2])
     rounds, relaxation = (CORRECTIONS, OVER_RELAXED) if autoencoder else (CORRECTIONS_ALONE, 1.0)
+    corrected = scene
     for _ in range(rounds):
-        drawn = _redrawn(layers, poses, centre, (height, width), autoencoder)
-        copied = compose(scene, points_back(poses, centre, seen))
-        fixed = replace(
-            scene, frames=seen - _moved_error(seen, drawn, cover, poses, centre) + copied
-        )
-        better = fit_poses(fixed, poses, centre, MODELS[model], radius, 1)
+        drawn = _redrawn(layers, poses, centre, held, size, autoencoder)
+        error = _moved_error(scene, drawn, poses, centre)
+        copied = compose(scene, points_back(poses, centre, scene.frames))
+        corrected = replace(scene, frames=scene.frames - drawn - error + copied)
+        better = fit_poses(corrected, poses, centre, MODELS[model], radius, 1)
         poses = poses + relaxation * (better - poses)
-    return Motion(LayerMotion(model, poses, centre), rest)
+    posed = LayerMotion(model, poses, centre)
+    if float(cost(corrected, poses, centre).mean()) > WELL_EXPLAINED:
+        posed = fit_bend(corrected, posed, BEND_GAIN)
+    return Motion(posed, held)
 
 
 def read_scene(frames: Tensor, mask: np.ndarray) -> Scene:
@@ -92,6 +102,31 @@ def reveal_behind(scene: Scene, poses: Tensor, centre: Tensor) -> Scene:
     return replace(scene, behind=torch.lerp(scene.behind[0], mean, total / (total + 1.0))[None])
 
 
+def _background(scene: Scene, poses: Tensor, centre: Tensor) -> LayerMotion:
+    """The motion of what the object does not cover; at rest unless the frames say clearly otherwise."""
+    covered = sample(_swollen(scene.paint[3:]), points_back(poses, centre, scene.frames))[:, 0]
+    everywhere = torch.ones_like(scene.paint[3:])
+    paint = torch.cat([scene.behind[0], everywhere])
+    bare = (torch.maximum(covered, _swollen(scene.paint[3:])) < 0.02).float()
+    apart = replace(scene, paint=paint, behind=torch.zeros_like(scene.behind), weight=bare)
+    middle, radius = _centre_and_radius(everywhere[0])
+    start = torch.zeros_like(poses)
+    rest = LayerMotion("rest", start, middle)
+    if float(bare.mean()) < MIN_BARE:
+        return rest
+    found = _coarse_poses(apart, start, middle, radius)
+    model, found = _choose_model(apart, found, middle, radius)
+    before, after = (float(cost(apart, each, middle).mean()) for each in (start, found))
+    if after > (1.0 - BACKGROUND_GAIN) * before - MIN_GAIN:
+        return rest
+    return LayerMotion(model, found, middle)
+
+
+def _moved_behind(behind: Tensor, held: LayerMotion, like: Tensor) -> Tensor:
+    """[P, 3, h, w]: the background [1, 3, h, w] moved."""
+    return sample(behind[0], points_back(held.poses, held.centre, like))
+
+
 def _coarse_poses(scene: Scene, start: Tensor, centre: Tensor, radius: float) -> Tensor:
     """Similarities found from afar, each frame helped by its neighbours."""
     width = scene.frames.shape[-1]
@@ -99,11 +134,11 @@ def _coarse_poses(scene: Scene, start: Tensor, centre: Tensor, radius: float) ->
     far = scene.blurred(COARSE * width)
     poses = fit_poses(far, start, centre, columns, radius, 6)
     for _ in range(4):
-        best, lowest = poses, cost(far, poses, centre, 1e-3)
+        best, lowest = poses, cost(far, poses, centre)
         for way in (1, -1):
             borrowed = poses.roll(way, 0).clone()
             borrowed[0] = 0.0
-            price = cost(far, borrowed, centre, 1e-3)
+            price = cost(far, borrowed, centre)
             better = price < 0.98 * lowest
             best = torch.where(better[:, None], borrowed, best)
             lowest = torch.minimum(lowest, price)
@@ -121,9 +156,7 @@ def _choose_model(scene: Scene, poses: Tensor, centre: Tensor, radius: float) ->
         start = torch.zeros_like(poses)
         start[:, list(columns)] = poses[:, list(columns)]
         fitted[model] = fit_poses(near, start, centre, columns, radius, 4)
-    prices = {
-        model: float(cost(near, found, centre, 1e-3).mean()) for model, found in fitted.items()
-    }
+    prices = {model: float(cost(near, found, centre).mean()) for model, found in fitted.items()}
     allowed = (1.0 + GAIN) * min(prices.values()) + 1e-6
     for model, found in fitted.items():
         if prices[model] <= allowed:
@@ -135,6 +168,7 @@ def _redrawn(
     layers: Layers,
     poses: Tensor,
     centre: Tensor,
+    held: LayerMotion,
     size: tuple[int, int],
     autoencoder: Autoencoder | None,
 ) -> Tensor:
@@ -142,23 +176,23 @@ def _redrawn(
     paint = torch.from_numpy(layers.paint).permute(2, 0, 1)
     behind = torch.from_numpy(layers.background).permute(2, 0, 1)[None]
     drawn = []
-    for part in poses.split(8):
-        scene = Scene(behind.expand(len(part), -1, -1, -1), paint, behind, behind[:, 0])
-        moved = compose(scene, points_back(part, centre, scene.frames))
-        drawn.append(_resized(moved, size))
+    for part, held_part in zip(poses.split(8), held.poses.split(8), strict=True):
+        frames = behind.expand(len(part), -1, -1, -1)
+        if held.model != "rest":
+            frames = _moved_behind(behind, replace(held, poses=held_part), frames)
+        scene = Scene(frames, paint, frames, behind[:, 0])
+        drawn.append(_resized(compose(scene, points_back(part, centre, frames)), size))
     frames = torch.cat(drawn)
     if autoencoder is not None:
         frames = autoencoder(frames.permute(0, 2, 3, 1)).float().cpu().permute(0, 3, 1, 2)
     return _shrunk(frames)
 
 
-def _moved_error(
-    seen: Tensor, drawn: Tensor, cover: Tensor, poses: Tensor, centre: Tensor
-) -> Tensor:
-    """`drawn` plus what frame 0 differs from it, carried along by the layer that it is on."""
-    error = seen[0] - drawn[0]
-    scene = Scene(seen, torch.cat([error * cover, cover]), error[None], cover)
-    return drawn + compose(scene, points_back(poses, centre, seen))
+def _moved_error(scene: Scene, drawn: Tensor, poses: Tensor, centre: Tensor) -> Tensor:
+    """[P, 3, h, w]: how `drawn` differs from frame 0, carried along by the layer that it is on."""
+    error, cover = scene.frames[0] - drawn[0], scene.paint[3:]
+    apart = replace(scene, paint=torch.cat([error * cover, cover]), behind=error[None])
+    return compose(apart, points_back(poses, centre, scene.frames))
 
 
 def _swept(scene: Scene, poses: Tensor, centre: Tensor) -> Tensor:

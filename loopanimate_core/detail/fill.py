@@ -33,11 +33,14 @@ def fill_hole(picture: np.ndarray, hole: np.ndarray) -> np.ndarray:
     rows, columns, from_rows, from_columns, depth = _mirrored(hole)
     for start in range(0, len(rows), _POINTS):
         at = slice(start, start + _POINTS)
-        here, there = (rows[at], columns[at]), (from_rows[at], from_columns[at])
-        texture = picture[there] - _enlarged(low, hole.shape, *there)
-        strength = np.clip(2.0 - depth[at] / (_FADE_SHARE * longer), 0.0, 1.0) * ~hole[there]
-        colour = _enlarged(base, hole.shape, *here) + strength[:, None] * texture
-        filled[here] = np.clip(colour, 0.0, 1.0)
+        row, column, from_row, from_column = (
+            index[at] for index in (rows, columns, from_rows, from_columns)
+        )
+        texture = picture[from_row, from_column] - _enlarged(low, hole.shape, from_row, from_column)
+        texture[hole[from_row, from_column]] = 0.0
+        strength = np.clip(2.0 - depth[at] / (_FADE_SHARE * longer), 0.0, 1.0)
+        colour = _enlarged(base, hole.shape, row, column) + strength[:, None] * texture
+        filled[row, column] = np.clip(colour, 0.0, 1.0)
     return filled
 
 
@@ -56,6 +59,7 @@ def _mirrored(hole: np.ndarray) -> tuple[np.ndarray, ...]:
     depth, labels = cv2.distanceTransformWithLabels(
         hole.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
+    labels = np.asarray(labels, np.int32)
     edge = np.flatnonzero(~hole).astype(np.int32)
     place = np.zeros(int(labels.max()) + 1, np.int32)
     place[labels.ravel()[edge]] = edge

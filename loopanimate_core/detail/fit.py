@@ -23,6 +23,7 @@ PATCH_PX = (
     8  # errors of an autoencoder are alike within a latent: so many pixels a side say one thing
 )
 JOLT = 0.03  # half-widths: how far a usual frame is from the middle of its neighbours
+LOOSE = 1e-3  # a squared residual that costs one half
 MIN_SPREAD = 1e-3  # of colour residuals, 0..1: below a grey level nothing is an outlier
 
 
@@ -79,7 +80,7 @@ def fit_poses(
         points = points_back(poses, centre, scene.frames)
         error = scene.frames - compose(scene, points)
         jacobian = _slopes(scene, slope_x, slope_y, points)
-        spread = _spread(error, scene.weight)
+        spread = error_spread(error, scene.weight)
         certain = scene.weight / (1.0 + error.square().sum(1) / spread)
         certain = certain / (spread * scene.patch_px**2)
         weighted = (jacobian * certain[:, None, None]).flatten(2)
@@ -95,13 +96,16 @@ def fit_poses(
     return poses
 
 
-def cost(scene: Scene, poses: Tensor, centre: Tensor, spread: float | None = None) -> Tensor:
-    """[P]: how badly the moved layer explains each frame, in 0..1 (Geman and McClure's loss)."""
-    error = scene.frames - compose(scene, points_back(poses, centre, scene.frames))
-    squared = error.square().sum(1)
-    limit = _spread(error, scene.weight) if spread is None else spread
+def cost(scene: Scene, poses: Tensor, centre: Tensor) -> Tensor:
+    """[P]: how badly the layer with those poses explains each frame, see `frame_costs`."""
+    return frame_costs(scene, points_back(poses, centre, scene.frames))
+
+
+def frame_costs(scene: Scene, points: Tensor) -> Tensor:
+    """[P], 0..1: Geman and McClure's loss of the layer shown at `points` [P, h, w, 2]."""
+    squared = (scene.frames - compose(scene, points)).square().sum(1)
     weight = scene.weight.expand_as(squared)
-    return (weight * squared / (squared + limit)).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1e-6)
+    return (weight * squared / (squared + LOOSE)).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1e-6)
 
 
 def points_back(poses: Tensor, centre: Tensor, frames: Tensor) -> Tensor:
@@ -158,7 +162,7 @@ def _slopes(scene: Scene, slope_x: Tensor, slope_y: Tensor, points: Tensor) -> T
     return torch.stack([along_x * x, along_x * y, along_x, along_y * x, along_y * y, along_y], 1)
 
 
-def _spread(error: Tensor, weight: Tensor) -> Tensor:
+def error_spread(error: Tensor, weight: Tensor) -> Tensor:
     """The usual squared residual: the median over the pixels that count."""
     squared = error.square().sum(1)
     counted = squared[(weight > 0.5).expand_as(squared)]
