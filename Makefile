@@ -8,6 +8,7 @@ fmt:
 lint:
 	ruff check .
 	ruff format --check .
+	codespell
 
 types:
 	pyright

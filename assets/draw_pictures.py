@@ -2,7 +2,7 @@
 
     python assets/draw_pictures.py [FOLDER]
 
-A picture is a stack of solids. Each is an outline, puffed up to a height field and lit from the upper
+A picture is a stack of solids. Each is an outline, inflated to a height field and lit from the upper
 left, so that flat shapes look like glazed clay. Coordinates run from -1 to 1, x right, y down.
 """
 
@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 SIDE_PX = 512
-DRAWN_PX = 3 * SIDE_PX  # drawn three times as large and averaged down
+DRAWN_PX = 3 * SIDE_PX  # drawn at three times the size and averaged down
 MAX_BYTES = 150_000
 FOLDER = Path(__file__).parent.parent / "loopanimate_core" / "data" / "pictures"
 
 Array = NDArray[Any]  # a picture [H, W] or [H, W, 3] of floats
-Mask = NDArray[Any]  # [H, W] of truth values
+Mask = NDArray[Any]  # [H, W] of bools
 Points = NDArray[Any]  # [N, 2] of floats
 Colour = str | tuple[str, str]  # one colour, or one at the top and one at the bottom
 
@@ -92,7 +92,7 @@ def rotate(points: Points, degrees: float, about: tuple[float, float] = (0, 0)) 
 
 
 def inside(points: Points) -> Mask:
-    """`[DRAWN_PX, DRAWN_PX]`: what the outline encloses."""
+    """`[DRAWN_PX, DRAWN_PX]`: the inside of the outline."""
     image = Image.new("1", (DRAWN_PX, DRAWN_PX))
     pixels = [tuple(p) for p in (points + 1) * DRAWN_PX / 2]
     ImageDraw.Draw(image).polygon(pixels, fill=1)
@@ -128,7 +128,7 @@ def blur(image: Array, radius: float) -> Array:
 
 
 def puff(mask: Mask, roundness: float) -> Array:
-    """`[H, W, 3]` unit normals of the mask puffed up: round within `roundness` of its edge."""
+    """`[H, W, 3]` unit normals of the inflated mask: round within `roundness` of its edge."""
     reach = roundness * DRAWN_PX / 2
     depth = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     edge = 1 - np.clip(depth / reach, 0, 1)
@@ -140,7 +140,7 @@ def puff(mask: Mask, roundness: float) -> Array:
 
 @dataclass
 class Sticker:
-    """Solids over each other; `rgb` is not multiplied by `alpha`."""
+    """A stack of solids; `rgb` is not premultiplied by `alpha`."""
 
     rgb: Array = field(default_factory=lambda: np.ones((DRAWN_PX, DRAWN_PX, 3), np.float32))
     alpha: Array = field(default_factory=lambda: np.zeros((DRAWN_PX, DRAWN_PX), np.float32))
@@ -155,7 +155,7 @@ class Sticker:
         spots: Sequence[tuple[Mask, str, float]] = (),
         shadow: float = 0.3,
     ) -> Mask:
-        """Lay a lit solid on top; `spots` (mask, colour, softness) are painted on it beforehand."""
+        """Add a lit solid on top; `spots` (mask, colour, softness) are painted on it first."""
         mask = shape if shape.dtype == bool else inside(shape)
         paint = fade(mask, colour)
         for spot, spot_colour, softness in spots:
@@ -168,7 +168,7 @@ class Sticker:
     def flat(
         self, shape: Points | Mask, colour: str, opacity: float = 1, softness: float = 0
     ) -> None:
-        """Lay unlit colour on top: eyes, mouths, blushes, highlights."""
+        """Add a flat colour on top: eyes, mouths, blushes, highlights."""
         mask = (shape if shape.dtype == bool else inside(shape)).astype(np.float32)
         self._lay(blur(mask, softness) * opacity, np.broadcast_to(rgb(colour), self.rgb.shape))
 
@@ -192,7 +192,7 @@ class Sticker:
             self.flat(ellipse(x + side * gap, y, size, size * 0.7), colour, 0.65, size * 0.25)
 
     def _shade_below(self, mask: Mask, strength: float) -> None:
-        """The soft shadow that a new solid throws on those below."""
+        """The soft shadow of a new solid on those below."""
         moved = np.roll(mask.astype(np.float32), (18, 8), (0, 1))
         self.rgb = self.rgb * (1 - strength * blur(moved, 0.035)[..., None] * (0.9, 1.0, 0.85))
         self.rgb = self.rgb.astype(np.float32)
@@ -205,7 +205,7 @@ class Sticker:
 
 
 def _lit(paint: Array, normals: Array, gloss: float) -> Array:
-    """Paint under a large soft lamp, with light bounced from below and a highlight."""
+    """Light the paint with a large soft lamp, reflected light from below and a highlight."""
     lamp = np.clip(normals @ LIGHT.astype(np.float32) * 0.5 + 0.5, 0, 1)
     bounce = np.clip(normals @ np.array([0.35, 0.75, 0.3], np.float32), 0, 1)[..., None]
     shine = np.clip(normals @ HALFWAY.astype(np.float32), 0, 1)
@@ -219,7 +219,7 @@ def _lit(paint: Array, normals: Array, gloss: float) -> Array:
 
 
 def finish(sticker: Sticker, ground: tuple[str, str, str] | None, base_y: float) -> Image.Image:
-    """Average down; with `ground` (top, bottom, shadow colour) lay the sticker on a background."""
+    """Average down; with `ground` (top, bottom, shadow colour) put the sticker on a background."""
     side = (SIDE_PX, SIDE_PX)
     premultiplied = sticker.rgb * sticker.alpha[..., None]
     colour = cv2.resize(premultiplied, side, interpolation=cv2.INTER_AREA)
@@ -261,12 +261,23 @@ def ladybird() -> Image.Image:
             )
     s.solid(ellipse(0, -0.3, 0.33, 0.26), ("#5b4c57", "#2d252b"), roundness=0.24)
     body = inside(ellipse(0, 0.14, 0.55, 0.5))
-    dots = [(-0.26, -0.06, 0.11), (0.27, -0.02, 0.115), (-0.33, 0.26, 0.1), (0.34, 0.28, 0.095),
-            (-0.14, 0.42, 0.085), (0.15, 0.44, 0.085)]  # fmt: skip
+    dots = [
+        (-0.26, -0.06, 0.11),
+        (0.27, -0.02, 0.115),
+        (-0.33, 0.26, 0.1),
+        (0.34, 0.28, 0.095),
+        (-0.14, 0.42, 0.085),
+        (0.15, 0.44, 0.085),
+    ]
     painted = [(inside(ellipse(*dot)), "#33282f", 0.004) for dot in dots]
     seam = stroke([(0, -0.36), (0, 0.1), (0, 0.64)], 0.028)
-    s.solid(body, ("#ff5a48", "#d81f36"), roundness=0.5, gloss=0.9,
-            spots=[*painted, (seam, "#7d1020", 0.003)])  # fmt: skip
+    s.solid(
+        body,
+        ("#ff5a48", "#d81f36"),
+        roundness=0.5,
+        gloss=0.9,
+        spots=[*painted, (seam, "#7d1020", 0.003)],
+    )
     s.solid(ellipse(0, -0.24, 0.3, 0.22), ("#665661", "#3a3038"), roundness=0.2, gloss=0.5)
     for side in (-1, 1):
         s.solid(ellipse(side * 0.125, -0.26, 0.095, 0.105), "#fffaf2", roundness=0.09, shadow=0.1)
@@ -297,9 +308,16 @@ def toadstool() -> Image.Image:
             )
         )
     )
-    dots = [(-0.02, -0.42, 0.14, 0.12), (-0.34, -0.2, 0.1, 0.115), (0.33, -0.26, 0.115, 0.12),
-            (0.05, -0.12, 0.085, 0.065), (-0.2, -0.58, 0.075, 0.05), (0.25, -0.55, 0.07, 0.05),
-            (0.54, -0.06, 0.05, 0.075), (-0.54, -0.04, 0.05, 0.06)]  # fmt: skip
+    dots = [
+        (-0.02, -0.42, 0.14, 0.12),
+        (-0.34, -0.2, 0.1, 0.115),
+        (0.33, -0.26, 0.115, 0.12),
+        (0.05, -0.12, 0.085, 0.065),
+        (-0.2, -0.58, 0.075, 0.05),
+        (0.25, -0.55, 0.07, 0.05),
+        (0.54, -0.06, 0.05, 0.075),
+        (-0.54, -0.04, 0.05, 0.06),
+    ]
     painted = [(inside(ellipse(*dot)), "#fff4e4", 0.004) for dot in dots]
     s.solid(cap, ("#ff6450", "#d9263a"), roundness=0.34, gloss=0.8, spots=painted)
     s.eyes(0, 0.26, 0.1, 0.05)
@@ -336,13 +354,26 @@ def rocket() -> Image.Image:
     )
     nose = inside(at(hull)) & inside(at(box(0, -0.75, 0.5, 0.25, 0.05)))
     band = inside(at(hull)) & inside(at(box(0, 0.245, 0.5, 0.035, 0.03)))
-    s.solid(at(hull), ("#ffffff", "#dfe6f2"), roundness=0.27, gloss=0.6,
-            spots=[(nose, "#f0475a", 0.003), (band, "#f0475a", 0.003)])  # fmt: skip
+    s.solid(
+        at(hull),
+        ("#ffffff", "#dfe6f2"),
+        roundness=0.27,
+        gloss=0.6,
+        spots=[(nose, "#f0475a", 0.003), (band, "#f0475a", 0.003)],
+    )
     s.solid(at(ellipse(0, -0.17, 0.165)), ("#f7c04a", "#e08f2c"), roundness=0.06)
     glass = at(ellipse(0, -0.17, 0.12))
     s.solid(glass, ("#8fe0ff", "#2f86d6"), roundness=0.12, gloss=1.0, shadow=0.35)
-    s.solid(at(rounded([(-0.032, 0.16), (0, 0.08), (0.032, 0.16), (0.036, 0.44), (0, 0.5), (-0.036, 0.44)], 0.35)),
-            ("#ff7a6b", "#d8324a"), roundness=0.04)  # fmt: skip
+    s.solid(
+        at(
+            rounded(
+                [(-0.032, 0.16), (0, 0.08), (0.032, 0.16), (0.036, 0.44), (0, 0.5), (-0.036, 0.44)],
+                0.35,
+            )
+        ),
+        ("#ff7a6b", "#d8324a"),
+        roundness=0.04,
+    )
     return finish(s, None, 0)
 
 

@@ -1,4 +1,4 @@
-"""Write the clips of `make train-demo` from the mini's sticker cache: designers' animations, with masks.
+"""Write the clips of `make train-demo`, animated emoji with masks, from the mini's sticker cache.
 
 python assets/emoji_clips.py CACHE     # the folder `data` that `python -m loopanimate_training.mini` fills
 """

@@ -5,13 +5,13 @@
     python benchmarks/encode_seam.py --scenes ease --rotate  start the file at its fastest pair of frames
 
 The seam ratio is the mean absolute difference between the last and the first decoded frame over the
-median of the same between neighbours: 1 is a seam nobody sees, above 1.5 it pops, below 0.6 it stalls.
+median of the same between neighbours: 1 is invisible, above 1.5 the seam pops, below 0.6 it stalls.
 Scenes (`source` rows give their own ratios, before encoding):
 
-    object  a soft patch on a circle over a still, finely grained background: the hard case, because
-            the encoder spends its errors on a background in which nothing else changes
-    drift   the whole picture on a circle, at one speed
-    ease    object, slow at the seam and fast half-way, as image models like to move
+    object  a soft patch moving on a circle over a still background with fine grain: the hard case,
+            because errors of the encoder show in a background that should not change
+    drift   the whole picture moving on a circle at constant speed
+    ease    object, slow at the seam and fast half-way, as image models often move
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from loopanimate_core.video.formats import FORMATS, Options
 
 @dataclass(frozen=True)
 class Seam:
-    """Ratios at the file's own restart, and the farthest from 1 among its repeats (None: no repeats)."""
+    """Seam ratios at the restart of the file, and the worst between its repeats (None: no repeats)."""
 
     restart: float
     inner: float | None
@@ -75,7 +75,7 @@ def make_loop(scene: str, motion_px: float, frames: int, height: int, width: int
 
 
 class Texture:
-    """Coloured noise with amplitude 1 / frequency^slope, moved exactly, by fractions of a pixel, on a torus."""
+    """Coloured noise with amplitude 1 / frequency^slope that can be moved by fractions of a pixel."""
 
     def __init__(self, height: int, width: int, *, slope: float, seed: int) -> None:
         self.fy, self.fx = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
@@ -97,7 +97,7 @@ class Texture:
 
 
 def rotate_to_fastest(frames: Tensor) -> Tensor:
-    """Start the loop in the middle of its largest step, where the eye forgives the restart most."""
+    """Start the loop at its largest step, where a restart is least visible."""
     steps = (frames - frames.roll(1, 0)).abs().mean((1, 2, 3))
     return frames.roll(-int(steps.argmax()), 0)
 
@@ -115,7 +115,7 @@ def x264(parameters: str = "", **chosen: str | int) -> Callable[[int, int], Opti
 
 
 def changed(name: str, **chosen: str | int | None) -> Callable[[int, int], Options]:
-    """A format's default options with some replaced, or left to the encoder where None."""
+    """A format's default options with some replaced; None leaves one to the encoder."""
 
     def options(setting: int, size_px: int) -> Options:
         merged = FORMATS[name].options(setting, size_px) | chosen
@@ -218,7 +218,7 @@ def main() -> None:
     )
     parser.add_argument("--rotate", action="store_true", help="start at the fastest pair of frames")
     arguments = parser.parse_args()
-    warnings.filterwarnings("ignore", message="gif counts hundredths")
+    warnings.filterwarnings("ignore", message="gif stores whole hundredths")
     names = arguments.formats
     if arguments.alternatives:
         for name, (base, options) in ALTERNATIVES.items():

@@ -1,19 +1,19 @@
-"""Does the mini model do what it is asked, on stickers of families it was never trained on?
+"""Does the mini model follow its prompt, on stickers of families that it was not trained on?
 
     python -m loopanimate_training.mini WORK --until data    # once: the sticker cache in WORK/data
     python benchmarks/mini_quality.py --data WORK/data [--bundle FILE] [--sheet PNG] [--json FILE]
 
-Every sticker is animated with five prompts and one seed. What moves, and how, is read from the
-frames by `loopanimate_training.data.stickers.classify`, which knows the background: the still is rendered here.
-Beside the model stand three loops that read no prompt, and the renderer's own motion through the
-model's autoencoder: what a perfect denoiser would score.
+Every sticker is animated with five prompts and one seed. `loopanimate_training.data.stickers.classify`
+reads the motion from the frames; it knows the background, because the still is rendered here. Baselines
+are three loops that ignore the prompt, and the renderer's motion through the model's VAE, which is what a
+perfect denoiser would score.
 
     still      the picture, repeated
-    ping-pong  the whole picture shifted some random way and back
-    crossfade  the whole picture drifting a random way, its end faded into its beginning
-    renderer   the motion the prompt means, encoded and decoded
+    ping-pong  the whole picture shifted in a random direction and back
+    crossfade  the whole picture drifting in a random direction, with its end faded into its start
+    renderer   the motion that the prompt describes, encoded and decoded
 
-`v1` and `v2` are what a model trained on a CPU in hours and on a GPU should reach.
+`v1` and `v2` are the goals for a model trained in hours on a CPU, and on a GPU.
 """
 
 from __future__ import annotations
@@ -41,19 +41,20 @@ from loopanimate_core.check.measures import LEVELS, distance, step_sizes
 from loopanimate_core.encoders.vae import decode_latents, encode_frames
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
-from loopanimate_core.picture.images import contact_sheet, save_picture
+from loopanimate_core.picture.images import save_picture
+from loopanimate_core.picture.sheet import contact_sheet
 from loopanimate_core.pipeline import LoopAnimatePipeline
 from loopanimate_training.alss import forward_indices, loop_indices
 from loopanimate_training.data.stickers.classify import ROCKING, masks_from_background, read_motion
-from loopanimate_training.data.stickers.clips import MiniClips, SourceClip
+from loopanimate_training.data.stickers.clips import StickerClip, StickerClips
 from loopanimate_training.data.stickers.emoji import EmojiCache
 from loopanimate_training.data.stickers.motion import CORE_VERBS, SHIFT, STILL, Motion
 from loopanimate_training.data.stickers.render import BACKGROUND_KINDS, draw_background
 
-STRIDE, STEPS = 3, (1, 2, 3, 4)  # of the loop sampling the mini is trained with
+STRIDE, STEPS = 3, (1, 2, 3, 4)  # of the loop sampling that the mini is trained with
 MODEL = "mini"
 METHODS = (MODEL, "still", "ping-pong", "crossfade", "renderer")
-GARBLED_MSE = 1500.0  # 16 dB: a loop that starts on another picture obeys nothing
+GARBLED_MSE = 1500.0  # 16 dB: a loop that starts with another picture counts as garbled
 STILL_SHARE_OF_BOBBING = 0.25
 EDGE_PX = 2  # half-covered pixels around the object's mask
 CHANCE = 1.0 / len(CORE_VERBS)
@@ -62,18 +63,17 @@ SHEET_COLUMNS = 10
 
 @dataclass(frozen=True)
 class LoopFigures:
-    """What one loop scores. Distances are in grey levels 0..255; None where it cannot be said.
+    """The scores of one loop. Distances are in grey levels 0..255; None if not defined.
 
     Attributes:
-        asked, read: verbs; `read` is "" for a garbled loop.
-        mse_reconstruction, mse_picture: squared error of frame 0 to the still, through the
-            autoencoder and as it is.
-        seam_ratio: last frame to first over the median neighbour; None for a loop at rest. A swing that
-            starts at its fastest, as all verbs do, has 1.4 by nature.
-        seam_jump: last frame to first over the largest of the four steps around it, as in the loop check.
+        asked, read: the verb of the prompt, and the one that the frames show ("" for a garbled loop).
+        mse_reconstruction, mse_picture: squared error of frame 0 to the still, after and before the VAE.
+        seam_ratio: step from last to first frame over the median step; None for a loop without motion. A
+            swing that starts at its fastest, as all verbs do, has 1.4.
+        seam_jump: step from last to first frame over the largest of the four steps around it.
         motion: largest distance to frame 0; `motion_ratio` over the renderer's for that prompt.
-        background_error: distance to frame 0 where the object never comes.
-        seconds: to make it; 0 for a baseline.
+        background_error: distance to frame 0 where the object is never seen.
+        seconds: time to make it; 0 for a baseline.
     """
 
     sticker: str
@@ -95,7 +95,7 @@ class LoopFigures:
 
 @dataclass(frozen=True)
 class Target:
-    """One line of the table: a figure, how it is written, and what `v1` and `v2` ask of it."""
+    """One row of the table: a figure, its unit, and the goals of `v1` and `v2`."""
 
     title: str
     figure: Callable[[Sequence[LoopFigures]], float | None]
@@ -106,15 +106,15 @@ class Target:
 
 @dataclass
 class Figures:
-    """Everything measured: loops by method, and what concerns all of them."""
+    """All measurements: the loops by method, and what concerns all of them."""
 
     frames: int
     vae_psnr_db: float
-    skipped: list[str] = field(default_factory=list)  # prompts whose true motion cannot be seen
+    skipped: list[str] = field(default_factory=list)  # prompts whose true motion is not visible
     loops: dict[str, list[LoopFigures]] = field(default_factory=lambda: {m: [] for m in METHODS})
 
     def to_dict(self) -> dict[str, object]:
-        """Summary and single loops as JSON-able values."""
+        """Summary and single loops, ready for JSON."""
         summary = {
             method: {target.title: target.figure(loops) for target in TARGETS}
             for method, loops in self.loops.items()
@@ -122,7 +122,7 @@ class Figures:
         return {"chance": CHANCE, "summary": summary, **asdict(self)}
 
     def table(self) -> str:
-        """The figures of all methods side by side, and what the model's prompts were read as."""
+        """The figures of all methods side by side, and a table of prompts and what was read."""
         head = "".join(f"{name:>11}" for name in (*METHODS, "v1", "v2"))
         lines = [f"{'':46}{head}"]
         lines.append(f"{'VAE PSNR, dB':46}{self.vae_psnr_db:11.1f}{'≥ 25':>55}{'≥ 29':>11}")
@@ -144,18 +144,18 @@ class Figures:
 
 def evaluate(
     pipeline: LoopAnimatePipeline,
-    clips: Sequence[SourceClip],
+    clips: Sequence[StickerClip],
     *,
     frames: int | None = None,
     seed: int = 0,
-    on_loop: Callable[[SourceClip, LoopFigures, Tensor], None] | None = None,
+    on_loop: Callable[[StickerClip, LoopFigures, Tensor], None] | None = None,
 ) -> Figures:
     """Animate the first frame of every clip by its caption, and measure that and the baselines.
 
     Args:
-        clips: rendered clips with a known motion among `CORE_VERBS`, of the bundle's picture size.
-            Clips of one sticker (hexcode) must be of the same still; they get the same seed.
-        frames: F; the bundle's own by default.
+        clips: rendered clips with a motion from `CORE_VERBS`, in the bundle's picture size. Clips of one
+            sticker (hexcode) must have the same still; they get the same seed.
+        frames: F; by default the bundle's own.
         on_loop: called with (clip, figures, frames [F-1, H, W, 3]) for every loop of the model.
     """
     frames = frames or pipeline.bundle.config.defaults.frames
@@ -169,7 +169,7 @@ def evaluate(
         number = stickers.index(clip.emoji.hexcode)
         true = _true_loop(clip, frames, seed + number)
         if clip.verb == ROCKING and _read(clip, true) != ROCKING:
-            figures.skipped.append(clip.caption)  # round and plain: turning it changes nothing
+            figures.skipped.append(clip.caption)  # round and plain: turning it is not visible
             continue
         picture, mask = _still_of(clip)
         start = time.perf_counter()
@@ -192,11 +192,11 @@ def evaluate(
 
 
 def measure(
-    shown: Tensor, clip: SourceClip, remade: Tensor, frames: int, seconds: float = 0.0
+    shown: Tensor, clip: StickerClip, remade: Tensor, frames: int, seconds: float = 0.0
 ) -> LoopFigures:
-    """Figures of the played frames `shown` [F-1, H, W, 3] against `clip`'s true motion.
+    """Figures of the frames that play, `shown` [F-1, H, W, 3], against the true motion of `clip`.
 
-    `remade` [H, W, 3]: the clip's still through the autoencoder.
+    `remade` [H, W, 3]: the clip's still after the VAE.
     """
     picture, _ = _still_of(clip)
     true, true_masks = clip.draw(forward_indices((frames + 1) // 2, STRIDE))
@@ -235,8 +235,8 @@ def ping_pong(picture: Tensor, count: int, rng: np.random.Generator) -> Tensor:
 
 
 def crossfade(picture: Tensor, count: int, rng: np.random.Generator) -> Tensor:
-    """[count, H, W, 3]: the picture drifting along a random line; the last quarter fades into what
-    would lead to frame 0."""
+    """[count, H, W, 3]: the picture drifting along a random line; the last quarter fades into the frames
+    that would lead to frame 0."""
     times = torch.arange(count)
     fade = ((times - 0.75 * count) / (0.25 * count)).clamp(min=0.0)[:, None, None, None]
     state = rng.bit_generator.state
@@ -251,21 +251,22 @@ def held_out_clips(
     size_px: int,
     seed: int = 0,
     backgrounds: Sequence[str] = BACKGROUND_KINDS,
-) -> list[SourceClip]:
+) -> list[StickerClip]:
     """Every verb for `stickers` stickers of different held-out families, on `backgrounds` in turn.
 
     Raises:
-        LoopAnimateError: the cache holds fewer such families.
+        LoopAnimateError: the cache has fewer such families.
     """
-    source = MiniClips(cache, "held_out", size_px)
+    source = StickerClips(cache, "held_out", size_px)
     rng = np.random.default_rng((seed, 0x100B))
     families = {cache.emoji[row].family: row for row in cache.select(True, movable=True)}
     if not 1 <= stickers <= len(families):
-        raise LoopAnimateError(f"{stickers} stickers: the data holds 1 to {len(families)}")
+        raise LoopAnimateError(f"--stickers must be from 1 to {len(families)}, got {stickers}")
     clips = []
     for number, row in enumerate(rng.permutation(list(families.values()))[:stickers]):
         kind = backgrounds[number % len(backgrounds)]
-        placed = source.procedural(rng, int(row), Motion(CORE_VERBS[0]))  # a mover's size and place
+        # with the size and place of a moving sticker
+        placed = source.moved(rng, int(row), Motion(CORE_VERBS[0]))
         placed = replace(placed, background=draw_background(rng, kind, size_px)[0])
         clips += [
             replace(placed, caption=f"a {placed.emoji.name} {verb}", motion=Motion(verb))
@@ -274,23 +275,23 @@ def held_out_clips(
     return clips
 
 
-def _still_of(clip: SourceClip) -> tuple[Tensor, Tensor]:
+def _still_of(clip: StickerClip) -> tuple[Tensor, Tensor]:
     """Picture [H, W, 3] and object mask [H, W] float of the clip's first frame."""
     frames, masks = clip.draw([0])
     return frames[0], masks[0].float()
 
 
-def _first_of_each(clips: Sequence[SourceClip]) -> Iterable[SourceClip]:
+def _first_of_each(clips: Sequence[StickerClip]) -> Iterable[StickerClip]:
     return {clip.emoji.hexcode: clip for clip in reversed(clips)}.values().__reversed__()
 
 
-def _true_loop(clip: SourceClip, frames: int, seed: int) -> Tensor:
-    """The F-1 frames that a perfect model of the training clips would play."""
+def _true_loop(clip: StickerClip, frames: int, seed: int) -> Tensor:
+    """The F-1 frames that a perfect model would play."""
     indices = loop_indices((frames + 1) // 2, STRIDE, STEPS, rng=random.Random(seed))
     return clip.draw(indices[:-1])[0]
 
 
-def _read(clip: SourceClip, frames: Tensor) -> str:
+def _read(clip: StickerClip, frames: Tensor) -> str:
     return read_motion(frames, masks_from_background(frames, clip.background)).verb
 
 
@@ -304,7 +305,7 @@ def _largest_distance(frames: Tensor) -> float:
 
 
 def _shifted(picture: Tensor, way: Tensor, rng: np.random.Generator) -> Tensor:
-    """Frames [n, H, W, 3] at `way` [n] along a random line as long as a strong motion's swing."""
+    """Frames [n, H, W, 3] at positions `way` [n] on a random line as long as a strong motion."""
     angle, length = rng.uniform(0.0, 2.0 * math.pi), SHIFT * rng.uniform(1.0, 3.0)
     shift = torch.tensor([math.cos(angle), math.sin(angle)]) * length
     grid = F.affine_grid(torch.eye(2, 3)[None], [1, 3, *picture.shape[:2]], align_corners=False)
@@ -336,7 +337,7 @@ def _mean_obeyed(loops: Sequence[LoopFigures]) -> float | None:
 
 
 def _kept_still(loops: Sequence[LoopFigures]) -> float | None:
-    """Share of "staying still" loops read so that move under a quarter of the sticker's bobbing."""
+    """Share of "staying still" loops that are read so and move less than a quarter of the bobbing."""
     bobbing = {loop.sticker: loop.motion for loop in loops if loop.asked == CORE_VERBS[0]}
     return _share(
         loop.obeyed and loop.motion < STILL_SHARE_OF_BOBBING * bobbing[loop.sticker]
@@ -346,7 +347,7 @@ def _kept_still(loops: Sequence[LoopFigures]) -> float | None:
 
 
 def _text_used(loops: Sequence[LoopFigures]) -> float | None:
-    """Share of prompt pairs of one sticker and seed that are read differently."""
+    """Share of prompt pairs, for one sticker and seed, that are read differently."""
     return _share(
         first.read != second.read
         for first, second in combinations(loops, 2)
@@ -360,20 +361,28 @@ def _share(answers: Iterable[bool]) -> float | None:
 
 
 TARGETS = (
-    Target("MSE of frame 0 to its reconstruction", _mean("mse_reconstruction"), "", "≤ 120", "≤ 25"),
+    Target(
+        "MSE of frame 0 to its reconstruction", _mean("mse_reconstruction"), "", "≤ 120", "≤ 25"
+    ),
     Target("MSE of frame 0 to the picture", _mean("mse_picture"), "", "≤ 350", "≤ 110"),
     Target("seam ratio, median (1 is ideal)", _quantile("seam_ratio", 0.5), "x", "≤ 1.2", "≤ 0.8"),
     Target("seam ratio, 90 % are below", _quantile("seam_ratio", 0.9), "x"),
     Target("seam over the steps around it, median", _quantile("seam_jump", 0.5), "x"),
     Target("seam over the steps around it, 90 %", _quantile("seam_jump", 0.9), "x"),
-    Target("motion over the renderer's, median", _quantile("motion_ratio", 0.5), "x", "0.4-1.6", "0.7-1.3"),
+    Target(
+        "motion over the renderer's, median",
+        _quantile("motion_ratio", 0.5),
+        "x",
+        "0.4-1.6",
+        "0.7-1.3",
+    ),
     Target(f"prompt obeyed (chance {CHANCE:.0%})", _mean_obeyed, "%", "≥ 65 %", "≥ 80 %"),
     *(Target(f"  {verb}", _obeyed(verb), "%") for verb in CORE_VERBS),
     Target("still: read so, under 25 % of bobbing", _kept_still, "%", "≥ 60 %", "≥ 90 %"),
     Target("other verb, other reading (same seed)", _text_used, "%", "≥ 50 %", "≥ 80 %"),
     Target("background error", _mean("background_error"), "x", "≤ 12", "≤ 5"),
     Target("seconds a loop, median", _quantile("seconds", 0.5), "s", "≤ 15", "≤ 30"),
-)  # fmt: skip
+)
 
 
 def _written(value: float | None, unit: str) -> str:
@@ -387,14 +396,14 @@ def _short(verb: str) -> str:
 
 
 class Sheet:
-    """A picture of the loops: per loop the still, frames of it, what was asked and what was read."""
+    """A picture of all loops: for each the still, some frames, the prompt and what was read."""
 
     BAND_PX = 14
 
     def __init__(self) -> None:
         self.strips: list[Tensor] = []
 
-    def add(self, clip: SourceClip, figures: LoopFigures, frames: Tensor) -> None:
+    def add(self, clip: StickerClip, figures: LoopFigures, frames: Tensor) -> None:
         shown = torch.linspace(0, len(frames) - 1, SHEET_COLUMNS - 1).round().long()
         still = _still_of(clip)[0][None]
         strip = contact_sheet(torch.cat([still, frames[shown]]), SHEET_COLUMNS, gap_px=2)
@@ -413,7 +422,7 @@ def main() -> None:
     config = pipeline.bundle.config
     if config.height_px != config.width_px:
         size = f"{config.width_px} x {config.height_px}"
-        raise LoopAnimateError(f"the model makes {size} pixels; the stickers need a square")
+        raise LoopAnimateError(f"the model's pictures must be square, got {size} pixels")
     clips = held_out_clips(
         EmojiCache(options.data),
         options.stickers,
@@ -439,7 +448,7 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the sticker cache")
-    parser.add_argument("--bundle", type=Path, help="default: the mini that ships")
+    parser.add_argument("--bundle", type=Path, help="the model (default: the bundled mini)")
     parser.add_argument("--stickers", type=int, default=24)
     parser.add_argument("--frames", type=int, default=35)
     parser.add_argument("--seed", type=int, default=0)
@@ -447,7 +456,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--backgrounds", nargs="+", choices=BACKGROUND_KINDS, default=["pastel", "gradient"]
     )
-    parser.add_argument("--json", type=Path, help="write every figure of every loop")
+    parser.add_argument("--json", type=Path, help="write all figures of all loops")
     parser.add_argument("--sheet", type=Path, help="write a contact sheet of the model's loops")
     return parser.parse_args()
 

@@ -1,9 +1,9 @@
-"""How well does `salient_mask` find stickers? Mean intersection over union (IoU), no weights used.
+"""How well does `salient_mask` find stickers without a network? Mean intersection over union (IoU).
 
     python benchmarks/saliency_iou.py FOLDER_OF_RGBA_PNGS
 
-Every sticker is laid over four kinds of background at two sizes and three places; the truth is its
-alpha above 0.5. Beside it stands plain GrabCut started from a rectangle 8 % inside the border.
+Every sticker is placed on four kinds of background, at two sizes and three positions; the true mask is
+its alpha above 0.5. For comparison: plain GrabCut from a rectangle 8 % inside the border.
 """
 
 from __future__ import annotations

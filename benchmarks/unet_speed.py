@@ -1,8 +1,8 @@
 """Time of one guided denoising step: LoopUNet against diffusers' UNetMotionModel.
 
-Both have the same weights and get the same clip, timestep and prompts; guidance makes two branches. The
-peer runs as its own pipeline runs it: both branches in one batch, the prompt repeated for every frame,
-text in every block. The rows below it switch LoopUNet's exact speed-ups on one by one.
+Both have the same weights, clip, timestep and prompts, and two guidance branches. diffusers' model runs
+as in its own pipeline: both branches in one batch, the prompt repeated for every frame, text in every
+block. The other rows switch the exact speed-ups of LoopUNet on one by one.
 
     python benchmarks/unet_speed.py [--device cuda] [--channels 64 128 256 256] [--frames 16] [--size 16]
 """
@@ -107,16 +107,16 @@ def main() -> None:
 def measure(
     rows: dict[str, Callable[[], Tensor]], rounds: int, device: torch.device
 ) -> dict[str, float]:
-    """Best time of each row; the rows take turns, so that a slow moment hits them all."""
+    """The best time of each row; the rows take turns, so that a slow moment affects all of them."""
     best = dict.fromkeys(rows, float("inf"))
-    for _ in range(rounds + 1):  # the first round warms up and is kept if it is the best
+    for _ in range(rounds + 1):  # one more round to warm up
         for name, run in rows.items():
             best[name] = min(best[name], seconds_of(run, device))
     return best
 
 
 def seconds_of(run: Callable[[], Tensor], device: torch.device) -> float:
-    """Time of the process on the CPU (others may share it), of the wall on a GPU."""
+    """CPU time of the process on a CPU, because others may share it; wall time on a GPU."""
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     if device.type == "cuda":
         torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""What the network is told about a loop (Eq. 5-11): pure functions, one per equation.
+"""What the network reads about a loop (Eq. 5-11): pure functions, one per equation.
 
 Shapes: N clips, F = 2f-1 frames, h × w latent pixels. Latents are scaled by the VAE's factor.
 """
@@ -13,68 +13,14 @@ from torch import Tensor
 
 from .errors import LoopAnimateError
 
-
-def add_noise(z_0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
-    """Z_t of Eq. 6 for `z_0 [N, 4, F, h, w]` and ᾱ_t `[N]`."""
-    alpha_bar = alpha_bar.reshape(-1, *[1] * (z_0.ndim - 1))
-    return alpha_bar.sqrt() * z_0 + (1 - alpha_bar).sqrt() * noise
-
-
-def velocity(z_0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
-    """v = √ᾱ·ε - √(1-ᾱ)·Z_0 (Salimans & Ho 2022), the target of v-prediction."""
-    alpha_bar = alpha_bar.reshape(-1, *[1] * (z_0.ndim - 1))
-    return alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * z_0
-
-
-def still_prior(
-    z_t: Tensor, z_still: Tensor, alpha_bar: Tensor, std: Tensor | float
-) -> tuple[Tensor, Tensor]:
-    """What is known of the velocity before any frame but the still is: its mean and standard deviation.
-
-    If a clip is its still plus independent changes N(0, s²), then with α = √ᾱ, σ = √(1-ᾱ), d² = α²s² + σ²
-
-        v | Z_t  ~  N( ασ(1-s²)/d² · (Z_t - α·Z_still) - σ·Z_still,  (s/d)² ).
-
-    A network of unit output around this (the preconditioning of Karras et al. 2022, about the still instead
-    of about zero) keeps colours and background without having learned to.
-
-    Args:
-        z_t: `[N, 4, F, h, w]`; z_still: `[N, 4, h, w]`; alpha_bar: `[N]` or a scalar; std: s, one for all or
-            `[N or 1, 1, F, 1, 1]`; 0 for a frame that is the still.
-
-    Returns:
-        The mean, as `z_t`, and the standard deviation, `[N or 1, 1, F or 1, 1, 1]`.
-    """
-    alpha_bar = alpha_bar.reshape(-1, 1, 1, 1, 1)
-    alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
-    variance = alpha_bar * std**2 + 1 - alpha_bar
-    still = z_still[:, :, None]
-    mean = alpha * sigma * (1 - std**2) / variance * (z_t - alpha * still) - sigma * still
-    return mean, std / variance.sqrt()
-
-
-def corrected_velocity(
-    correction: Tensor, z_c: Tensor, z_still: Tensor, alpha_bar: Tensor, std: float
-) -> Tensor:
-    """The velocity that a network's `correction` of the still prior stands for, at inference.
-
-    Frames that Z_SD shows are the still itself, so their prior has no spread: they come out exactly.
-
-    Args:
-        correction: `[N, 4, F, h, w]`; z_c: `[N or 1, 9, F, h, w]`; the rest as in `still_prior`.
-    """
-    z_t, z_sd = z_c[:, :4].float(), z_c[:, 4:8]
-    shown = (z_sd != 0).any(dim=1, keepdim=True).any(dim=(3, 4), keepdim=True)
-    spread = torch.where(shown, 0.0, std)
-    mean, deviation = still_prior(z_t, z_still.float(), alpha_bar, spread)
-    return mean + deviation * correction.float()
+MIN_FRAMES = 3  # the still at both ends, and one frame between them
 
 
 def repeat_still(z_first: Tensor, frames: int) -> Tensor:
     """The still at every frame, `[N, 4, h, w] -> [N, 4, F, h, w]`.
 
-    Noised to the first timestep it is where sampling starts: the inverted noise latent code of
-    Sec. 3.3.1, with the only frame that is known at inference.
+    Noised to the first timestep this is where sampling starts: the inverted noise latent code of
+    Sec. 3.3.1, made of the only frame that is known at inference.
     """
     return z_first[:, :, None].repeat(1, 1, frames, 1, 1)
 
@@ -90,6 +36,13 @@ def stack_static_dynamic(z_first: Tensor, frames: int, z_turn: Tensor | None = N
         `[N, 4, F, h, w]`.
     """
     return _stack(z_first, frames, z_turn, torch.zeros_like(z_first))
+
+
+def shown_frames(frames: int) -> Tensor:
+    """Bool `[F]`: the frames that Z_SD shows at inference, which are both ends."""
+    shown = torch.zeros(frames, dtype=torch.bool)
+    shown[[0, -1]] = True
+    return shown
 
 
 def semantic_mask(m_first: Tensor, frames: int, m_turn: Tensor | None = None) -> Tensor:
@@ -135,6 +88,12 @@ def _stack(first: Tensor, frames: int, turn: Tensor | None, filler: Tensor) -> T
     return stack
 
 
+def check_frames(frames: int) -> None:
+    """Raises LoopAnimateError for a number of frames too small for a loop."""
+    if frames < MIN_FRAMES:
+        raise LoopAnimateError(f"frames must be at least {MIN_FRAMES}, got {frames}")
+
+
 @dataclass(frozen=True)
 class LoopConditions:
     """Everything one loop needs, from node to core to command line.
@@ -155,10 +114,7 @@ class LoopConditions:
     frames: int
 
     def __post_init__(self) -> None:
-        if self.frames < 3:
-            raise LoopAnimateError(
-                f"frames is {self.frames}; a loop needs 3 or more (15, 21 and 35 are the trained lengths)"
-            )
+        check_frames(self.frames)
 
     def concat(self) -> Tensor:
         """[Z_SD, Z_M] at inference, `[1, 5, F, h, w]`."""

@@ -1,5 +1,5 @@
-"""The one exception for a user's mistake."""
+"""The exception for mistakes of the user."""
 
 
 class LoopAnimateError(ValueError):
-    """A mistake the user can mend; the message is one plain sentence with the value and its range."""
+    """A mistake the user can correct; the message is one sentence with the value and the legal range."""

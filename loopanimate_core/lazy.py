@@ -1,4 +1,4 @@
-"""Public names of a package that are imported on first use, so that importing the package is instant."""
+"""Public names of a package that are imported on first use, so that importing the package is fast."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from typing import Any
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """A module's `__getattr__` (PEP 562) that finds each name of `homes` in its submodule of `package`."""
+    """A module's `__getattr__` (PEP 562) for public names.
+
+    Args:
+        package: the package's `__name__`.
+        homes: each public name with the submodule that defines it.
+    """
 
     def load(name: str) -> Any:
         if name in homes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
@@ -12,25 +11,17 @@ import torch
 from torch import Tensor
 
 from .bundle import Bundle, mini_bundle_path, read_bundle
-from .closing import Closing
+from .closing import closed
 from .conditions import LoopConditions, mask_to_latent
-from .encoders.text import encode_image, encode_prompts
+from .encoders.image import encode_image
+from .encoders.text import encode_prompts
 from .encoders.vae import decode_latents, encode_frames
-from .errors import LoopAnimateError
 from .picture.images import Picture, fit_mask, fit_picture, load_picture
 from .picture.saliency import salient_mask
-from .sampling import (
-    FAST,
-    StepState,
-    filter_flicker,
-    guided_denoiser,
-    prepare_noise,
-    require_hold_still,
-    sample_loop,
-)
+from .preconditioning import Preconditioning
+from .sampling import StepState, filter_flicker, guided_denoiser, prepare_noise, sample_loop
 from .schedule import make_scheduler
-
-MAX_SEED = 2**63 - 1
+from .settings import SamplingSettings, resolve_settings
 
 
 @dataclass(frozen=True)
@@ -41,8 +32,8 @@ class Loop:
         frames: `[P, H, W, 3]` in 0..1, the frames that play: after the last comes the first.
         latents: `[1, 4, P, h, w]`.
         fps: the speed the model was trained for.
-        seed: what to pass for the same loop again.
-        mask: `[H, W]`, the salient object that the model was told.
+        seed: gives the same loop again.
+        mask: `[H, W]`, 1 on the object that moves.
         picture: `[H, W, 3]`, the still as the model saw it.
     """
 
@@ -94,92 +85,81 @@ class LoopAnimatePipeline:
         height_px: int | None = None,
         width_px: int | None = None,
         callback: Callable[[StepState], None] | None = None,
+        num_frames: int | None = None,
+        guidance_scale: float | None = None,
+        strength: float | None = None,
     ) -> Loop:
         """Animate a still picture.
 
-        Settings left at None are the bundle's own best ones.
+        A setting that is None comes from the preset, then from the bundle.
 
         Args:
             image: a file, a Picture, or `[H, W, 3]` in 0..1.
             prompt: what moves and how.
+            negative_prompt: what should not happen.
             frames: F, the frames the loop is closed over; F-1 play.
-            seed: 0 … 2⁶³-1; the same seed gives the same loop. None draws one.
-            guidance: how strongly the prompt is followed; 1 switches guidance off.
-            image_guidance: how strongly the image embedding is followed; 1 switches it off.
-            preset: `best`, or `fast` for few steps.
+            seed: 0 … 2⁶⁴-1; the same seed gives the same loop. None draws one.
+            steps: 1 … 1000 denoising steps.
+            guidance: how strongly to follow the prompt, 0 … 100; 1 switches guidance off.
+            image_guidance: how strongly to follow the image embedding, 0 … 100; 1 switches it off.
+            scheduler: a name from `schedule.SCHEDULERS`.
+            preset: `best`, or `fast` for a draft in few steps.
             closing: `tie`, `shift`, `windows` (any length) or `off`.
-            start: in (0, 1]; less noise, less motion.
-            hold_still: 0 … 1; flicker below this, in latents, is taken out of places that hardly move. 0: off.
-            mask: `[H, W]` with 1 = object, `auto` to find the salient object, `none` for the whole picture.
-            height_px, width_px: multiples of the VAE's patch; the picture is cropped to fit.
+            start: share of the noise to start with, in (0, 1]; less noise, less motion.
+            hold_still: 0 … 1; flicker weaker than this, in latents, is removed from places that hardly move.
+                0 switches it off.
+            mask: `[H, W]` with 1 = object, `auto` to find the object, or `none` for the whole picture.
+            height_px, width_px: multiples of 8; the picture is cropped to fit.
             callback: called with a StepState after every step.
+            num_frames, guidance_scale, strength: other names for `frames`, `guidance` and `start`, as in
+                diffusers.
 
         Raises:
-            LoopAnimateError: a setting out of its range, or a picture that cannot be read.
+            LoopAnimateError: a setting out of its range, or a picture that cannot be read. Settings are checked
+                before any network runs.
         """
-        # 1. Settings: the caller's, else the bundle's own
-        bundle, own = self.bundle, self.bundle.config.defaults
-        chosen = FAST if preset == "fast" else {"scheduler": own.scheduler, "steps": own.steps}
-        if preset not in ("best", "fast"):
-            raise LoopAnimateError(f"preset is {preset!r}; choose best or fast")
-        frames = own.frames if frames is None else frames
-        seed = secrets.randbelow(2**32) if seed is None else seed
-        if not 0 <= seed <= MAX_SEED:
-            raise LoopAnimateError(f"seed is {seed}; it must be 0 to {MAX_SEED}")
-        level = own.hold_still if hold_still is None else hold_still
-        require_hold_still(level)
-        height_px, width_px = (
-            height_px or bundle.config.height_px,
-            width_px or bundle.config.width_px,
+        # 1. Settings: the caller's, else the preset's, else the bundle's
+        settings = resolve_settings(
+            self.bundle.config,
+            preset=preset,
+            seed=seed,
+            frames=frames,
+            num_frames=num_frames,
+            steps=steps,
+            guidance=guidance,
+            guidance_scale=guidance_scale,
+            image_guidance=image_guidance,
+            scheduler=scheduler,
+            closing=closing,
+            start=start,
+            strength=strength,
+            hold_still=hold_still,
+            mask=mask,
+            height_px=height_px,
+            width_px=width_px,
         )
 
         # 2. The picture and its salient object
         picture = image if isinstance(image, (Picture, Tensor)) else load_picture(image)
-        still = fit_picture(picture, height_px, width_px)
-        object_mask = self._mask(picture, still, mask)
+        still = fit_picture(picture, settings.height_px, settings.width_px)
+        object_mask = find_object(picture, still, settings.mask)
 
         # 3. Conditions
-        conditions = self.encode(still, object_mask, prompt, negative_prompt, frames)
+        conditions = self.encode(still, object_mask, prompt, negative_prompt, settings.frames)
 
-        # 4. The noisy start
-        closed = Closing(closing, frames, bundle.config.window_frames(frames))
-        sampler = make_scheduler(scheduler or str(chosen["scheduler"]), bundle.config.schedule)
-        generator = torch.Generator().manual_seed(seed)
-        x, timesteps = prepare_noise(
-            conditions.z_still,
-            sampler,
-            int(chosen["steps"]) if steps is None else steps,
-            own.start if start is None else start,
-            closed.sampled_frames,
-            generator,
-        )
+        # 4. Sampling
+        latents = self.sample(conditions, settings, callback)
 
-        # 5. Sampling and decoding
-        denoise = guided_denoiser(
-            bundle.unet,
-            conditions,
-            own.guidance if guidance is None else guidance,
-            image_guidance,
-            schedule=bundle.config.schedule,
-        )
-        latents = sample_loop(
-            denoise,
-            x,
-            sampler,
-            timesteps,
-            conditions.concat(),
-            closed,
-            generator=generator,
-            callback=callback,
-        )[:, :, : frames - 1]
-        latents = filter_flicker(latents, conditions.z_still, level)
-        decoded = decode_latents(bundle.vae, latents).float().cpu()
-        return Loop(decoded, latents.cpu(), own.fps, seed, object_mask, still)
+        # 5. Decoding
+        decoded = decode_latents(self.bundle.vae, latents).float().cpu()
+        fps = self.bundle.config.defaults.fps
+        return Loop(decoded, latents.cpu(), fps, settings.seed, object_mask, still)
 
+    @torch.inference_mode()
     def encode(
         self, still: Tensor, object_mask: Tensor, prompt: str, negative_prompt: str, frames: int
     ) -> LoopConditions:
-        """What the network is told: `still [H, W, 3]`, `object_mask [H, W]` and the two prompts."""
+        """What the network reads of `still [H, W, 3]`, `object_mask [H, W]` and the two prompts."""
         bundle = self.bundle
         device = next(bundle.unet.parameters()).device
         z_still = encode_frames(bundle.vae, still[None].to(device))[:, :, 0]
@@ -194,14 +174,56 @@ class LoopAnimatePipeline:
             frames=frames,
         )
 
-    def _mask(self, picture: Picture | Tensor, still: Tensor, mask: Tensor | str) -> Tensor:
-        height_px, width_px = still.shape[:2]
-        if isinstance(mask, Tensor):
-            return fit_mask(mask, height_px, width_px)
-        if mask == "none":
-            return torch.ones(height_px, width_px)
-        if mask != "auto":
-            raise LoopAnimateError(f"mask is {mask!r}; give a tensor, 'auto' or 'none'")
-        alpha = picture.alpha if isinstance(picture, Picture) else None
-        alpha = alpha if alpha is None else fit_mask(alpha, height_px, width_px)
-        return salient_mask(still, alpha=alpha)
+    @torch.inference_mode()
+    def sample(
+        self,
+        conditions: LoopConditions,
+        settings: SamplingSettings,
+        callback: Callable[[StepState], None] | None = None,
+    ) -> Tensor:
+        """The latents `[1, 4, F-1, h, w]` of the frames that play."""
+        config, closing = self.bundle.config, settings.closing
+        scheduler = make_scheduler(settings.scheduler, config.schedule)
+        generator = torch.Generator().manual_seed(settings.seed)
+        x, timesteps = prepare_noise(
+            conditions.z_still,
+            scheduler,
+            settings.steps,
+            settings.start,
+            closing.sampled_frames,
+            generator,
+        )
+        denoise = guided_denoiser(
+            self.bundle.unet,
+            conditions,
+            settings.guidance,
+            settings.image_guidance,
+            preconditioning=Preconditioning(config.schedule),
+        )
+        latents = sample_loop(
+            closed(denoise, closing, len(timesteps)),
+            x,
+            scheduler,
+            timesteps,
+            generator=generator,
+            callback=callback,
+        )
+        playing = latents[:, :, : settings.frames - 1]
+        return filter_flicker(playing, conditions.z_still, settings.hold_still)
+
+
+def find_object(picture: Picture | Tensor, still: Tensor, mask: Tensor | str) -> Tensor:
+    """The mask `[H, W]` at the size of `still [H, W, 3]`, 1 on the object.
+
+    Args:
+        picture: the whole picture, which a given mask or its own alpha belongs to.
+        mask: as in SamplingSettings.
+    """
+    height_px, width_px = still.shape[:2]
+    if isinstance(mask, Tensor):
+        return fit_mask(mask, height_px, width_px)
+    if mask == "none":
+        return torch.ones(height_px, width_px)
+    alpha = picture.alpha if isinstance(picture, Picture) else None
+    fitted = None if alpha is None else fit_mask(alpha, height_px, width_px)
+    return salient_mask(still, alpha=fitted)

@@ -1,9 +1,9 @@
-"""Noise schedules, and the samplers that walk them (from diffusers)."""
+"""Noise schedules, and the diffusers schedulers that walk them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import LoopAnimateError
 
@@ -18,11 +18,12 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 class ScheduleConfig:
     """The noise schedule a model was trained on. It belongs to the weights, not to the sampler.
 
-    `scaled_linear` is Stable Diffusion's, `linear` AnimateDiff's (ComfyUI swaps the two names).
-
-    `still_prior` above 0 says that the network predicts a correction to what the still alone lets expect
-    (`conditions.still_prior`), a clip being its still plus changes of this standard deviation; 0: the
-    network predicts by itself, as the paper's.
+    Attributes:
+        beta_schedule: `scaled_linear` is Stable Diffusion's, `linear` is AnimateDiff's (ComfyUI swaps the two
+            names).
+        prediction_type: `epsilon` for noise, `v_prediction` for velocity.
+        still_prior: 0, or the standard deviation of a clip's changes around its still. Above 0 the network
+            predicts a correction of what the still alone says (`preconditioning.still_prior`).
     """
 
     beta_schedule: str = "scaled_linear"
@@ -39,12 +40,14 @@ class ScheduleConfig:
         ):
             if getattr(self, name) not in legal:
                 raise LoopAnimateError(
-                    f"{name} is {getattr(self, name)!r}; choose one of {', '.join(legal)}"
+                    f"{name} must be one of {', '.join(legal)}, got {getattr(self, name)!r}"
                 )
         if not 0 <= self.still_prior <= 1:
-            raise LoopAnimateError(f"still_prior is {self.still_prior}; it must be 0 to 1")
+            raise LoopAnimateError(f"still_prior must be between 0 and 1, got {self.still_prior}")
         if self.still_prior and self.prediction_type != "v_prediction":
-            raise LoopAnimateError("a still_prior needs the prediction type v_prediction")
+            raise LoopAnimateError(
+                f"still_prior needs prediction_type 'v_prediction', got {self.prediction_type!r}"
+            )
 
 
 def alphas_cumprod(config: ScheduleConfig) -> Tensor:
@@ -75,10 +78,29 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def make_scheduler(name: str, config: ScheduleConfig) -> Any:
-    """A diffusers scheduler by our name for it, on the model's own noise schedule."""
+class Scheduler(Protocol):
+    """What sampling uses of a diffusers scheduler.
+
+    All but DDIM, which goes by the timestep's value, also have `set_begin_index`.
+    """
+
+    timesteps: Tensor
+
+    def set_timesteps(self, num_inference_steps: int, *, device: Any = None) -> None: ...
+    def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor: ...
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor: ...
+    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **options: Any) -> Any: ...
+
+
+def check_scheduler(name: str) -> None:
+    """Raises LoopAnimateError for a name that is not in `SCHEDULERS`."""
     if name not in SCHEDULERS:
-        raise LoopAnimateError(f"unknown scheduler {name!r}; choose one of {', '.join(SCHEDULERS)}")
+        raise LoopAnimateError(f"scheduler must be one of {', '.join(SCHEDULERS)}, got {name!r}")
+
+
+def make_scheduler(name: str, config: ScheduleConfig) -> Scheduler:
+    """A diffusers scheduler by our name for it, on the model's own noise schedule."""
+    check_scheduler(name)
     import diffusers.schedulers as schedulers
 
     class_name, settings = SCHEDULERS[name]

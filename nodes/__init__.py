@@ -33,7 +33,7 @@ NODES: list[type[io.ComfyNode]] = [
 
 
 class LoopAnimateExtension(ComfyExtension):
-    """What ComfyUI asks for the list of nodes."""
+    """Gives ComfyUI the list of nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

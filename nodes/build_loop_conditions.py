@@ -1,7 +1,5 @@
-"""Build Loop Conditions: a picture and what moves in it, as conditioning and a latent to sample."""
+"""Build Loop Conditions: puts a picture and its mask into the prompts, and makes the latent to sample."""
 
-# pyright: reportMissingImports=false
-# (ComfyUI is there only at run time.)
 from __future__ import annotations
 
 from typing import Any
@@ -10,44 +8,74 @@ import torch
 from comfy_api.latest import io
 
 from loopanimate_core.conditions import mask_to_latent
+from loopanimate_core.encoders.image import resize_for_clip
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.picture.images import fit_mask, fit_picture
 
-from .schema import schema
+from .schema import supported
 
-MIN_FRAMES, MAX_FRAMES = 2, 1000
+MIN_FRAMES, MAX_FRAMES = 2, 1000  # a KSampler also takes 2; Loop Sampler needs 3
 
 
 class BuildLoopConditions(io.ComfyNode):
-    """What `loopanimate_core.conditions` needs, under keys that our MODEL reads from a CONDITIONING."""
+    """Schema and wiring; `native.model.LoopModel` reads what is stored in the CONDITIONING."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
-            "BuildLoopConditions",
-            "Build Loop Conditions",
+        return io.Schema(
+            node_id="LoopAnimate_BuildLoopConditions",
+            display_name="Build Loop Conditions",
+            category="LoopAnimate",
             description=(
-                "Adds the picture, and the mask of what should move, to both prompts, and makes the latent"
-                " that Loop Sampler (or any KSampler) turns into a loop."
+                "Adds the picture and the mask to both prompts, and makes the latent that Loop Sampler"
+                " (or any KSampler) turns into a loop."
             ),
-            search_aliases=["image to video", "loop", "first frame"],
             inputs=[
-                io.Conditioning.Input("positive", tooltip="What moves and how, from CLIP Text Encode."),
-                io.Conditioning.Input("negative", tooltip="What should not be seen; may be empty text."),
-                io.ClipVision.Input("clip_vision", tooltip="The image encoder, from Load LoopAnimate."),
+                io.Conditioning.Input(
+                    "positive", tooltip="What moves and how, from CLIP Text Encode."
+                ),
+                io.Conditioning.Input(
+                    "negative", tooltip="What should not appear; the text may be empty."
+                ),
+                io.ClipVision.Input(
+                    "clip_vision", tooltip="The image encoder, from Load LoopAnimate."
+                ),
                 io.Vae.Input("vae", tooltip="The VAE of the same model."),
                 io.Image.Input(
                     "image",
-                    tooltip="The still picture; the first one of a batch. It is resized, and cropped evenly where its shape is another.",
+                    tooltip=(
+                        "The still picture; the first one of a batch. It is resized, and cropped to the"
+                        " centre if its shape differs."
+                    ),
                 ),
-                io.Int.Input("width", default=512, min=16, max=4096, step=8, tooltip="Width of the loop in pixels, a multiple of 8. Best is what the model was trained on (512; the mini 96)."),
-                io.Int.Input("height", default=512, min=16, max=4096, step=8, tooltip="Height of the loop in pixels, a multiple of 8."),
+                io.Int.Input(
+                    "width",
+                    default=512,
+                    min=16,
+                    max=4096,
+                    step=8,
+                    tooltip=(
+                        "Width of the loop in pixels, a multiple of 8. Best is the size the model was"
+                        " trained on (512; the mini: 96)."
+                    ),
+                ),
+                io.Int.Input(
+                    "height",
+                    default=512,
+                    min=16,
+                    max=4096,
+                    step=8,
+                    tooltip="Height of the loop in pixels, a multiple of 8.",
+                ),
                 io.Int.Input(
                     "frames",
                     default=35,
                     min=MIN_FRAMES,
                     max=MAX_FRAMES,
-                    tooltip="Frames of the loop, the first one counted again at the end: one less than this will play. 15, 21 and 35 are the trained lengths.",
+                    tooltip=(
+                        "Frames of the loop, with the first one counted again at the end: one less will"
+                        " play. Models are trained on 15, 21 and 35."
+                    ),
                 ),
                 io.Float.Input(
                     "start",
@@ -55,20 +83,39 @@ class BuildLoopConditions(io.ComfyNode):
                     min=0.05,
                     max=1.0,
                     step=0.05,
-                    tooltip="How far into the noise sampling begins, as a share of 1. Less stays closer to the picture and moves less. Loop Sampler reads it; with a KSampler set its denoise.",
+                    tooltip=(
+                        "Share of the noise that sampling starts with. Less stays closer to the picture"
+                        " and moves less. Loop Sampler uses it; with a KSampler set denoise instead."
+                    ),
                 ),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="The object that moves (1 = object), from Salient Mask. Without it the whole picture may move.",
+                    tooltip=(
+                        "The object that moves (1 = object), from Salient Mask. Without a mask the whole"
+                        " picture may move."
+                    ),
                 ),
             ],
             outputs=[
-                io.Conditioning.Output("positive_out", display_name="positive", tooltip="The positive prompt with the picture."),
-                io.Conditioning.Output("negative_out", display_name="negative", tooltip="The negative prompt with the picture."),
-                io.Latent.Output("latent", tooltip="The still at every frame, to be noised and sampled."),
+                io.Conditioning.Output(
+                    "positive_out",
+                    display_name="positive",
+                    tooltip="The positive prompt with the picture.",
+                ),
+                io.Conditioning.Output(
+                    "negative_out",
+                    display_name="negative",
+                    tooltip="The negative prompt with the picture.",
+                ),
+                io.Latent.Output(
+                    "latent",
+                    display_name="latent",
+                    tooltip="The still picture in every frame, ready to be sampled.",
+                ),
             ],
-        )  # fmt: skip
+            **supported(search_aliases=["image to video", "loop", "first frame"]),
+        )
 
     @classmethod
     def execute(
@@ -87,12 +134,14 @@ class BuildLoopConditions(io.ComfyNode):
         import node_helpers
 
         if not MIN_FRAMES <= frames <= MAX_FRAMES:
-            raise LoopAnimateError(f"frames is {frames}; it must be {MIN_FRAMES} to {MAX_FRAMES}")
+            raise LoopAnimateError(
+                f"frames must be between {MIN_FRAMES} and {MAX_FRAMES}, got {frames}"
+            )
         picture = fit_picture(image[0, ..., :3].float().cpu(), height, width)
         still = vae.encode(picture[None])
         if still.ndim != 4 or still.shape[1] != 4:
             raise LoopAnimateError(
-                f"the VAE makes latents of the shape {list(still.shape)}; connect that of Load LoopAnimate"
+                f"the VAE's latents have the shape {list(still.shape)}; connect the VAE of Load LoopAnimate"
             )
         conditions = {
             "loop_still": still[:1],
@@ -108,32 +157,30 @@ class BuildLoopConditions(io.ComfyNode):
 
 
 def embed_picture(clip_vision: Any, picture: torch.Tensor) -> torch.Tensor:
-    """CLIP's projected image embedding `[1, 1, D]` of `picture [H, W, 3]`, seen as in training.
+    """CLIP's projected image embedding `[1, 1, D]` of `picture [H, W, 3]`, resized as in training.
 
-    That is the whole picture squeezed to the encoder's square, bicubic with aligned corners, no
-    antialiasing (`loopanimate_core.encoders.text.encode_image`). ComfyUI's own resizing is left nothing to do.
+    The picture gets the encoder's size here, so that ComfyUI does not resize or crop it.
     """
-    side = getattr(clip_vision, "image_size", 224)
-    pixels = torch.nn.functional.interpolate(
-        picture.movedim(-1, 0)[None], (side, side), mode="bicubic", align_corners=True
-    )
+    side_px = getattr(clip_vision, "image_size", 224)
+    pixels = resize_for_clip(picture.movedim(-1, 0)[None], side_px)
     return clip_vision.encode_image(pixels.movedim(1, -1), crop=False).image_embeds[:, None]
 
 
 def _latent_mask(
     mask: torch.Tensor | None, image: torch.Tensor, still: torch.Tensor, height: int, width: int
 ) -> torch.Tensor:
-    """The object at latent size, `[1, 1, h, w]` in {0, 1}; ones where there is no mask."""
+    """The object at latent size, `[1, 1, h, w]` in {0, 1}; all ones without a mask."""
     size = still.shape[-2:]
     if mask is None:
         return torch.ones(1, 1, *size)
     mask = mask.reshape(-1, *mask.shape[-2:])[:1].float().cpu()
-    if mask.shape[-2:] != image.shape[1:3]:  # nodes make masks of other sizes for the same picture
+    # Some nodes make masks of another size than the picture.
+    if mask.shape[-2:] != image.shape[1:3]:
         mask = torch.nn.functional.interpolate(mask[None], tuple(image.shape[1:3]))[0]
     fitted = mask_to_latent(fit_mask(mask[0], height, width)[None], *size)
     if not fitted.any():
         raise LoopAnimateError(
-            "the mask is empty, so nothing would move; in a mask 1 is the object (Load Image gives 1 where a "
-            "picture is transparent: put it through Salient Mask)"
+            "the mask is empty, so nothing would move; 1 must be the object (in Load Image's mask 1 is"
+            " transparent: use Salient Mask in between)"
         )
     return fitted

@@ -1,4 +1,4 @@
-"""What several nodes need: pictures as the core wants them, and results a page can show."""
+"""Helpers of several nodes: pictures in the core's layout, and temporary files for the page."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ log = logging.getLogger("loopanimate")
 
 
 def rgb(images: torch.Tensor) -> torch.Tensor:
-    """An IMAGE batch as float32 `[F, H, W, 3]`: its transparency is left out, its memory shared."""
+    """An IMAGE batch as float32 `[F, H, W, 3]`, without alpha; memory is shared."""
     return images[..., :3].float()
 
 
 def temp_file(stem: str, suffix: str) -> tuple[Path, dict[str, str]]:
-    """A new path in ComfyUI's temporary folder, and the address under which a page finds it.
+    """A new path in ComfyUI's temporary folder, and its description for the page.
 
-    The name is random, because browsers keep pictures for longer than ComfyUI keeps its counter.
+    The name is random, because browsers cache pictures for longer than ComfyUI keeps its counter.
     """
     folder = Path(folder_paths.get_temp_directory())
     folder.mkdir(parents=True, exist_ok=True)

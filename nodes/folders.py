@@ -1,4 +1,4 @@
-"""The folders under ComfyUI's `models` that the nodes read."""
+"""The folders in ComfyUI's `models` that the nodes read."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ FOLDERS = {
 
 
 def register_folder(name: str, extensions: set[str]) -> None:
-    """Make `models/<name>` known, beside the places that extra_model_paths.yaml or other extensions gave it."""
+    """Register `models/<name>`; folders from extra_model_paths.yaml and other extensions are kept."""
     folder_paths.add_model_folder_path(name, os.path.join(folder_paths.models_dir, name))
     paths, known = folder_paths.folder_names_and_paths[name]
     folder_paths.folder_names_and_paths[name] = (paths, {*known, *extensions})
 
 
 def register_folders() -> None:
-    """Make the model folders known."""
+    """Register the model folders."""
     for name, extensions in FOLDERS.items():
         register_folder(name, extensions)
 
 
 def files_of(folder: str) -> list[str]:
-    """The names of the files in a model folder; none where nobody made it known."""
+    """The names of the files in a model folder; empty if the folder is not registered."""
     if folder not in folder_paths.folder_names_and_paths:
         return []
     return folder_paths.get_filename_list(folder)
 
 
 def bundle_choices() -> list[str]:
-    """What Load LoopAnimate offers, the model that always works first."""
+    """The choices of Load LoopAnimate, the bundled model first."""
     return [MINI, *files_of("loopanimate"), PARTS]
 
 
@@ -55,14 +55,14 @@ def bundle_path(choice: str) -> Path:
 
 
 def model_path(folder: str, name: str) -> Path:
-    """The file `name` of a model folder, whichever slashes it was saved with.
+    """The file `name` of a model folder; a workflow may have saved it with other slashes.
 
     Raises:
-        LoopAnimateError: it is not there.
+        LoopAnimateError: it does not exist.
     """
     for spelling in (name, name.replace("\\", "/"), name.replace("/", "\\")):
         if path := folder_paths.get_full_path(folder, spelling):
             return Path(path)
     raise LoopAnimateError(
-        f"there is no file {name!r} in models/{folder}; reload the page to see what is"
+        f"there is no file {name!r} in models/{folder}; reload the page to update the list"
     )

@@ -1,4 +1,4 @@
-"""Load LoopAnimate: a bundle, or parts that artists have, as MODEL, CLIP, CLIP_VISION and VAE."""
+"""Load LoopAnimate: a bundle or Stable Diffusion parts as MODEL, CLIP, CLIP_VISION and VAE."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from loopanimate_core.errors import LoopAnimateError
 
 from .folders import MINI, NONE, PARTS, bundle_choices, bundle_path, files_of, model_path
-from .schema import schema
+from .schema import supported
 
 
 class LoadLoopAnimate(io.ComfyNode):
@@ -18,49 +18,77 @@ class LoadLoopAnimate(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
-            "LoadLoopAnimate",
-            "Load LoopAnimate",
+        return io.Schema(
+            node_id="LoopAnimate_LoadLoopAnimate",
+            display_name="Load LoopAnimate",
+            category="LoopAnimate",
             description=(
-                "Loads a LoopAnimate model, from one file in models/loopanimate or from Stable Diffusion 1.x"
-                " parts, as the model, CLIP and VAE that all other nodes take."
+                "Loads a LoopAnimate model from one file in models/loopanimate, or from Stable Diffusion 1.x"
+                " parts. All other nodes take its model, CLIP and VAE."
             ),
-            search_aliases=["loop", "animate", "checkpoint", "motion module", "image to video"],
             inputs=[
                 io.Combo.Input(
                     "bundle",
                     options=bundle_choices(),
                     default=MINI,
                     tooltip=(
-                        "The model: a file in models/loopanimate, the mini that comes with LoopAnimate"
-                        " (animated stickers, 96 x 96 pixels), or parts: the four files chosen below."
+                        "The model: a file in models/loopanimate, the bundled mini (animated stickers,"
+                        " 96 x 96 pixels), or parts to combine the four files below."
                     ),
                 ),
-                _file("checkpoint", ["checkpoints"], "Only with parts: a Stable Diffusion 1.x checkpoint. Its text encoder and VAE are used, and its UNet where image_unet is none."),
-                _file("image_unet", ["diffusion_models"], "Only with parts: a Stable Diffusion 1.x UNet that reads image embeddings (sd-image-variations). none: the checkpoint's."),
-                _file("motion_module", ["animatediff_models"], "Only with parts: what makes it move, a motion module of AnimateDiff v1, v2, v3 or PIA from models/animatediff_models."),
-                _file("clip_vision", ["clip_vision"], "Only with parts: the CLIP ViT-L/14 image encoder through which the model sees the picture."),
+                _file(
+                    "checkpoint",
+                    "checkpoints",
+                    "a Stable Diffusion 1.x checkpoint. Its text encoder and VAE are used, and its UNet"
+                    " if image_unet is none.",
+                ),
+                _file(
+                    "image_unet",
+                    "diffusion_models",
+                    "a Stable Diffusion 1.x UNet trained on image embeddings (sd-image-variations)."
+                    " none: the checkpoint's UNet.",
+                ),
+                _file(
+                    "motion_module",
+                    "animatediff_models",
+                    "a motion module, AnimateDiff v1, v2, v3 or PIA, from models/animatediff_models.",
+                ),
+                _file("clip_vision", "clip_vision", "the CLIP ViT-L/14 image encoder."),
                 io.Combo.Input(
                     "dtype",
                     options=["auto", "fp32", "fp16", "bf16"],
                     default="auto",
-                    tooltip="Number format of the model's weights. auto: what suits the device. fp32 is exact and takes twice the memory.",
+                    tooltip=(
+                        "Number format of the weights. auto: chosen for the device. fp32: exact, but"
+                        " twice the memory."
+                    ),
                 ),
             ],
             outputs=[
                 io.Model.Output(
                     "model",
-                    tooltip="The network. It closes its loops by itself (tie) under any sampler; Loop Sampler offers more ways.",
+                    display_name="model",
+                    tooltip=(
+                        "The diffusion model. It closes loops (tie) with every sampler; Loop Sampler"
+                        " offers more ways."
+                    ),
                 ),
-                io.Clip.Output("clip", tooltip="The text encoder, for CLIP Text Encode."),
+                io.Clip.Output(
+                    "clip", display_name="clip", tooltip="The text encoder, for CLIP Text Encode."
+                ),
                 io.ClipVision.Output(
                     "clip_vision_out",
                     display_name="clip_vision",
                     tooltip="The image encoder, for Build Loop Conditions and Loop Check.",
                 ),
-                io.Vae.Output("vae", tooltip="Pictures to latents and back."),
+                io.Vae.Output(
+                    "vae", display_name="vae", tooltip="Encodes pictures and decodes latents."
+                ),
             ],
-        )  # fmt: skip
+            **supported(
+                search_aliases=["loop", "animate", "checkpoint", "motion module", "image to video"]
+            ),
+        )
 
     @classmethod
     def fingerprint_inputs(cls, bundle: str, **inputs: str) -> list[Any]:
@@ -84,12 +112,12 @@ class LoadLoopAnimate(io.ComfyNode):
             paths = _part_paths(checkpoint, image_unet, motion_module, clip_vision)
             for name, what in (
                 ("checkpoint", "a Stable Diffusion 1.x checkpoint"),
-                ("motion_module", "a motion module, which makes it move"),
+                ("motion_module", "a motion module"),
                 ("clip_vision", "the CLIP ViT-L/14 image encoder"),
             ):
                 if paths[name] is None:
                     raise LoopAnimateError(
-                        f"with bundle 'parts', {name} must be {what}; it is none"
+                        f"{name} must be {what} if bundle is 'parts', got 'none'"
                     )
             loaded = load_parts(**paths, dtype=dtype)  # type: ignore[arg-type]
         else:
@@ -97,9 +125,14 @@ class LoadLoopAnimate(io.ComfyNode):
         return io.NodeOutput(loaded.model, loaded.clip, loaded.clip_vision, loaded.vae)
 
 
-def _file(name: str, folders: list[str], tooltip: str) -> Any:
-    names = [name for folder in folders for name in files_of(folder)]
-    return io.Combo.Input(name, options=[NONE, *names], default=NONE, tooltip=tooltip)
+def _file(name: str, folder: str, tooltip: str) -> Any:
+    """The choice of one part from a model folder."""
+    return io.Combo.Input(
+        name,
+        options=[NONE, *files_of(folder)],
+        default=NONE,
+        tooltip=f"Only with parts: {tooltip}",
+    )
 
 
 def _part_paths(

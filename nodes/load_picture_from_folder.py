@@ -1,4 +1,4 @@
-"""Load Picture From Folder: one picture after the other, for batches."""
+"""Load Picture From Folder: one picture per run, for batches."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from comfy_api.latest import io
 from loopanimate_core.picture.folder import BUNDLED, list_pictures, pick_picture
 from loopanimate_core.picture.images import load_picture
 
-from .schema import schema
+from .schema import supported
 
 OURS = "LoopAnimate pictures"
 INPUT = "input"
 
 
 class LoadPictureFromFolder(io.ComfyNode):
-    """Schema and wiring; the order is made in `loopanimate_core.picture.folder`."""
+    """Schema and wiring; the pictures are listed by `loopanimate_core.picture.folder`."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         subfolders = [f"{INPUT}/{name}" for name in folder_paths.get_input_subfolders()]
-        return schema(
-            "LoadPictureFromFolder",
-            "Load Picture From Folder",
+        return io.Schema(
+            node_id="LoopAnimate_LoadPictureFromFolder",
+            display_name="Load Picture From Folder",
+            category="LoopAnimate",
             description=(
-                "Loads one picture of a folder by its number, in order of name. With 'increment'"
-                " every run takes the next one, until a sentence says that the folder has ended."
+                "Loads one picture from a folder by its number, sorted by name. With 'increment' each"
+                " run loads the next one; after the last picture the run stops with a message."
             ),
-            search_aliases=["batch", "load images", "directory", "folder"],
             inputs=[
                 io.Combo.Input(
                     "folder",
                     options=[OURS, INPUT, *subfolders],
                     default=OURS,
                     tooltip=(
-                        "The pictures that come with LoopAnimate, ComfyUI's input folder, or a"
-                        " folder within it (not the folders inside that one)."
+                        "LoopAnimate's own pictures, ComfyUI's input folder, or a folder inside it"
+                        " (without its subfolders)."
                     ),
                 ),
                 io.Int.Input(
@@ -48,28 +48,37 @@ class LoadPictureFromFolder(io.ComfyNode):
                     max=999_999,
                     control_after_generate=True,
                     tooltip=(
-                        "Number of the picture, counted from 0 in order of name. Choose"
-                        " 'increment' below and queue as many runs as there are pictures."
+                        "Number of the picture, from 0, sorted by name. Choose 'increment' below and"
+                        " queue as many runs as there are pictures."
                     ),
                 ),
             ],
             outputs=[
                 io.Image.Output(
-                    "image", tooltip="The picture, upright, in sRGB; transparent parts are white."
+                    "image",
+                    display_name="image",
+                    tooltip="The picture, upright and in sRGB; transparent parts are white.",
                 ),
                 io.Mask.Output(
-                    "mask", tooltip="Its transparency as Load Image gives it: 1 = transparent."
+                    "mask",
+                    display_name="mask",
+                    tooltip="Its transparency, as in Load Image: 1 = transparent.",
                 ),
                 io.String.Output(
-                    "name", tooltip="File name without its ending, for Save Loop's picture_name."
+                    "name",
+                    display_name="name",
+                    tooltip="The file name without extension, for picture_name in Save Loop.",
                 ),
-                io.Int.Output("count", tooltip="How many pictures the folder holds."),
+                io.Int.Output(
+                    "count", display_name="count", tooltip="Number of pictures in the folder."
+                ),
             ],
+            **supported(search_aliases=["batch", "load images", "directory", "folder"]),
         )
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None = None, index: int | None = None) -> list[str]:
-        """Which files, of what size and age: a picture changed on disk is loaded anew."""
+        """Names, sizes and times of the files: a picture that changes on disk is loaded again."""
         pictures = _pictures(folder or OURS)
         chosen = pictures if index is None else pictures[index : index + 1]  # none past the end
         marks = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in chosen]
@@ -90,5 +99,5 @@ def _pictures(folder: str) -> list[Path]:
         return list_pictures(BUNDLED)
     top = Path(folder_paths.get_input_directory())
     first, _, subfolder = folder.partition("/")
-    # Any other text, an absolute path too, is looked up within the input folder, and refused there.
+    # Any other text, even an absolute path, is looked up inside the input folder and refused there.
     return list_pictures(top, subfolder if first == INPUT else folder)

@@ -1,4 +1,4 @@
-"""Loop Check: does the clip play as a loop, and if not, why not?"""
+"""Loop Check: whether a clip plays as a loop, and if not, why not."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from loopanimate_core.check import ImageEncoder, LoopReport, LoopThresholds, che
 from loopanimate_core.check.chart import seam_chart
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.picture.images import save_picture
-from loopanimate_core.video.sheet import draw_sheet, plan_sheet
+from loopanimate_core.picture.sheet import draw_sheet, plan_sheet
 
 from .common import log, rgb, temp_file
-from .schema import schema
+from .schema import supported
 
 ENCODED_AT_ONCE = 16  # frames; ComfyUI moves the whole batch it is given to the device
 
 
 class LoopCheck(io.ComfyNode):
-    """Schema and wiring; the measuring is in `loopanimate_core.check.report`."""
+    """Schema and wiring; the measuring is in `loopanimate_core.check`."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         limits = LoopThresholds()
-        return schema(
-            "LoopCheck",
-            "Loop Check",
+        return io.Schema(
+            node_id="LoopAnimate_LoopCheck",
+            display_name="Loop Check",
+            category="LoopAnimate",
             description=(
-                "Plays the clip in the node and says whether its end meets its start: seamless, or"
-                " in words what is seen at the seam."
+                "Plays the clip in the node and checks whether its end meets its start. If not, it says what"
+                " is visible at the seam."
             ),
-            search_aliases=["seam check", "seamless", "loop player"],
             is_output_node=True,
             inputs=[
-                io.Image.Input("images", tooltip="The frames that play, 4 or more, in order."),
+                io.Image.Input("images", tooltip="The frames that play, in order, 4 or more."),
                 io.Float.Input(
                     "fps",
                     default=8.0,
                     min=1.0,
                     max=120.0,
                     step=0.5,
-                    tooltip="Playing speed in frames per second, for the player and the duration.",
+                    tooltip="Playback speed in frames per second, for the player and the duration.",
                 ),
                 io.Float.Input(
                     "jump_ratio",
@@ -52,8 +52,8 @@ class LoopCheck(io.ComfyNode):
                     max=20.0,
                     step=0.1,
                     tooltip=(
-                        "How many times larger the step from last to first frame may be than the"
-                        " largest of the four around it. Higher forgives more."
+                        "How many times larger the change from the last frame to the first may be than the"
+                        " largest of the four changes around it. Higher is more tolerant."
                     ),
                 ),
                 io.Float.Input(
@@ -63,8 +63,8 @@ class LoopCheck(io.ComfyNode):
                     max=64.0,
                     step=0.1,
                     tooltip=(
-                        "A clip that never moves away from its first frame by more than this many"
-                        " grey levels (of 255) counts as frozen. Higher asks for more motion."
+                        "A clip that never differs from its first frame by more than this many grey levels"
+                        " (of 255) counts as frozen. Higher asks for more motion."
                     ),
                 ),
                 io.Combo.Input(
@@ -72,33 +72,41 @@ class LoopCheck(io.ComfyNode):
                     options=["warn", "stop"],
                     default="warn",
                     tooltip=(
-                        "warn: show the verdict and go on. stop: end the run here with the reason,"
-                        " so that nothing after this node is made from a bad loop."
+                        "warn: show the verdict and continue. stop: end the run here with the reason, so"
+                        " that no later node uses a bad loop."
                     ),
                 ),
                 io.Image.Input(
                     "reference",
                     optional=True,
-                    tooltip="The still picture: adds how close the first frame stays to it.",
+                    tooltip="The still picture: also measures how close the first frame is to it.",
                 ),
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
                     tooltip=(
-                        "Adds the CLIP figures: likeness of neighbours and of the two ends, and"
-                        " with a reference the likeness to it."
+                        "Adds CLIP similarities: between neighbouring frames, between both ends, and with"
+                        " the reference if there is one."
                     ),
                 ),
             ],
             outputs=[
-                io.Image.Output("images_out", "images", tooltip="The same frames."),
-                io.String.Output("report", tooltip="Every figure and the verdict, as JSON."),
-                io.Boolean.Output("passed", tooltip="True when the loop is seamless."),
+                io.Image.Output("images_out", display_name="images", tooltip="The same frames."),
+                io.String.Output(
+                    "report",
+                    display_name="report",
+                    tooltip="All measurements and the verdict, as JSON.",
+                ),
+                io.Boolean.Output(
+                    "passed", display_name="passed", tooltip="True if the loop is seamless."
+                ),
                 io.Image.Output(
                     "chart",
-                    tooltip="The step from every frame to the next as bars, the seam in the middle.",
+                    display_name="chart",
+                    tooltip="The change from each frame to the next as bars, the seam in the middle.",
                 ),
             ],
+            **supported(search_aliases=["seam check", "seamless", "loop player"]),
         )
 
     @classmethod
@@ -113,7 +121,7 @@ class LoopCheck(io.ComfyNode):
         clip_vision: Any = None,
     ) -> io.NodeOutput:
         if on_fail not in ("warn", "stop"):
-            raise LoopAnimateError(f"on_fail must be 'warn' or 'stop', not {on_fail!r}")
+            raise LoopAnimateError(f"on_fail must be 'warn' or 'stop', got {on_fail!r}")
         frames = rgb(images)
         report = check_loop(
             frames,
@@ -124,7 +132,9 @@ class LoopCheck(io.ComfyNode):
         )
         if not report.passed:
             if on_fail == "stop":
-                raise LoopAnimateError(f"{report.summary[:-1]}; on_fail 'warn' goes on anyway.")
+                raise LoopAnimateError(
+                    f"{report.summary[:-1]}; set on_fail to 'warn' to continue anyway."
+                )
             log.warning("Loop Check: %s", report.summary)
         chart = seam_chart(report)
         shown = _shown(frames, report, chart)
@@ -148,7 +158,7 @@ def _encoder(clip_vision: Any) -> ImageEncoder:
 
 
 def _shown(frames: torch.Tensor, report: LoopReport, chart: torch.Tensor) -> dict[str, Any]:
-    """What the page plays and prints in the node; it writes two pictures to the temporary folder."""
+    """What the page shows in the node; writes two pictures to the temporary folder."""
     layout = plan_sheet(*frames.shape[:3])
     sheet_path, sheet = temp_file("loopanimate_check", ".jpg")
     save_picture(draw_sheet(frames, layout), sheet_path)

@@ -1,4 +1,4 @@
-"""Two nodes around any frame-interpolation node, which knows nothing of loops."""
+"""Two nodes to put around a frame interpolation node, so that it also fills the seam."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from loopanimate_core.video.joining import close_loop, open_loop
 
 from .common import rgb
-from .schema import schema
+from .schema import supported
 
 
 class LoopForInterpolation(io.ComfyNode):
@@ -16,20 +16,23 @@ class LoopForInterpolation(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
-            "LoopForInterpolation",
-            "Loop → Interpolation",
+        return io.Schema(
+            node_id="LoopAnimate_LoopForInterpolation",
+            display_name="Loop → Interpolation",
+            category="LoopAnimate",
             description=(
-                "Put before a frame-interpolation node: adds the first frame at the end, so that"
-                " new frames are made across the seam too. Afterwards: Interpolation → Loop."
+                "Use before a frame interpolation node: adds the first frame at the end, so that new"
+                " frames are made across the seam too. Afterwards use Interpolation → Loop."
             ),
-            search_aliases=["RIFE", "FILM", "frame interpolation", "VFI"],
             inputs=[io.Image.Input("images", tooltip="The frames that play.")],
             outputs=[
                 io.Image.Output(
-                    "images_out", "images", tooltip="One frame more: the first again at the end."
+                    "images_out",
+                    display_name="images",
+                    tooltip="One frame more: the first one again at the end.",
                 )
             ],
+            **supported(search_aliases=["RIFE", "FILM", "frame interpolation", "VFI"]),
         )
 
     @classmethod
@@ -42,24 +45,29 @@ class LoopAfterInterpolation(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
-            "LoopAfterInterpolation",
-            "Interpolation → Loop",
+        return io.Schema(
+            node_id="LoopAnimate_LoopAfterInterpolation",
+            display_name="Interpolation → Loop",
+            category="LoopAnimate",
             description=(
-                "Put after a frame-interpolation node, or after a stock KSampler with a LoopAnimate"
-                " model: drops the last frame, which is the first again."
+                "Use after a frame interpolation node, or after a stock KSampler with a LoopAnimate"
+                " model: drops the last frame, which repeats the first."
             ),
-            search_aliases=["RIFE", "FILM", "frame interpolation", "VFI", "drop last frame"],
             inputs=[
                 io.Image.Input(
-                    "images", tooltip="Frames whose last one is the first again, 2 or more."
+                    "images", tooltip="Frames whose last one repeats the first, 2 or more."
                 )
             ],
             outputs=[
                 io.Image.Output(
-                    "images_out", "images", tooltip="The frames that play, one frame fewer."
+                    "images_out",
+                    display_name="images",
+                    tooltip="The frames that play, one less.",
                 )
             ],
+            **supported(
+                search_aliases=["RIFE", "FILM", "frame interpolation", "VFI", "drop last frame"]
+            ),
         )
 
     @classmethod

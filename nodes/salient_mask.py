@@ -1,4 +1,4 @@
-"""Salient Mask: the object of the picture, which is to move while its surroundings rest."""
+"""Salient Mask: finds the object of a picture, which moves while the background stays still."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from loopanimate_core.picture.saliency import mask_preview, salient_mask
 
 from .common import rgb
 from .folders import NONE, files_of, model_path
-from .schema import schema
+from .schema import supported
 
 METHODS = ("auto", "grabcut", "onnx")
 MODELS = "loopanimate_saliency"
@@ -22,24 +22,24 @@ class SalientMask(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
-            "SalientMask",
-            "Salient Mask",
+        return io.Schema(
+            node_id="LoopAnimate_SalientMask",
+            display_name="Salient Mask",
+            category="LoopAnimate",
             description=(
-                "Finds the object of a picture, which is to move while its surroundings rest: by its"
-                " transparency, a network in ONNX form, or with no network at all."
+                "Finds the object that should move while the background stays still: by transparency,"
+                " with an ONNX network, or with GrabCut."
             ),
-            search_aliases=["segmentation", "background removal", "U2Net", "rembg", "GrabCut"],
             inputs=[
-                io.Image.Input("image", tooltip="The picture, or several; each gets a mask."),
+                io.Image.Input("image", tooltip="One or more pictures; each gets its own mask."),
                 io.Combo.Input(
                     "method",
                     options=list(METHODS),
                     default="auto",
                     tooltip=(
-                        "auto: the transparency if there is any, else the network if one is chosen,"
-                        " else GrabCut. grabcut: from the colours alone, good on plain and blurred"
-                        " backgrounds. onnx: the network chosen below, good on photographs."
+                        "auto: transparency if there is any, otherwise the network if one is chosen,"
+                        " otherwise GrabCut. grabcut: by colour, good for plain and blurred backgrounds."
+                        " onnx: the network chosen below, good for photos."
                     ),
                 ),
                 io.Float.Input(
@@ -49,8 +49,8 @@ class SalientMask(io.ComfyNode):
                     max=0.99,
                     step=0.01,
                     tooltip=(
-                        "From this transparency or network score on (0..1) a pixel belongs to the"
-                        " object. Higher gives a smaller object. GrabCut ignores it."
+                        "A pixel belongs to the object if its opacity or network score (0 to 1) is at"
+                        " least this. Higher makes the object smaller. Not used by GrabCut."
                     ),
                 ),
                 io.Int.Input(
@@ -58,7 +58,7 @@ class SalientMask(io.ComfyNode):
                     default=0,
                     min=-256,
                     max=256,
-                    tooltip="Widens the object by so many pixels; below 0 makes it narrower.",
+                    tooltip="Grows the object by this many pixels; negative values shrink it.",
                 ),
                 io.Combo.Input(
                     "onnx_model",
@@ -72,13 +72,22 @@ class SalientMask(io.ComfyNode):
                 io.Mask.Input(
                     "alpha",
                     optional=True,
-                    tooltip="The MASK of Load Image, 1 = transparent. An empty one says nothing.",
+                    tooltip="The MASK of Load Image, 1 = transparent. An empty mask is ignored.",
                 ),
             ],
             outputs=[
-                io.Mask.Output("mask", tooltip="1 on the object, 0 elsewhere."),
-                io.Image.Output("preview", tooltip="The picture with its surroundings darkened."),
+                io.Mask.Output(
+                    "mask", display_name="mask", tooltip="1 on the object, 0 elsewhere."
+                ),
+                io.Image.Output(
+                    "preview",
+                    display_name="preview",
+                    tooltip="The picture with its background darkened.",
+                ),
             ],
+            **supported(
+                search_aliases=["segmentation", "background removal", "U2Net", "rembg", "GrabCut"]
+            ),
         )
 
     @classmethod
@@ -92,7 +101,7 @@ class SalientMask(io.ComfyNode):
         alpha: torch.Tensor | None = None,
     ) -> io.NodeOutput:
         if method not in METHODS:
-            raise LoopAnimateError(f"method {method!r} must be one of {', '.join(METHODS)}")
+            raise LoopAnimateError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
         pictures, opaqueness = rgb(image), _opaqueness(image, alpha)
         masks = torch.stack(
             [
@@ -111,7 +120,7 @@ class SalientMask(io.ComfyNode):
 
 
 def _opaqueness(image: torch.Tensor, alpha: torch.Tensor | None) -> torch.Tensor | None:
-    """Masks `[N, H, W]`, 1 = opaque, at the pictures' size; None where nothing is transparent.
+    """Masks `[N, H, W]`, 1 = opaque, at the pictures' size; None if nothing is transparent.
 
     Load Image gives a picture without transparency an empty mask of 64 x 64 pixels.
     """

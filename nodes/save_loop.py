@@ -1,4 +1,4 @@
-"""Save Loop: a file whose seam survives the encoder, and which restores its graph when dropped."""
+"""Save Loop: a file that stays seamless, and restores its workflow when dropped on the canvas."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ import torch
 from comfy_api.latest import io
 
 from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.picture.sheet import shrink_frames
 from loopanimate_core.video import write_video
 from loopanimate_core.video.filenames import expand_prefix
 from loopanimate_core.video.formats import FORMATS
 from loopanimate_core.video.shapes import PRESETS, apply_preset
-from loopanimate_core.video.sheet import shrink_frames
 from loopanimate_core.video.workflow_tags import workflow_tags
 
 from .common import log, temp_file
-from .schema import schema
+from .schema import supported
 
-# Formats by the suffix they get; apng as .png, because the page looks into no file called .apng.
+# The suffix of each format; .png for apng, because ComfyUI's page does not read workflows from .apng files.
 SUFFIXES = {name: row.suffixes[0] for name, row in FORMATS.items()} | {"apng": ".png"}
-SHOWN_AS_THEY_ARE = ("mp4", "webm", "webm-av1", "webp", "apng")
+PLAYABLE_IN_PAGE = ("mp4", "webm", "webm-av1", "webp", "apng")
 PREVIEW_PX = 384
 
 
 class SaveLoop(io.ComfyNode):
-    """Schema and wiring; the encodings are in `loopanimate_core.video.video`."""
+    """Schema and wiring; the encoding is in `loopanimate_core.video`."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
-            "SaveLoop",
-            "Save Loop",
+        return io.Schema(
+            node_id="LoopAnimate_SaveLoop",
+            display_name="Save Loop",
+            category="LoopAnimate",
             description=(
-                "Saves the loop so that it stays seamless as a file, in the shape of a wallpaper or"
-                " sticker, with the workflow inside: drop the file on the canvas to get it back."
+                "Saves the loop as a file that stays seamless, cropped to the shape of a wallpaper or"
+                " sticker if you like. The workflow is inside: drop the file on the canvas to get it back."
             ),
-            search_aliases=["save video", "export loop", "wallpaper", "gif", "webp", "mp4"],
             is_output_node=True,
             inputs=[
                 io.Image.Input(
                     "images",
                     tooltip=(
-                        "The frames that play, without the first again at the end. A fourth channel"
+                        "The frames that play, without the first one again at the end. A fourth channel"
                         " is transparency."
                     ),
                 ),
@@ -55,8 +55,8 @@ class SaveLoop(io.ComfyNode):
                     "filename_prefix",
                     default="loopanimate/loop",
                     tooltip=(
-                        "Folder and name within ComfyUI's output folder; a number follows."
-                        " %date:yyyy-MM-dd%, %picture_name%, %width% and %height% are filled in."
+                        "Folder and name inside ComfyUI's output folder; a number is added."
+                        " %date:yyyy-MM-dd%, %picture_name%, %width% and %height% are replaced."
                     ),
                 ),
                 io.Combo.Input(
@@ -66,8 +66,8 @@ class SaveLoop(io.ComfyNode):
                     tooltip=(
                         "mp4 plays everywhere; webm and webm-av1 are small; webp, apng and gif are"
                         " pictures; prores, ffv1 and png (a folder) are for editing. Transparency:"
-                        " webm, webp, avif, apng, gif, png, prores, ffv1. Back from a drop on the"
-                        " canvas: mp4, webm, webm-av1, webp, apng, prores and png."
+                        " webm, webp, avif, apng, gif, png, prores, ffv1. The workflow can be restored"
+                        " from mp4, webm, webm-av1, webp, apng, prores and png."
                     ),
                 ),
                 io.Float.Input(
@@ -76,7 +76,7 @@ class SaveLoop(io.ComfyNode):
                     min=1.0,
                     max=120.0,
                     step=0.5,
-                    tooltip="Playing speed in frames per second.",
+                    tooltip="Playback speed in frames per second.",
                 ),
                 io.Int.Input(
                     "quality",
@@ -84,8 +84,8 @@ class SaveLoop(io.ComfyNode):
                     min=-1,
                     max=100,
                     tooltip=(
-                        "1 to 100, the same scale for every format; -1 = 75. Lower is smaller, and"
-                        " the seam shows sooner. Lossless formats ignore it."
+                        "1 to 100, the same scale for every format; -1 = 75. Lower makes smaller files"
+                        " with a more visible seam. Lossless formats ignore it."
                     ),
                 ),
                 io.Combo.Input(
@@ -93,8 +93,8 @@ class SaveLoop(io.ComfyNode):
                     options=list(PRESETS),
                     default="as it is",
                     tooltip=(
-                        "Cuts the middle of this shape out of the frames, without enlarging it."
-                        " sticker: a square of at most 512 pixels; save it as webp."
+                        "Crops the centre of the frames to this shape, without enlarging. sticker: a"
+                        " square of at most 512 pixels; save it as webp."
                     ),
                 ),
                 io.Int.Input(
@@ -103,22 +103,29 @@ class SaveLoop(io.ComfyNode):
                     min=0,
                     max=1000,
                     tooltip=(
-                        "How often the loop is in the file. 0 = the format's default: mp4 lasts at"
-                        " least 10 seconds, because players stutter where a file starts again; the"
-                        " others hold the loop once."
+                        "How often the loop is in the file. 0: the format's default. mp4 lasts at least"
+                        " 10 seconds, because players stutter when a file restarts; the others hold the"
+                        " loop once."
                     ),
                 ),
                 io.String.Input(
                     "picture_name",
                     optional=True,
                     force_input=True,
-                    tooltip="Name of the source picture, to be found in the file's name.",
+                    tooltip="Name of the source picture, used in the name of the file.",
                 ),
             ],
             outputs=[
-                io.Image.Output("images_out", "images", tooltip="The frames as they came in."),
-                io.String.Output("path", tooltip="The file that was written (a folder for png)."),
+                io.Image.Output(
+                    "images_out", display_name="images", tooltip="The same frames as the input."
+                ),
+                io.String.Output(
+                    "path", display_name="path", tooltip="The saved file (a folder for png)."
+                ),
             ],
+            **supported(
+                search_aliases=["save video", "export loop", "wallpaper", "gif", "webp", "mp4"]
+            ),
         )
 
     @classmethod
@@ -134,7 +141,7 @@ class SaveLoop(io.ComfyNode):
         picture_name: str | None = None,
     ) -> io.NodeOutput:
         if format not in SUFFIXES:
-            raise LoopAnimateError(f"format {format!r} must be one of {', '.join(SUFFIXES)}")
+            raise LoopAnimateError(f"format must be one of {', '.join(SUFFIXES)}, got {format!r}")
         frames = apply_preset(images, preset)
         prefix = expand_prefix(filename_prefix, picture_name, datetime.now())
         folder, stem, subfolder = _place(prefix, *frames.shape[1:3])
@@ -154,7 +161,7 @@ class SaveLoop(io.ComfyNode):
             log.warning("Save Loop: %s", warning.message)
         log.info("Save Loop: %s", path)
         saved = {"filename": path.name, "subfolder": subfolder, "type": "output"}
-        shown = saved if format in SHOWN_AS_THEY_ARE else _preview(frames, fps)
+        shown = saved if format in PLAYABLE_IN_PAGE else _preview(frames, fps)
         described = saved | {"format": format, "frames": len(frames), "fps": fps}
         ui = {"images": [shown], "animated": [True], "loopanimate_saved": [described]}
         return io.NodeOutput(images, str(path), ui=ui)
@@ -164,7 +171,7 @@ def _place(prefix: str, height_px: int, width_px: int) -> tuple[Path, str, str]:
     """Folder, file name without suffix, and subfolder of the next file of a prefix.
 
     Raises:
-        LoopAnimateError: the prefix is empty, leads out of the output folder, or cannot be made.
+        LoopAnimateError: the prefix is empty or leads out of the output folder, or its folder cannot be made.
     """
     output = folder_paths.get_output_directory()
     inner = os.path.normpath(prefix)
@@ -172,7 +179,7 @@ def _place(prefix: str, height_px: int, width_px: int) -> tuple[Path, str, str]:
     outside = drive or os.path.isabs(inner) or inner.split(os.sep)[0] == ".."
     if outside or not inner.strip(". "):
         raise LoopAnimateError(
-            f"filename_prefix {prefix!r} must name a file within ComfyUI's output folder"
+            f"filename_prefix must name a file inside ComfyUI's output folder, got {prefix!r}"
         )
     try:
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
@@ -180,7 +187,7 @@ def _place(prefix: str, height_px: int, width_px: int) -> tuple[Path, str, str]:
         )
     except OSError as error:
         raise LoopAnimateError(
-            f"the folder of filename_prefix {prefix!r} cannot be made: {error.strerror or error}"
+            f"cannot make the folder of filename_prefix {prefix!r}: {error.strerror or error}"
         ) from error
     return Path(folder), f"{name}_{counter:05}_", subfolder
 
@@ -194,7 +201,7 @@ def _metadata(hidden: Any) -> dict[str, str]:
 
 
 def _preview(frames: torch.Tensor, fps: float) -> dict[str, str]:
-    """A small animated picture in the temporary folder, for files that no page can play."""
+    """A small animated picture in the temporary folder, for formats that the page cannot play."""
     path, address = temp_file("loopanimate_saved", ".webp")
     write_video(shrink_frames(frames, PREVIEW_PX), path, fps=fps, quality=60)
     return address

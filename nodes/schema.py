@@ -1,4 +1,4 @@
-"""Schemas that load on every ComfyUI since 0.3.48."""
+"""Schema fields that only newer versions of ComfyUI have."""
 
 from __future__ import annotations
 
@@ -7,22 +7,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-CATEGORY = "LoopAnimate"
 
+def supported(**fields: Any) -> dict[str, Any]:
+    """Those of `fields` that the running ComfyUI's `io.Schema` has, to be passed to it as `**supported(…)`.
 
-def schema(name: str, display_name: str, **fields: Any) -> io.Schema:
-    """The `io.Schema` of the node `LoopAnimate_<name>`.
-
-    A field that the running ComfyUI does not know yet (`search_aliases`, …) is left out: passing it would
-    keep the whole extension from loading. An output without a name of its own is shown under its id, where
-    ComfyUI would show its type.
+    A field that it does not have (0.3.48 has no `search_aliases`) would keep the whole extension from loading.
     """
-    for output in fields.get("outputs", []):
-        output.display_name = output.display_name or output.id
     known = {entry.name for entry in dataclasses.fields(io.Schema)}
-    return io.Schema(
-        node_id=f"LoopAnimate_{name}",
-        display_name=display_name,
-        category=CATEGORY,
-        **{key: value for key, value in fields.items() if key in known},
-    )
+    return {name: value for name, value in fields.items() if name in known}

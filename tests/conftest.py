@@ -3,85 +3,60 @@
 from __future__ import annotations
 
 import os
+import random
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import hypothesis
 import pytest
 
-# Nothing may reach for a model hub, and parallel workers must not fight over the cores. Both are
-# read when the libraries are first imported, so they are set before any test module is.
+# Tests never download models, and parallel workers use one core each. The libraries read both
+# variables when they are first imported, so they are set before any test module is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+pytest.register_assert_rewrite("closeness", "runs")
+
+# The same examples on every machine, and no limit on the clock: a busy machine is slow.
+hypothesis.settings.register_profile(
+    "everywhere",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("everywhere")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Every test draws the same numbers, alone and in any order."""
+    random.seed(0)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch on one thread, for equality bit for bit: threads share out sums in their own way."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
 def toy_bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole bundle in under a megabyte: the real classes with random weights, 64 × 64 pixels."""
-    import torch
-    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
-    from transformers import (
-        CLIPTextConfig,
-        CLIPTextModel,
-        CLIPVisionConfig,
-        CLIPVisionModelWithProjection,
-    )
+    from toy_bundle import build_toy_bundle
 
-    from loopanimate_core.bundle import Bundle, BundleConfig, write_bundle
-    from loopanimate_core.bundle.components import image_encoder_settings as image_settings
-    from loopanimate_core.bundle.components import text_encoder_settings as text_settings
-    from loopanimate_core.bundle.components import vae_settings
-    from loopanimate_core.encoders.text import END, START, build_tokenizer, byte_symbols
-    from loopanimate_core.models import LoopUNet, LoopUNetConfig
-    from loopanimate_core.sampling import SamplingDefaults
-    from loopanimate_core.schedule import ScheduleConfig
+    from loopanimate_core.bundle import write_bundle
 
-    torch.manual_seed(0)
-    width = 16  # of every embedding
-    clip: dict[str, Any] = {
-        "hidden_size": width,
-        "intermediate_size": width,
-        "projection_dim": width,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-    }
-    symbols = byte_symbols()
-    tokens = [*symbols, *(symbol + "</w>" for symbol in symbols), START, END]
-    ids: dict[str, Any] = {"bos_token_id": len(tokens) - 2, "eos_token_id": len(tokens) - 1}
-    text = CLIPTextConfig(**clip, **ids, pad_token_id=len(tokens) - 1, vocab_size=len(tokens))
-    image = CLIPVisionConfig(**clip, image_size=16, patch_size=8)
-    vae = AutoencoderTiny(
-        encoder_block_out_channels=(8, 8, 8, 8),
-        decoder_block_out_channels=(8, 8, 8, 8),
-        num_encoder_blocks=(1, 1, 1, 1),
-        num_decoder_blocks=(1, 1, 1, 1),
-    )
-    config = BundleConfig(
-        unet=LoopUNetConfig(
-            block_out_channels=(8, 16, 16, 16),
-            layers_per_block=1,
-            cross_attention_dim=width,
-            num_attention_heads=2,
-            motion_num_attention_heads=2,
-            norm_num_groups=4,
-        ),
-        vae=vae_settings(vae.config, "AutoencoderTiny"),
-        text_encoder=text_settings(text),
-        image_encoder=image_settings(image),
-        tokenizer={"vocab": {token: index for index, token in enumerate(tokens)}, "merges": []},
-        schedule=ScheduleConfig(prediction_type="v_prediction"),
-        height_px=64,
-        width_px=64,
-        defaults=SamplingDefaults(steps=2, guidance=2.0, frames=15),
-    )
-    bundle = Bundle(
-        config=config,
-        unet=LoopUNet(config.unet),
-        vae=vae,
-        text_encoder=CLIPTextModel(text),
-        image_encoder=CLIPVisionModelWithProjection(image),
-        tokenizer=build_tokenizer(config.tokenizer),
-    )
     path = tmp_path_factory.mktemp("bundle") / "toy.safetensors"
-    write_bundle(path, bundle, title="Toy")
+    write_bundle(path, build_toy_bundle(), title="Toy")
     return path

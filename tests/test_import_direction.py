@@ -1,4 +1,4 @@
-"""Imports run one way: nodes → loopanimate_core ← loopanimate_training; ComfyUI in nodes/ alone."""
+"""Imports run one way: nodes → loopanimate_core ← loopanimate_training, and down the floors inside each."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,97 @@ def test_core_refers_to_itself_relatively() -> None:
         if package == "loopanimate_core"
     ]
     assert not wrong
+
+
+# A floor imports only from floors before it. Folders (and the files at a package's front door) on one floor may
+# not import each other in a circle either; both are tested below.
+FLOORS = {
+    "loopanimate_core": (
+        {"errors", "files", "lazy", "exit_codes"},
+        {"models", "schedule", "picture"},
+        {"closing", "conditions", "preconditioning", "encoders", "video"},
+        {"settings"},
+        {"bundle"},
+        {"check", "convert", "sampling"},
+        {"pipeline", "batch", "check_chart"},
+        {"cli"},
+    ),
+    "training/loopanimate_training": (
+        {"rng", "alss", "stages", "progress"},
+        {"config"},
+        {"storage", "signals"},
+        {"data", "distributed"},
+        {"model"},
+        {"run"},
+        {"setup", "loop", "testing"},
+        {"commands", "soak", "demo", "mini"},
+        {"cli"},
+    ),
+}
+
+
+def room_of(package: Path, source: Path) -> str:
+    """The folder or front-door file of a package that a source belongs to."""
+    return source.relative_to(package).parts[0].removesuffix(".py")
+
+
+def arrows(package: Path) -> dict[tuple[str, str], list[str]]:
+    """Imports between the rooms of a package, those inside functions included: (from, to) to their places."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for source in sorted(package.rglob("*.py")):
+        room = room_of(package, source)
+        if room in ("__init__", "__main__"):
+            continue
+        for line, target in rooms_imported(package, source):
+            if target != room:
+                found.setdefault((room, target), []).append(f"{source.relative_to(ROOT)}:{line}")
+    return found
+
+
+def rooms_imported(package: Path, source: Path) -> Iterator[tuple[int, str]]:
+    """Line and room of every relative import that leaves the file's own folder."""
+    depth = len(source.relative_to(package).parts)
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level == depth:
+            targets = [node.module] if node.module else [alias.name for alias in node.names]
+            yield from (
+                (node.lineno, target.split(".")[0])
+                for target in targets
+                if not target.startswith("__")
+            )
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_no_import_goes_up(name: str) -> None:
+    package = ROOT / name
+    floor = {room: level for level, rooms in enumerate(FLOORS[name]) for room in rooms}
+    rooms = {room_of(package, source) for source in package.rglob("*.py")}
+    assert rooms - floor.keys() <= {"__init__", "__main__"}, "put each new room on a floor"
+    upwards = [
+        f"{places[0]}: {room} imports {target}"
+        for (room, target), places in arrows(package).items()
+        if floor[target] > floor[room]
+    ]
+    assert not upwards
+
+
+HOUSES = sorted(
+    str(folder.parent.parent.relative_to(ROOT))
+    for name in FLOORS
+    for folder in (ROOT / name).rglob("*/__init__.py")
+)
+
+
+@pytest.mark.parametrize("name", dict.fromkeys(HOUSES))
+def test_no_circle_between_rooms(name: str) -> None:
+    """In each package that has folders: they, and the files beside them, import each other one way."""
+    below: dict[str, set[str]] = {}
+    for room, target in arrows(ROOT / name):
+        below.setdefault(room, set()).add(target)
+    try:
+        tuple(TopologicalSorter(below).static_order())
+    except CycleError as error:
+        pytest.fail(f"a circle: {' imports '.join(reversed(error.args[1]))}")
 
 
 def run_python(code: str) -> str:

@@ -1,7 +1,7 @@
-"""A folder of pictures through one ComfyUI workflow, on one or several running servers.
+"""Every picture of a folder through one ComfyUI workflow, on one or more running servers.
 
-`workflow` fits a workflow to a picture, `client` talks to a server, `state` remembers across crashes,
-`runner` hands the pictures out. Standard library only, but for reading the pictures.
+`workflow` adapts a workflow to a picture, `client` talks to a server, `state` keeps the progress across
+crashes, and `runner` distributes the pictures. Only reading pictures needs more than the standard library.
 """
 
 from .client import ComfyClient, PromptRefusedError, ServerGoneError

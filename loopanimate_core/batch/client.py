@@ -1,4 +1,4 @@
-"""ComfyUI's HTTP interface, as far as a batch needs it: upload, post, ask, fetch."""
+"""The part of ComfyUI's HTTP interface that a batch needs: upload, queue, status, download."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Graph = dict[str, Any]
 
 
 class ServerGoneError(Exception):
-    """The server does not answer: it died, restarts, or the network is down."""
+    """The server does not answer: it stopped or restarts, or the network is down."""
 
 
 class PromptRefusedError(LoopAnimateError):
-    """The server cannot run the workflow; the message says why."""
+    """The server cannot run the workflow; the message gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,12 @@ class ServerFile:
 
 @dataclass(frozen=True)
 class PromptStatus:
-    """Where a prompt stands.
+    """The status of a prompt.
 
-    `unknown`: the server has never heard of it, or was restarted since. `reason` says why it
-    failed; `files` are what its output nodes saved.
+    Attributes:
+        state: `unknown` if the server does not have the prompt, as after a restart.
+        reason: why it failed.
+        files: the files that its output nodes saved.
     """
 
     state: Literal["pending", "running", "done", "failed", "unknown"]
@@ -60,17 +62,17 @@ class ComfyClient:
     def __init__(self, url: str) -> None:
         self.url = _server_url(url)
         host = urllib.parse.urlsplit(self.url).hostname
-        # A proxy set for the internet can't reach this machine's own ports.
+        # A proxy for the internet cannot reach local ports.
         direct = [urllib.request.ProxyHandler({})] if host in LOCAL_HOSTS else []
         self._open = urllib.request.build_opener(*direct).open
         self._client_id = uuid.uuid4().hex
 
     def require_nodes(self, types: set[str]) -> None:
-        """Ask whether the server has all these node types.
+        """Check that the server has all these node types.
 
         Raises:
-            PromptRefusedError: it lacks some, which the message names.
-            ServerGoneError: it does not answer.
+            PromptRefusedError: some are missing; the message names them.
+            ServerGoneError: the server does not answer.
         """
         missing = []
         for name in sorted(types):
@@ -78,8 +80,8 @@ class ComfyClient:
                 missing.append(name)
         if missing:
             raise PromptRefusedError(
-                f"the server {self.url} lacks the nodes {', '.join(missing)}; install the extensions"
-                " they come from"
+                f"the server {self.url} does not have the nodes {', '.join(missing)}; install the"
+                " extensions that they belong to"
             )
 
     def ping(self) -> None:
@@ -87,7 +89,7 @@ class ComfyClient:
         self._get("/queue")
 
     def upload(self, name: str, data: bytes, subfolder: str) -> str:
-        """Put a picture into `input/subfolder`; the answer is what Load Image calls it."""
+        """Upload a picture to `input/subfolder`; returns its name for Load Image."""
         boundary = uuid.uuid4().hex
         fields = {"subfolder": subfolder, "type": "input", "overwrite": "true"}
         parts = [
@@ -105,16 +107,16 @@ class ComfyClient:
             answer = json.loads(self._read(request))
         except urllib.error.HTTPError as error:
             raise LoopAnimateError(
-                f"the server {self.url} does not take the picture ({error.code} {error.reason})"
+                f"the server {self.url} does not accept the picture ({error.code} {error.reason})"
             ) from None
         return "/".join(filter(None, (answer.get("subfolder"), answer["name"])))
 
     def post(self, graph: Graph, prompt_id: str) -> str:
-        """Queue a workflow under an id of our choice; the answer is the id it really got.
+        """Queue a workflow with the given id; returns the id that the server gave it.
 
         Raises:
             PromptRefusedError: the workflow, or one of its outputs, is not valid on this server.
-            ServerGoneError: the server does not answer; it may have taken the workflow all the same.
+            ServerGoneError: the server does not answer; it may have queued the workflow anyway.
         """
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": self._client_id}
         try:
@@ -122,15 +124,13 @@ class ComfyClient:
         except urllib.error.HTTPError as error:
             raise PromptRefusedError(self._refusal(graph, _parsed(error))) from None
         queued = answer.get("prompt_id", prompt_id)
-        if answer.get(
-            "node_errors"
-        ):  # some outputs are left out without a word: none is wanted then
+        if answer.get("node_errors"):  # the server would run only the valid outputs
             self.cancel(queued)
             raise PromptRefusedError(self._refusal(graph, answer))
         return queued
 
     def status(self, prompt_id: str) -> PromptStatus:
-        """Where a prompt stands. Raises ServerGoneError."""
+        """The status of a prompt. Raises ServerGoneError."""
         if ended := self._ended(prompt_id):
             return ended
         queue = self._get("/queue")
@@ -138,30 +138,30 @@ class ComfyClient:
             return PromptStatus("running")
         if any(entry[1] == prompt_id for entry in queue["queue_pending"]):
             return PromptStatus("pending")
-        # It may have ended between the two questions; now only the history can know it.
+        # It may have ended between the two requests; then it is in the history now.
         return self._ended(prompt_id) or PromptStatus("unknown")
 
     def cancel(self, prompt_id: str) -> None:
-        """Take a prompt out of the queue, and stop it when it runs."""
+        """Remove a prompt from the queue, and stop it if it runs."""
         self.withdraw(prompt_id)
         if self.status(prompt_id).state == "running":
             self._post("/interrupt", {"prompt_id": prompt_id})
 
     def withdraw(self, prompt_id: str) -> None:
-        """Take a prompt out of the queue; one that runs already is left alone."""
+        """Remove a prompt from the queue; a running prompt goes on."""
         self._post("/queue", {"delete": [prompt_id]})
 
     def fetch(self, file: ServerFile) -> bytes:
-        """A file's contents.
+        """Download a file.
 
         Raises:
-            LoopAnimateError: the server has no such file.
+            LoopAnimateError: the server does not have the file.
         """
         try:
             return self._read(urllib.request.Request(self.url + file.query))
         except urllib.error.HTTPError as error:
             raise LoopAnimateError(
-                f"the server {self.url} does not hand out {file.filename} ({error.code})"
+                f"the server {self.url} does not send the file {file.filename} ({error.code})"
             ) from None
 
     def has_file(self, file: ServerFile) -> bool:
@@ -188,7 +188,7 @@ class ComfyClient:
             return self._parse(path, self._read(urllib.request.Request(self.url + path)))
         except urllib.error.HTTPError as error:
             raise LoopAnimateError(
-                f"{self.url} is not a ComfyUI server: {path} is {error}"
+                f"{self.url} is not a ComfyUI server: {path} gives {error}"
             ) from None
 
     def _post(self, path: str, body: object) -> Any:
@@ -210,14 +210,14 @@ class ComfyClient:
             with self._open(request, timeout=TIMEOUT_S) as answer:
                 return answer.read()
         except urllib.error.HTTPError as error:
-            if error.code in (502, 503, 504):  # a proxy before a server that restarts
+            if error.code in (502, 503, 504):  # from a proxy while the server restarts
                 raise ServerGoneError(f"{self.url}: {error}") from error
             raise
         except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
             raise ServerGoneError(f"{self.url}: {getattr(error, 'reason', error)}") from error
 
     def _refusal(self, graph: Graph, answer: dict[str, Any]) -> str:
-        """The server's reasons in one sentence, with the nodes' names."""
+        """The server's reasons in one sentence, with the names of the nodes."""
         reasons = []
         for node_id, problem in (answer.get("node_errors") or {}).items():
             node = graph.get(node_id, {})
@@ -227,11 +227,11 @@ class ComfyClient:
         if not reasons:
             error = answer.get("error") or "no reason given"
             reasons = [error.get("message", "no reason") if isinstance(error, dict) else str(error)]
-        return f"the server {self.url} refuses the workflow: {'; '.join(reasons)}"
+        return f"the server {self.url} rejects the workflow: {'; '.join(reasons)}"
 
 
 def _server_url(text: str) -> str:
-    """`192.168.0.7:8188` and `http://host:8188/` as an address without a slash at its end."""
+    """The full URL of `192.168.0.7:8188` or `http://host:8188/`, without a slash at the end."""
     url = text if "://" in text else f"http://{text}"
     try:
         parts = urllib.parse.urlsplit(url)
@@ -239,7 +239,7 @@ def _server_url(text: str) -> str:
     except ValueError:
         valid = False
     if not valid:
-        raise LoopAnimateError(f"{text!r} is not a server's address like http://127.0.0.1:8188")
+        raise LoopAnimateError(f"a server must be a URL like http://127.0.0.1:8188, got {text!r}")
     return url.split("?")[0].split("#")[0].rstrip("/")
 
 
@@ -252,7 +252,7 @@ def _parsed(error: urllib.error.HTTPError) -> dict[str, Any]:
 
 
 def _files_of(outputs: dict[str, Any]) -> tuple[ServerFile, ...]:
-    """Every saved file that the output nodes report, whatever they call the list it is in."""
+    """Every saved file that the output nodes report, under any key."""
     found: dict[ServerFile, None] = {}
     for shown in outputs.values():
         for entries in shown.values():
@@ -267,7 +267,7 @@ def _files_of(outputs: dict[str, Any]) -> tuple[ServerFile, ...]:
 
 
 def _failure(messages: Any) -> str:
-    """Why a prompt failed, as ComfyUI's page would say."""
+    """Why a prompt failed, as ComfyUI's page shows it."""
     for kind, data in messages:
         if kind == "execution_error":
             said = " ".join(str(data.get("exception_message", "")).split())

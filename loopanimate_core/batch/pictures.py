@@ -1,4 +1,4 @@
-"""The pictures of a folder, and the bytes of each that every ComfyUI reads the same way."""
+"""The pictures of a folder, and their contents in a form that every ComfyUI reads the same way."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..video.filenames import safe_stem
 if TYPE_CHECKING:
     from ..picture.images import Picture
 
-# What ComfyUI's Load Image turns into the same pixels as `loopanimate_core.picture.images`.
+# ComfyUI's Load Image reads these into the same pixels as `picture.images`.
 _PLAIN_FORMATS = {"PNG", "JPEG", "WEBP", "BMP"}
 _PLAIN_MODES = {"RGB", "RGBA", "L"}
 
@@ -27,10 +27,10 @@ class PictureFile:
     """One picture of a batch.
 
     Attributes:
-        path: where it lies; its file name identifies it in the folder.
-        name: what its loop is called: the stem, with the suffix added where two pictures share it;
-            unique on any file system.
-        size_bytes, mtime_ns: a changed file is a new picture.
+        path: the file; its name identifies it in the folder.
+        name: the name of its loop: the stem, with the suffix added if two pictures have the same stem.
+            It is unique on any file system.
+        size_bytes, mtime_ns: if they change, the file counts as a new picture.
     """
 
     path: Path
@@ -44,16 +44,16 @@ class PictureFile:
 
 
 def list_pictures(folder: Path) -> list[PictureFile]:
-    """The picture files of a folder in order of name; whether they can be read is not tried.
+    """The picture files of a folder, sorted by name, without reading them.
 
     Raises:
-        LoopAnimateError: there is no such folder, or no picture in it.
+        LoopAnimateError: the folder does not exist or has no pictures.
     """
     if not folder.is_dir():
         raise LoopAnimateError(f"there is no folder {folder}")
     paths = files_of(folder)
     if not paths:
-        raise LoopAnimateError(f"the folder {folder} holds no picture files")
+        raise LoopAnimateError(f"the folder {folder} has no picture files")
     stems = Counter(safe_stem(path.stem).casefold() for path in paths)
     taken: set[str] = set()
     pictures = []
@@ -69,17 +69,17 @@ def list_pictures(folder: Path) -> list[PictureFile]:
 
 
 def upload_of(picture: PictureFile, on_white: bool) -> tuple[str, bytes]:
-    """File name and contents to send to a server, after reading the whole picture.
+    """The file name and contents to upload, after reading the whole picture.
 
-    A file that ComfyUI would read differently (an animation, a colour profile, deep or CMYK
-    colours, a format it may not know) is sent as the PNG of what it shows.
+    A file that ComfyUI would read differently (an animation, a colour profile, deep or CMYK colours, a
+    format that it may not know) is sent as a PNG.
 
     Args:
-        on_white: lay transparent parts over white, as Load Picture From Folder does; the
-            transparency itself is sent too.
+        on_white: blend transparent parts with white, as Load Picture From Folder does; the alpha
+            channel is sent too.
 
     Raises:
-        LoopAnimateError: it cannot be read as a picture.
+        LoopAnimateError: the file cannot be read as a picture.
     """
     from PIL import Image
 
@@ -97,8 +97,8 @@ def upload_of(picture: PictureFile, on_white: bool) -> tuple[str, bytes]:
         )
     if not plain or (on_white and loaded.alpha is not None):
         data, suffix = _as_png(loaded, on_white), ".png"
-    # The hash keeps pictures of one name apart; the plain letters keep out what ComfyUI reads as a
-    # command, such as "[output]" at the end.
+    # The hash distinguishes pictures of the same name. Only plain letters, because ComfyUI reads
+    # endings such as "[output]" as commands.
     letters = re.sub(r"[^\w-]+", "_", picture.name, flags=re.ASCII)
     return f"{letters}-{hashlib.sha256(data).hexdigest()[:8]}{suffix}", data
 

@@ -1,10 +1,10 @@
-"""Hands the pictures of a batch out to servers and brings the loops in.
+"""Distributes the pictures of a batch to servers and collects the loops.
 
-One thread for a server, each with one or two prompts in flight. Every step is written to the state
-before it is taken, so that a crash at any moment leaves a batch that goes on where it was:
+Each server has a thread with one or a few prompts in flight. Every step is saved before it is done, so
+that a batch can continue after a crash at any moment:
 
     waiting → posted → done | failed
-       ↑________|  the server died, or was restarted
+       ↑________|  the server stopped or was restarted
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from .workflow import BatchWorkflow
 
 UPLOAD_FOLDER = "loopanimate_batch"
 MAX_ATTEMPTS = 3
-"""A picture that was running when its server died, this many times, is not tried again."""
+"""A picture fails if its server stopped this many times while it ran."""
 HAND_OVER_S = 10.0
-"""How long a silent server keeps its pictures while another one could take them."""
+"""How long a server that does not answer keeps its pictures while other servers could take them."""
 MAX_PROBES = 1000
 SAME_FAILURES = 5
-"""After so many pictures failed for one reason, and none went well, the workflow is to blame."""
+"""The batch stops if its first pictures, this many, all fail for the same reason."""
 
 
 @dataclass(frozen=True)
 class BatchEvent:
-    """What a listener may show: a picture that ended, or a server that went or came back."""
+    """An event to show: a picture ended, or a server stopped or started answering."""
 
     kind: Literal["done", "failed", "gone", "back", "dropped"]
     subject: str
@@ -72,13 +72,13 @@ class Batch:
     ) -> None:
         """
         Args:
-            seed: of every picture; None derives one from the workflow's for each.
-            out: the folder loops are fetched into; None leaves them on the servers.
-            retry_failed: try again what failed in an earlier run.
-            in_flight: prompts on one server at a time; 2 spare it the wait between pictures.
-            wait_s: how long a server that does not answer is waited for.
-            poll_s: time between two questions to a server.
-            listen: called from several threads, one at a time.
+            seed: one seed for every picture; None derives one for each from the workflow's.
+            out: the folder to download the loops to; None leaves them on the servers.
+            retry_failed: try pictures again that failed in an earlier run.
+            in_flight: prompts on one server at a time; with 2 a server never waits for the next.
+            wait_s: how long to wait for a server that does not answer.
+            poll_s: the time between two requests to a server.
+            listen: called from several threads, but never by two at the same time.
         """
         self._workflow, self._clients, self._state = workflow, clients, state
         self._seed, self._out = seed, out
@@ -97,7 +97,7 @@ class Batch:
         self._sort_in(retry_failed)
 
     def _sort_in(self, retry_failed: bool) -> None:
-        """What an earlier run left: the posted go to their servers' lists, the rest waits."""
+        """Sort the pictures by their records: posted ones belong to their server, the rest waits."""
         for key, record in self.records.items():
             if record.status == "posted" and record.server in self._flights:
                 flight = _Flight(self._pictures[key], record.prompt_id)
@@ -113,19 +113,20 @@ class Batch:
 
     @property
     def remaining(self) -> int:
-        """Pictures neither done nor failed."""
+        """The number of pictures that are neither done nor failed."""
         with self._lock:
             return len(self._waiting) + sum(map(len, self._flights.values()))
 
     def run(self) -> None:
-        """Work until nothing remains; what became of every picture is in `records`.
+        """Work until no picture remains; `records` has the result of each.
 
         Raises:
-            LoopAnimateError: no server is left that takes the workflow, or nothing can be written.
-            KeyboardInterrupt: after taking back what no server has begun; run again to go on.
+            LoopAnimateError: no server is left that runs the workflow, or a file cannot be written.
+            KeyboardInterrupt: prompts that had not started are removed from the servers; another run
+                continues the batch.
         """
-        # Events, since Python 3.11 takes a thread for ended when its `join` is interrupted. Nobody begins
-        # before `go`, so an interrupt finds all of them started or nothing begun.
+        # Events instead of `join`: in Python 3.11 a thread counts as ended after its `join` was
+        # interrupted. Threads wait for `go`, so that an interrupt finds all of them started, or no work.
         go, ends = threading.Event(), [threading.Event() for _ in self._clients]
         for client, end in zip(self._clients, ends, strict=True):
             threading.Thread(
@@ -148,7 +149,7 @@ class Batch:
                 f"no server is left for {self.remaining} pictures: {'; '.join(self._dropped)}"
             )
 
-    # ------------------------------------------------------------------------- one server's thread
+    # ------------------------------------------------------------------------- the thread of a server
     def _work(self, client: ComfyClient, go: threading.Event, end: threading.Event) -> None:
         flights = self._flights[client.url]
         go.wait()
@@ -171,7 +172,7 @@ class Batch:
             end.set()
 
     def _turn(self, client: ComfyClient, flights: list[_Flight]) -> None:
-        """Bring in what has ended, send out what fits."""
+        """Collect the prompts that have ended, and post new ones."""
         lost: list[_Flight] = []
         for flight in list(flights):
             status = client.status(flight.prompt_id)
@@ -197,9 +198,9 @@ class Batch:
             return self._waiting.popleft() if self._waiting else None
 
     def _send(self, client: ComfyClient, flights: list[_Flight], picture: PictureFile) -> None:
-        """Post one picture, unless it is broken or its loop turns out to be there already."""
+        """Post one picture, unless it is damaged or its loop already exists on the server."""
         flight = _Flight(picture, str(uuid.uuid4()))
-        flights.append(flight)  # from here on it is this server's, whatever happens
+        flights.append(flight)  # from now on it belongs to this server
         record = self.records[picture.key]
         if found := self._finished_unseen(client, record):
             self._bring_in(client, flight, (found,))
@@ -227,7 +228,7 @@ class Batch:
     def _bring_in(
         self, client: ComfyClient, flight: _Flight, files: tuple[ServerFile, ...]
     ) -> None:
-        """Fetch a loop, if wanted, and mark its picture done."""
+        """Download a loop, if wanted, and mark its picture as done."""
         picture = flight.picture
         if not files:
             self._fail(picture, "the workflow ran but saved no file", by_server=True)
@@ -241,7 +242,7 @@ class Batch:
                 self._fail(picture, str(error), by_server=True)
                 return
             results = self._local_names(picture, files)
-            # Noted first: after a crash the same names are used, and no second copy appears.
+            # Saved first, so that after a crash the same names are used instead of a second copy.
             self._save(picture, results=tuple(results))
             for name, content in zip(results, contents, strict=True):
                 _write(Path(name), content)
@@ -257,12 +258,12 @@ class Batch:
         self._reasons.append(reason)
         if len(self._reasons) >= SAME_FAILURES and len(set(self._reasons)) == 1:
             raise LoopAnimateError(
-                f"the first {len(self._reasons)} pictures all failed with: {reason}; mend the workflow"
+                f"the first {len(self._reasons)} pictures all failed with: {reason}; correct the workflow"
                 " or the server, then run again with --retry-failed"
             )
 
     def _lose(self, flight: _Flight, to_blame: bool) -> None:
-        """A prompt is gone with its server: the picture waits again, at the front."""
+        """Put a picture whose prompt is lost back to the front of the waiting pictures."""
         record = self.records[flight.picture.key]
         attempts = record.attempts + to_blame
         if attempts >= MAX_ATTEMPTS:
@@ -273,12 +274,11 @@ class Batch:
         with self._lock:
             self._waiting.appendleft(flight.picture)
 
-    # --------------------------------------------------------------------------- servers in trouble
+    # ------------------------------------------------------------------- servers that do not answer
     def _wait_for(self, client: ComfyClient, flights: list[_Flight], reason: str) -> bool:
-        """Wait for a silent server; False when it is given up or nothing is left to do.
+        """Wait for a server that does not answer; False if it stays away or no work is left.
 
-        Its pictures stay with it for a while: a short silence of the network is no reason to make
-        them twice.
+        It keeps its pictures for a while, so that a short network failure does not make them twice.
         """
         self._say("gone", client.url, reason)
         silent_since, abandoned = time.monotonic(), []
@@ -299,7 +299,7 @@ class Batch:
 
     @staticmethod
     def _is_back(client: ComfyClient, abandoned: list[_Flight]) -> bool:
-        """Whether it answers again; what others make by now is then taken out of its queue."""
+        """Whether it answers again; pictures that other servers took are removed from its queue."""
         try:
             client.ping()
             for flight in abandoned:
@@ -309,33 +309,33 @@ class Batch:
         return True
 
     def _lose_all(self, lost: list[_Flight], flights: list[_Flight], blame: bool = True) -> None:
-        """Take these off a server; they wait again in their order, before all others.
+        """Remove these from a server; they wait again, in their order, before all others.
 
-        The oldest was running when the server died, and may be why; the rest only waited.
+        The oldest was running when the server stopped and may be the cause; the others only waited.
         """
         for flight in reversed(lost):
             self._lose(flight, to_blame=blame and flight is lost[0])
             flights.remove(flight)
 
     def _drop(self, client: ComfyClient, flights: list[_Flight], reason: str) -> None:
-        """Give a server up; its pictures go to the others."""
+        """Stop using a server; its pictures go to the others."""
         self._dropped.append(reason)
         self._say("dropped", client.url, reason)
         self._lose_all(list(flights), flights, blame=False)
 
     def _take_back(self, client: ComfyClient, flights: list[_Flight]) -> None:
-        """Stopped: withdraw what the server has not begun; what it has is found by the next run."""
+        """Remove the prompts that have not started; the next run finds those that have."""
         try:
             for flight in flights:
                 client.withdraw(flight.prompt_id)
                 if client.status(flight.prompt_id).state == "unknown":
                     self._save(flight.picture, status="waiting")
         except (ServerGoneError, LoopAnimateError):
-            return  # the next run asks it again
+            return  # the next run asks the server again
 
     # ---------------------------------------------------------------------------------- file names
     def _next_file(self, client: ComfyClient, picture: PictureFile) -> ServerFile | None:
-        """What the next run for this picture will save, if that can be told."""
+        """The file that the next run for this picture will save, if it is known."""
         for number in range(1, MAX_PROBES):
             file = self._workflow.saved_file(picture.name, number)
             if file is None or not client.has_file(file):
@@ -343,14 +343,14 @@ class Batch:
         return None
 
     def _finished_unseen(self, client: ComfyClient, record: Record) -> ServerFile | None:
-        """The loop that a lost prompt had saved before its server died."""
+        """The loop that a lost prompt saved before its server stopped."""
         file = record.expected
         if file and record.server == client.url and record.prompt_id and client.has_file(file):
             return file
         return None
 
     def _local_names(self, picture: PictureFile, files: tuple[ServerFile, ...]) -> list[str]:
-        """Where the loops go: `name.mp4`, or a folder `name` for several files, never onto others."""
+        """Free paths for the loops: `name.mp4`, or a folder `name` for several files."""
         assert self._out is not None
         if planned := self.records[picture.key].results:
             return list(planned)

@@ -1,7 +1,7 @@
-"""What a batch remembers across crashes: one SQLite file, one row for a picture of a job.
+"""The progress of batches, kept across crashes: one SQLite file with a row per picture and job.
 
-A job is a workflow with its seed. Another workflow on the same folder is another job in the same file,
-so nothing that was made is mistaken for something else.
+A job is a workflow with its seed. Another workflow for the same folder is another job in the same file,
+so that results of different jobs are never mixed up.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..errors import LoopAnimateError
 from .client import ServerFile
@@ -36,15 +36,22 @@ CREATE TABLE IF NOT EXISTS pictures (
     PRIMARY KEY (job, picture)
 )
 """
-_COLUMNS = (
-    "size_bytes", "mtime_ns", "status", "server", "prompt_id", "attempts", "reason", "expected",
+_COLUMNS = [
+    "size_bytes",
+    "mtime_ns",
+    "status",
+    "server",
+    "prompt_id",
+    "attempts",
+    "reason",
+    "expected",
     "results",
-)  # fmt: skip
+]
 
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of one picture; see the table."""
+    """The row of one picture; see the table for its fields."""
 
     picture: str
     size_bytes: int
@@ -59,13 +66,13 @@ class Record:
 
 
 class BatchState:
-    """The open state file; while it is open no other batch can open it. Safe to use from threads."""
+    """The open state file, which no other batch can open at the same time. Safe to use from threads."""
 
     def __init__(self, path: Path, job: str) -> None:
         self.path, self._job, self._lock = path, job, threading.Lock()
         try:
             self._db = sqlite3.connect(path, timeout=1, check_same_thread=False)
-            # Held until the file is closed or the process ends, however it ends.
+            # The lock is held until the file is closed or the process ends in any way.
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA synchronous = FULL")
             with self._db:
@@ -73,13 +80,13 @@ class BatchState:
                 self._db.execute(_TABLE)
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
-                message = f"another batch is using {path}; wait for it or give another --state"
+                message = f"another batch is using {path}; wait for it or choose another --state"
             else:
                 message = f"cannot write {path} ({error}); choose another file with --state"
             raise LoopAnimateError(message) from error
         except sqlite3.DatabaseError as error:
             raise LoopAnimateError(
-                f"{path} is not a batch's state ({error}); choose another file with --state"
+                f"{path} is not the state file of a batch ({error}); choose another file with --state"
             ) from error
 
     def close(self) -> None:
@@ -87,7 +94,7 @@ class BatchState:
         self._db.close()
 
     def records(self, pictures: Iterable[PictureFile]) -> dict[str, Record]:
-        """The record of every picture by its key; new and changed pictures are waiting."""
+        """The record of every picture, by its key; new and changed pictures have the status waiting."""
         with self._lock:
             rows = self._db.execute(
                 f"SELECT picture, {', '.join(_COLUMNS)} FROM pictures WHERE job = ?", (self._job,)
@@ -101,19 +108,26 @@ class BatchState:
             records[picture.key] = old if same else fresh
         return records
 
-    def save(self, record: Record, **changes: object) -> Record:
-        """Write a record with these changes, durably; the answer is the record as written."""
-        record = replace(record, **changes)  # pyright: ignore[reportArgumentType]
+    def save(self, record: Record, **changes: Any) -> Record:
+        """Write a record with these changes to the disk and return it."""
+        record = replace(record, **changes)
         values = (
-            self._job, record.picture, record.size_bytes, record.mtime_ns, record.status,
-            record.server, record.prompt_id, record.attempts, record.reason,
+            self._job,
+            record.picture,
+            record.size_bytes,
+            record.mtime_ns,
+            record.status,
+            record.server,
+            record.prompt_id,
+            record.attempts,
+            record.reason,
             json.dumps(record.expected and astuple(record.expected)),
             json.dumps(record.results),
-        )  # fmt: skip
+        )
         marks = ", ".join("?" * len(values))
         with self._lock, self._db:
             if record.expected and record.status == "posted":
-                # From now on that name is this job's; another job that lost a prompt has no claim.
+                # This job will write a file of that name, so another job must not expect it any more.
                 self._db.execute(
                     "UPDATE pictures SET expected = 'null' WHERE expected = ? AND server = ?",
                     (json.dumps(astuple(record.expected)), record.server),

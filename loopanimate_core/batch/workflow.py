@@ -1,4 +1,4 @@
-"""A workflow in API format, fitted to one picture after the other."""
+"""A workflow in API format, adapted to each picture."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ LOADERS = (FOLDER_LOADER, "LoadImage")
 SAVER = "LoopAnimate_SaveLoop"
 SEED_INPUTS = ("seed", "noise_seed")
 
-# Outputs of LoadPictureFromFolder beyond those of Load Image, which takes its place.
+# The outputs that LoadPictureFromFolder has in addition to Load Image, which replaces it.
 NAME_OUTPUT, COUNT_OUTPUT = 2, 3
 
 
 @dataclass(frozen=True)
 class BatchWorkflow:
-    """A workflow and the nodes in it that differ from picture to picture.
+    """A workflow, and its nodes that change from picture to picture.
 
     Attributes:
-        graph: node id → {"class_type", "inputs"}; never changed.
+        graph: node id → {"class_type", "inputs"}; it is never modified.
         loader: id of the node that loads the picture.
         savers: ids of the nodes that write files.
     """
@@ -40,24 +40,24 @@ class BatchWorkflow:
 
     @property
     def node_types(self) -> set[str]:
-        """What a server must have."""
+        """The node types that a server must have."""
         types = {node["class_type"] for key, node in self.graph.items() if key != self.loader}
         return types | {"LoadImage"}
 
     @property
     def on_white(self) -> bool:
-        """Whether the picture's transparent parts lie over white; Load Image leaves them as they are."""
+        """Whether transparent parts are blended with white; Load Image does not do that."""
         return self.graph[self.loader]["class_type"] == FOLDER_LOADER
 
     def fit(self, uploaded: str, name: str, key: str, seed: int | None = None) -> Graph:
         """The workflow for one picture.
 
         Args:
-            uploaded: what the server calls the picture, as Load Image takes it.
-            name: put into the names of the files that are saved.
-            key: what the seeds are derived from, together with those of the workflow: another
-                picture, another seed, but the same one every time.
-            seed: the seed of every picture instead.
+            uploaded: the picture's name on the server, for Load Image.
+            name: becomes part of the names of saved files.
+            key: the picture's seeds are derived from it and from the workflow's seeds, so that each
+                picture has its own seed, which is the same in every run.
+            seed: one seed for every picture instead.
         """
         graph = copy.deepcopy(self.graph)
         graph[self.loader] = {"class_type": "LoadImage", "inputs": {"image": uploaded}}
@@ -79,9 +79,9 @@ class BatchWorkflow:
         return graph
 
     def saved_file(self, name: str, number: int) -> ServerFile | None:
-        """What the `number`-th run for a picture called `name` saves.
+        """The file that the `number`-th run for a picture called `name` saves.
 
-        None where that cannot be told: there are several saving nodes, or a date in the name.
+        None if it is not known: with several saving nodes, or a date in the name.
         """
         node = self.graph[self.savers[0]]
         prefix = node["inputs"].get("filename_prefix")
@@ -98,16 +98,16 @@ class BatchWorkflow:
         return ServerFile(f"{last}_{number:05}_{suffix}", folder)
 
     def require_fetchable(self) -> None:
-        """Raise LoopAnimateError where a result is a folder, which no server hands out."""
+        """Raise LoopAnimateError if a result is a folder, because servers send only files."""
         for key in self.savers:
             if self.graph[key]["inputs"].get("format") == "png":
                 raise LoopAnimateError(
-                    "the workflow saves folders of PNGs, which a server does not hand out; choose"
-                    " another format in Save Loop, or leave --out away"
+                    "the workflow saves folders of PNGs, which cannot be downloaded; choose another"
+                    " format in Save Loop, or run without --out"
                 )
 
     def job(self, seed: int | None) -> str:
-        """What this workflow with this seed makes, as a short text: equal results, equal text."""
+        """An id of this workflow with this seed: equal for equal results."""
         graph = self.fit("", "", "", seed)
         for node in graph.values():
             node.pop("_meta", None)
@@ -115,7 +115,7 @@ class BatchWorkflow:
 
 
 def derived_seed(text: str) -> int:
-    """A seed of 32 bits that only this text has."""
+    """A 32-bit seed derived from a text."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
@@ -123,11 +123,11 @@ def read_workflow(path: Path, loader: str | None = None) -> BatchWorkflow:
     """Read a workflow that ComfyUI exported in API format.
 
     Args:
-        loader: id of the node that loads the picture, needed where there are several.
+        loader: the id of the node that loads the picture, if there are several.
 
     Raises:
-        LoopAnimateError: no such file, not a workflow, the format of ComfyUI's page, or a node
-            that a batch needs is missing or not the only one.
+        LoopAnimateError: the file is missing, is not a workflow in API format, or does not have the
+            nodes that a batch needs.
     """
     graph = _parse(path)
     return BatchWorkflow(graph, _find_loader(graph, loader, path), _find_savers(graph, path))
@@ -142,8 +142,7 @@ def _parse(path: Path) -> Graph:
         raise LoopAnimateError(f"{path} is not a workflow: it is not JSON ({error})") from error
     if isinstance(content, dict) and isinstance(content.get("nodes"), list):
         raise LoopAnimateError(
-            f"{path} is in the format of ComfyUI's page; open it there, choose Workflow > Export (API)"
-            " in the menu, and give the file that this saves"
+            f"{path} is not in API format; open it in ComfyUI and save it with Workflow > Export (API)"
         )
     if isinstance(content, dict) and isinstance(content.get("prompt"), dict):
         content = content["prompt"]  # the body of a request to /prompt
@@ -167,7 +166,7 @@ def _is_node(value: object) -> bool:
 
 
 def _find_loader(graph: Graph, wanted: str | None, path: Path) -> str:
-    """The id of the node that loads the picture: the only one, the folder's own, or the wanted one."""
+    """The id of the node that loads the picture: the wanted one, or the only one of its kind."""
     found = {
         key: node["class_type"] for key, node in graph.items() if node["class_type"] in LOADERS
     }
@@ -183,7 +182,7 @@ def _find_loader(graph: Graph, wanted: str | None, path: Path) -> str:
             return of_kind[0]
         if of_kind:
             raise LoopAnimateError(
-                f"{path} loads several pictures; say with --picture-node which one changes:"
+                f"{path} has several nodes that load a picture; choose one with --picture-node:"
                 f" {_listed(graph, of_kind)}"
             )
     raise LoopAnimateError(
@@ -203,7 +202,7 @@ def _find_savers(graph: Graph, path: Path) -> tuple[str, ...]:
 
 
 def _listed(graph: Graph, keys: Any) -> str:
-    """Nodes as an artist knows them: `10 (Load Image)`."""
+    """Nodes with their titles: `10 (Load Image)`."""
     titles = (
         f"{key} ({graph[key].get('_meta', {}).get('title') or graph[key]['class_type']})"
         for key in keys

@@ -1,16 +1,9 @@
-"""Model files: the bundle with everything a model is, its parts, its changes (delta, LoRA)."""
+"""Model files: bundles, their parts, and the changes of a training (deltas, LoRAs)."""
 
-from .bundle import (
-    Bundle,
-    BundleConfig,
-    BundleInfo,
-    BundleParts,
-    bundle_info,
-    mini_bundle_path,
-    read_bundle,
-    read_parts,
-    write_bundle,
-)
+from .bundle import Bundle, mini_bundle_path
+from .config import BundleConfig
+from .read import BundleInfo, BundleParts, bundle_info, read_bundle, read_parts
+from .write import write_bundle
 
 __all__ = [
     "Bundle",

@@ -1,7 +1,7 @@
-"""The four networks of a bundle: their settings as JSON, and building them without reading weights.
+"""The four networks of a bundle: their settings, building them on the meta device, loading weights.
 
-Only the settings that decide the architecture are kept, so that a file written with one version of
-diffusers or transformers opens with another.
+Only the settings that decide the architecture are stored, so that a file written with one version of
+diffusers or transformers can be read with another.
 """
 
 from __future__ import annotations
@@ -64,31 +64,34 @@ VAE_FIELDS = {
     ),
 }
 
-# What a VAE's config means that does not say it (sd-image-variations' does not).
+# The scaling factors of configs without one (such as sd-image-variations').
 VAE_SCALING_FACTORS = {"AutoencoderKL": 0.18215, "AutoencoderTiny": 1.0}
 
 
 # ------------------------------------------------------------------------------------- settings
 def vae_settings(config: Mapping[str, Any], class_name: str | None = None) -> dict[str, Any]:
-    """The settings a bundle keeps of an autoencoder's (diffusers) config."""
+    """The settings that a bundle stores of a VAE's diffusers config."""
     class_name = class_name or str(config.get("_class_name", "AutoencoderKL"))
     if class_name not in VAE_FIELDS:
         raise LoopAnimateError(
-            f"the VAE's class is {class_name!r}; choose one of {', '.join(VAE_FIELDS)}"
+            f"the VAE's class must be one of {', '.join(VAE_FIELDS)}, got {class_name!r}"
         )
     if config.get("shift_factor"):
-        raise LoopAnimateError("a VAE with a shift_factor is not one of Stable Diffusion 1.x")
+        raise LoopAnimateError(
+            "a VAE with a shift_factor is not a VAE of Stable Diffusion 1.x, got"
+            f" {config['shift_factor']}"
+        )
     settings = {"_class_name": class_name, "scaling_factor": VAE_SCALING_FACTORS[class_name]}
     return settings | _chosen(config, VAE_FIELDS[class_name])
 
 
 def text_encoder_settings(config: Any) -> dict[str, Any]:
-    """The settings a bundle keeps of a `CLIPTextConfig` (or its JSON)."""
+    """The settings that a bundle stores of a `CLIPTextConfig` (or its JSON)."""
     return _chosen(_as_mapping(config), TEXT_FIELDS)
 
 
 def image_encoder_settings(config: Any) -> dict[str, Any]:
-    """The settings a bundle keeps of a `CLIPVisionConfig`, or of a whole CLIP's JSON (`model_type: clip`)."""
+    """The settings that a bundle stores of a `CLIPVisionConfig`, or of the JSON of a whole CLIP."""
     values = _as_mapping(config)
     if "vision_config" in values:
         values = {**values["vision_config"], "projection_dim": values.get("projection_dim", 512)}
@@ -101,15 +104,15 @@ def _as_mapping(config: Any) -> Mapping[str, Any]:
 
 def _chosen(config: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
     chosen = {name: config[name] for name in fields if config.get(name) is not None}
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in chosen.items()}  # as JSON has it
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in chosen.items()}  # as in JSON
 
 
 # ------------------------------------------------------------------------------------- building
 def build_on_meta(part: str, config: Any) -> nn.Module:
-    """Build a part without storage (the "meta" device); `config` is a bundle's entry for it.
+    """Build a part on the "meta" device, without memory for weights; `config` is its entry in a bundle.
 
     Raises:
-        LoopAnimateError: the settings are not those of such a network.
+        LoopAnimateError: the settings are not valid.
     """
     builders = {
         "unet": _build_unet,
@@ -124,7 +127,7 @@ def build_on_meta(part: str, config: Any) -> nn.Module:
         raise
     except ImportError:
         raise
-    except Exception as error:  # whatever a library raises for settings it cannot use
+    except Exception as error:  # libraries raise many kinds for invalid settings
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise LoopAnimateError(f"the settings of the {part} are not valid: {reason[-1]}") from error
 
@@ -169,7 +172,7 @@ def _require_known(what: str, config: Mapping[str, Any], fields: Iterable[str]) 
 def classic_names(part: str, names: Iterable[str]) -> dict[str, str]:
     """Map a module's own parameter names to the names in files.
 
-    transformers 5 dropped `text_model.` from CLIPTextModel; files keep it, for ComfyUI and older tools.
+    transformers 5 removed `text_model.` from CLIPTextModel; files keep it for ComfyUI and older tools.
     """
     if part != "text_encoder":
         return {name: name for name in names}
@@ -179,13 +182,13 @@ def classic_names(part: str, names: Iterable[str]) -> dict[str, str]:
 
 
 def shapes_of(part: str, module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Shapes of a module's tensors under their names in files."""
+    """The shapes of a module's tensors, by their names in files."""
     state = module.state_dict()
     return {new: tuple(state[old].shape) for old, new in classic_names(part, state).items()}
 
 
 def state_of(part: str, module: nn.Module) -> dict[str, Tensor]:
-    """A module's tensors under their names in files (not copied)."""
+    """A module's tensors, by their names in files; they are not copied."""
     state = module.state_dict()
     return {new: state[old] for old, new in classic_names(part, state).items()}
 
@@ -193,17 +196,17 @@ def state_of(part: str, module: nn.Module) -> dict[str, Tensor]:
 def require_same_tensors(
     what: str, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Raise a LoopAnimateError that names the first unknown, missing or misshapen tensor of `what`."""
+    """Raise LoopAnimateError with the first unknown, missing or wrongly shaped tensor of `what`."""
     if unknown := sorted(set(found) - set(expected)):
         raise LoopAnimateError(f"{what} has an unknown tensor {unknown[0]!r}{_more(unknown)}")
     if missing := sorted(set(expected) - set(found)):
-        raise LoopAnimateError(f"{what} lacks the tensor {missing[0]!r}{_more(missing)}")
+        raise LoopAnimateError(f"{what} has no tensor {missing[0]!r}{_more(missing)}")
     wrong = [name for name in expected if tuple(found[name]) != tuple(expected[name])]
     if wrong:
         name = wrong[0]
         raise LoopAnimateError(
-            f"{what}: tensor {name!r} has shape {list(found[name])}, "
-            f"{list(expected[name])} was expected{_more(wrong)}"
+            f"{what}: tensor {name!r} must have shape {list(expected[name])}, "
+            f"got {list(found[name])}{_more(wrong)}"
         )
 
 
@@ -211,14 +214,14 @@ def _more(names: list[str]) -> str:
     return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
 
 
-def give_weights(part: str, module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    """Put weights, by their names in files, into a module built on meta; nothing is copied.
+def load_weights(part: str, module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """Load weights, by their names in files, into a module built on meta; tensors are not copied.
 
     Returns:
         The same module, in eval mode.
 
     Raises:
-        LoopAnimateError: a tensor is unknown, missing or of another shape.
+        LoopAnimateError: a tensor is unknown, missing or has another shape.
     """
     require_same_tensors(
         f"the {part}", shapes_of(part, module), {k: tuple(v.shape) for k, v in state.items()}
@@ -228,7 +231,7 @@ def give_weights(part: str, module: nn.Module, state: Mapping[str, Tensor]) -> n
     device = next(iter(own.values())).device
     for owner in module.modules():
         for name, buffer in owner.named_buffers(recurse=False):
-            if name == "position_ids":  # CLIP's only buffer; it is 0, 1, 2, … and not in the file
+            if name == "position_ids":  # CLIP's only buffer: 0, 1, 2, …, not stored in files
                 ids = torch.arange(buffer.shape[-1], device=device).expand(buffer.shape)
                 owner.register_buffer(name, ids, persistent=False)
     return module.eval()

@@ -1,8 +1,8 @@
-"""A delta: the tensors that a training changed, for someone who has the model it started from.
+"""A delta: only the tensors that a training changed, for users who have the model it started from.
 
-A safetensors file with the changed tensors under their names in a bundle. Its header names the base by the
-SHA-256 of its weights (everything behind the header, as ModelSpec counts it, so a new title changes nothing)
-and holds the config and provenance of the result. docs/bundle.md describes it.
+A safetensors file with the changed tensors under their names in a bundle. Its header identifies the base by
+the SHA-256 of its weights (everything after the header, as in ModelSpec, so that a new title does not
+matter) and has the config and provenance of the result. docs/bundle.md describes it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from ..errors import LoopAnimateError
-from .bundle import BundleConfig, bundle_info
+from .config import BundleConfig
+from .read import bundle_info
 from .tensorfile import Header, count_parameters, open_tensors, read_header, write_tensors
 
 FORMAT = "loopanimate-delta/1"
@@ -27,12 +28,12 @@ FORMAT = "loopanimate-delta/1"
 
 @dataclass(frozen=True)
 class DeltaInfo:
-    """What the header of a delta says.
+    """The header of a delta.
 
     Attributes:
-        base_name, base_sha256: the bundle it belongs to.
-        config, provenance: of the bundle that it makes.
-        tensors, parameters: how many it replaces.
+        base_name, base_sha256: the base bundle's file name, and the SHA-256 of its weights.
+        config, provenance: those of the result.
+        tensors, parameters: the numbers of tensors and parameters that it replaces.
     """
 
     path: Path
@@ -50,7 +51,7 @@ def weights_sha256(path: str | Path) -> str:
     """The SHA-256 of a safetensors file without its header.
 
     Raises:
-        LoopAnimateError: no such file, or another format.
+        LoopAnimateError: the file does not exist or is not a safetensors file.
     """
     read_header(path)
     digest = hashlib.sha256()
@@ -65,7 +66,7 @@ def is_delta(path: str | Path) -> bool:
     """Whether a file is a delta of any version.
 
     Raises:
-        LoopAnimateError: no such file, or no safetensors file.
+        LoopAnimateError: the file does not exist or is not a safetensors file.
     """
     return read_header(path).metadata.get("format", "").startswith("loopanimate-delta/")
 
@@ -81,16 +82,16 @@ def write_delta(
     title: str | None = None,
     license: str | None = None,
 ) -> None:
-    """Write the changed tensors, named as in a bundle (`unet.…`), whole or not at all.
+    """Write the changed tensors, named as in a bundle (`unet.…`), completely or not at all.
 
     Args:
-        base: the bundle they belong to.
-        config, provenance: of the result.
+        base: the bundle that they change.
+        config, provenance: those of the result.
 
     Raises:
-        LoopAnimateError: `base` is no bundle or has no tensor of such a name and shape, or the file cannot be written.
+        LoopAnimateError: `base` is not a bundle or does not have these tensors, or the file cannot be written.
     """
-    base = bundle_info(base).path  # a bundle, or a sentence
+    base = bundle_info(base).path  # checks that it is a bundle
     _require_fit(base, read_header(base), {k: tuple(t.shape) for k, t in changed.items()})
     metadata = {
         "format": FORMAT,
@@ -105,15 +106,15 @@ def write_delta(
 
 
 def delta_info(path: str | Path) -> DeltaInfo:
-    """Read what a delta says about itself; no tensor is read.
+    """Read the header of a delta, without its tensors.
 
     Raises:
-        LoopAnimateError: not a delta, or a damaged one.
+        LoopAnimateError: the file is not a delta, or is damaged.
     """
     header = read_header(path)
     metadata = header.metadata
     if metadata.get("format") != FORMAT:
-        raise LoopAnimateError(f"{path} is no delta of a format this version reads ({FORMAT})")
+        raise LoopAnimateError(f"{path} is not a delta that this version reads ({FORMAT})")
     try:
         base = json.loads(metadata["base"])
         config = BundleConfig.from_dict(json.loads(metadata["config"]))
@@ -133,17 +134,17 @@ def delta_info(path: str | Path) -> DeltaInfo:
 
 
 def apply_delta(delta: str | Path, base: str | Path, target: str | Path) -> None:
-    """Write the bundle that a delta makes of its base; types are the base's.
+    """Write the bundle that results from a delta and its base, with the dtypes of the base.
 
     Raises:
-        LoopAnimateError: `base` is another model than the one the delta was made from, or a file is damaged.
+        LoopAnimateError: the delta belongs to another base, or a file is damaged.
     """
     info = delta_info(delta)
     header = read_header(bundle_info(base).path)
     if weights_sha256(base) != info.base_sha256:
         raise LoopAnimateError(
-            f"{base} has other weights than the model this delta was made from: {info.base_name}, "
-            f"SHA-256 of the weights {info.base_sha256[:16]}…"
+            f"{base} does not have the weights that this delta belongs to: {info.base_name}, SHA-256 of "
+            f"the weights {info.base_sha256[:16]}…"
         )
     _require_fit(header.path, header, read_header(delta).shapes)
     with open_tensors(base) as old, open_tensors(delta) as new:
@@ -156,7 +157,7 @@ def apply_delta(delta: str | Path, base: str | Path, target: str | Path) -> None
             "config": json.dumps(info.config.to_dict()),
             "provenance": json.dumps(info.provenance),
         }
-        metadata.pop("modelspec.thumbnail", None)  # it shows the base
+        metadata.pop("modelspec.thumbnail", None)  # it shows a loop of the base
         write_tensors(target, tensors, metadata)
 
 

@@ -1,6 +1,6 @@
-"""LoRA files for LoopUNet: kohya's names, which ComfyUI's stock LoRA nodes read, and merging them.
+"""LoRA files for LoopUNet, with kohya's names, which ComfyUI's stock LoRA nodes read.
 
-A file holds, for each adapted layer, `lora_unet_<name>.lora_down.weight` (A, `[rank, in]`), `.lora_up.weight`
+A file has, for each adapted layer, `lora_unet_<name>.lora_down.weight` (A, `[rank, in]`), `.lora_up.weight`
 (B, `[out, rank]`) and `.alpha`, where `<name>` is the layer's name in LoopUNet with `_` for `.`. The layer's
 weight becomes W + strength · alpha/rank · B·A.
 """
@@ -39,7 +39,7 @@ class LowRank:
 
 
 def kohya_name(layer: str) -> str:
-    """The name of LoopUNet's `layer` (`down_blocks.0.…to_q`) in a LoRA file, without the ending."""
+    """The name of LoopUNet's `layer` (`down_blocks.0.…to_q`) in a LoRA file, without the suffix."""
     return PREFIX + layer.replace(".", "_")
 
 
@@ -49,7 +49,7 @@ def write_lora(
     metadata: Mapping[str, str],
     dtype: torch.dtype = torch.float16,
 ) -> None:
-    """Write updates by layer name as a LoRA file, whole or not at all.
+    """Write updates by layer name as a LoRA file, completely or not at all.
 
     Raises:
         LoopAnimateError: a NaN or infinite value, or a file that cannot be written.
@@ -63,10 +63,10 @@ def write_lora(
 
 
 def read_lora(path: str | Path, unet: nn.Module) -> dict[str, LowRank]:
-    """Read a LoRA file's updates by the names of `unet`'s layers.
+    """Read the updates of a LoRA file, by the names of `unet`'s layers.
 
     Raises:
-        LoopAnimateError: not a LoRA, an entry that is incomplete, or one for a layer that `unet` does not have.
+        LoopAnimateError: the file is not a LoRA, is incomplete, or is for layers that `unet` does not have.
     """
     layers = {
         kohya_name(name): name for name, m in unet.named_modules() if isinstance(m, nn.Linear)
@@ -75,13 +75,17 @@ def read_lora(path: str | Path, unet: nn.Module) -> dict[str, LowRank]:
         found = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     names = sorted({name.partition(".")[0] for name in found})
     if not any(name.startswith(PREFIX) for name in names):
-        raise LoopAnimateError(f"{path} is no LoRA for the UNet: no name in it begins {PREFIX}")
+        raise LoopAnimateError(
+            f"{path} is not a LoRA for a UNet: it has no names starting with {PREFIX}"
+        )
     updates: dict[str, LowRank] = {}
     for name in names:
         if name not in layers:
-            raise LoopAnimateError(f"{path} is for another network: it has no linear layer {name}")
+            raise LoopAnimateError(
+                f"{path} is for another network: the UNet has no linear layer {name}"
+            )
         if missing := [end for end in (DOWN, UP) if name + end not in found]:
-            raise LoopAnimateError(f"{path} lacks {name + missing[0]}")
+            raise LoopAnimateError(f"{path} has no tensor {name + missing[0]}")
         down, up = found[name + DOWN], found[name + UP]
         alpha = found.get(name + ALPHA)
         updates[layers[name]] = LowRank(
@@ -95,14 +99,14 @@ def merge_lora(unet: nn.Module, updates: Mapping[str, LowRank], strength: float 
     """Add `strength` times each update to its layer's weight, in place.
 
     Raises:
-        LoopAnimateError: an update of another shape than its layer's weight; nothing is changed then.
+        LoopAnimateError: an update has another shape than its layer's weight; no layer is changed then.
     """
     weights: dict[str, Tensor] = {name: unet.get_parameter(f"{name}.weight") for name in updates}
     for name, update in updates.items():
         shape = (update.up.shape[0], update.down.shape[1])
         if tuple(weights[name].shape) != shape or update.up.shape[1] != update.rank:
             raise LoopAnimateError(
-                f"the LoRA's update of {name} has shape {list(shape)}, the layer {list(weights[name].shape)}"
+                f"the LoRA's update of {name} must have shape {list(weights[name].shape)}, got {list(shape)}"
             )
     for name, update in updates.items():
         weight = weights[name]

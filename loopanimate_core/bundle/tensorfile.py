@@ -1,4 +1,4 @@
-"""Files of named tensors: the header of a safetensors file, a writer that streams, and old pickles read safely."""
+"""Files of named tensors: safetensors headers, a streaming writer, and a safe reader of old pickles."""
 
 from __future__ import annotations
 
@@ -25,15 +25,13 @@ DTYPES = {
     "I64": torch.int64,
     "I32": torch.int32,
 }
-ALIGNMENT_BYTES = (
-    64  # of the first tensor, so that tensors mapped from the file are as fast as copies
-)
+ALIGNMENT_BYTES = 64  # of the first tensor; aligned memory-mapped tensors are as fast as copies
 PICKLE_SUFFIXES = (".ckpt", ".bin", ".pt", ".pth")
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a safetensors file says about itself: metadata strings, and each tensor's type and shape."""
+    """The header of a safetensors file: metadata strings, and each tensor's dtype and shape."""
 
     path: Path
     metadata: dict[str, str]
@@ -43,14 +41,14 @@ class Header:
 
 
 def read_header(path: str | Path) -> Header:
-    """Read the header of a safetensors file; no tensor is read.
+    """Read the header of a safetensors file, without its tensors.
 
     Raises:
-        LoopAnimateError: no such file, a folder, another format, or a file cut short.
+        LoopAnimateError: the file does not exist, is a folder, has another format, or is incomplete.
     """
     path = Path(path)
     if path.is_dir():
-        raise LoopAnimateError(f"{path} is a folder; a .safetensors file was expected")
+        raise LoopAnimateError(f"{path} is a folder, expected a .safetensors file")
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -63,7 +61,7 @@ def read_header(path: str | Path) -> Header:
         raise LoopAnimateError(f"cannot read {path}: {error.strerror or error}") from error
     try:
         if length > len(text):
-            raise ValueError("header cut short")
+            raise ValueError("the header is incomplete")
         entries = json.loads(text)
         metadata = {k: str(v) for k, v in entries.pop("__metadata__", {}).items()}
         ends = [entry["data_offsets"][1] for entry in entries.values()]
@@ -78,8 +76,10 @@ def read_header(path: str | Path) -> Header:
         raise LoopAnimateError(_why_unreadable(path, start, text, length, size)) from None
     expected = 8 + length + max(ends, default=0)
     if size != expected:
-        state = "cut short" if size < expected else "longer than its header says"
-        raise LoopAnimateError(f"{path} is {state}: {size:,} of {expected:,} bytes; get it again")
+        state = "incomplete" if size < expected else "longer than its header says"
+        raise LoopAnimateError(
+            f"{path} is {state}: {size:,} of {expected:,} bytes; download it again"
+        )
     return header
 
 
@@ -87,15 +87,15 @@ def _why_unreadable(path: Path, start: bytes, text: bytes, length: int, size: in
     if size == 0:
         return f"{path} is empty"
     if start.startswith(b"PK") or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05"):
-        return f"{path} is a PyTorch pickle, not a safetensors file, whatever its name says"
+        return f"{path} is a PyTorch pickle and not a safetensors file, in spite of its name"
     if text.startswith(b"{") and length > len(text):
-        return f"{path} is cut short inside its header: {size:,} bytes; get it again"
+        return f"{path} is incomplete ({size:,} bytes, within its header); download it again"
     return f"{path} is not a safetensors file"
 
 
 @contextmanager
 def open_tensors(path: str | Path, device: str | torch.device = "cpu") -> Iterator[Any]:
-    """A `safetensors.safe_open` handle whose errors are sentences."""
+    """A `safetensors.safe_open` handle that raises LoopAnimateError for a damaged file."""
     from safetensors import SafetensorError, safe_open
 
     read_header(path)
@@ -114,19 +114,19 @@ def write_tensors(
 ) -> None:
     """Write a safetensors file atomically, converting one tensor at a time.
 
-    `safetensors.torch.save_file` would hold a second copy of everything in memory.
+    `safetensors.torch.save_file` would keep a second copy of all tensors in memory.
 
     Args:
-        tensors: floating tensors on any device.
-        metadata: strings of the header.
-        dtype: stored type; None keeps each tensor's own.
+        tensors: floating-point tensors on any device.
+        metadata: the strings of the header.
+        dtype: the stored dtype; None keeps each tensor's own.
 
     Raises:
-        LoopAnimateError: a tensor has NaN or infinite values (after conversion), or the file cannot be written.
+        LoopAnimateError: a tensor has NaN or infinite values after conversion, or the file cannot be written.
     """
     names_of = {dtype: name for name, dtype in DTYPES.items()}
     stored = {name: dtype or tensor.dtype for name, tensor in tensors.items()}
-    # Wide types first, so that every tensor is aligned to its own element.
+    # Wide dtypes first, so that every tensor is aligned to its element size.
     order = sorted(tensors, key=lambda name: (-stored[name].itemsize, name))
     entries: dict[str, Any] = {"__metadata__": dict(metadata)}
     offset = 0
@@ -152,21 +152,20 @@ def require_finite(name: str, tensor: Tensor, where: str) -> None:
     """Raise a LoopAnimateError if a tensor has a NaN or an infinite value."""
     if not tensor.is_floating_point() or not tensor.numel():
         return
-    ends = torch.stack(
-        tensor.aminmax()
-    )  # NaN is its own extreme; 40 times faster than isfinite().all()
+    # aminmax returns NaN if there is one, and is 40 times faster than isfinite().all().
+    ends = torch.stack(tensor.aminmax())
     if not torch.isfinite(ends).all():
         raise LoopAnimateError(f"tensor {name!r} has NaN or infinite values ({where})")
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """All tensors of a weight file: safetensors, or a pickle (.ckpt, .bin, .pt, .pth) read without running code.
+    """All tensors of a weight file: safetensors, or a pickle (.ckpt, .bin, .pt, .pth) without running its code.
 
-    A `state_dict` wrapper is removed; what is no tensor (epoch, global_step, settings) is left out.
-    Tensors are mapped from the disk where the file allows it.
+    A `state_dict` wrapper is removed, and values that are not tensors (epoch, global_step, settings) are
+    skipped. Tensors are memory-mapped if the file allows it.
 
     Raises:
-        LoopAnimateError: missing, damaged, or a pickle that holds more than tensors and plain values.
+        LoopAnimateError: the file is missing or damaged, or is a pickle with more than tensors and plain values.
     """
     path = Path(path)
     if path.suffix.lower() not in PICKLE_SUFFIXES:
@@ -178,7 +177,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(path: Path) -> Any:
-    """`torch.load` that refuses code; never anything less strict."""
+    """`torch.load` that never runs code from the file."""
     import pickle
     import zipfile
 
@@ -190,7 +189,7 @@ def _read_pickle(path: Path) -> Any:
         if "Unsupported operand" in str(error):
             raise LoopAnimateError(f"{path} is not a readable PyTorch file") from error
         raise LoopAnimateError(
-            f"{path} holds Python objects besides tensors and is not opened, because that can run code; "
+            f"{path} has Python objects besides tensors and is not opened, because that can run code; "
             "save its state dict as .safetensors with a tool you trust"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
@@ -206,10 +205,10 @@ def _tensors_of(loaded: Any, path: Path) -> dict[str, Tensor]:
         else {}
     )
     if not tensors:
-        raise LoopAnimateError(f"{path} holds no named tensors")
+        raise LoopAnimateError(f"{path} has no named tensors")
     return tensors
 
 
 def count_parameters(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Numbers in a set of tensors, from their shapes."""
+    """The number of parameters in tensors of these shapes."""
     return sum(math.prod(shape) for shape in shapes.values())

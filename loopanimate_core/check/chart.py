@@ -1,4 +1,4 @@
-"""The seam chart: every step of the loop as a bar, the seam in the middle."""
+"""The seam chart: every step of the loop as a bar, with the seam in the middle."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _PLOT = (24, 84, WIDTH_PX - 24, HEIGHT_PX - 54)  # left, top, right, bottom
 def seam_chart(report: LoopReport) -> torch.Tensor:
     """Draw a report as a picture `[320, 640, 3]` in 0..1.
 
-    Bars are the mean differences of neighbouring frames in playing order, turned so that the seam
-    (last frame to first) stands in the middle, in green or red; the dashed line is the median.
+    Bars are the mean differences of neighbouring frames in playing order, rotated so that the seam
+    (last frame to first) is in the middle, in green or red. The dashed line is the median.
     """
     image = Image.new("RGB", (WIDTH_PX * SCALE, HEIGHT_PX * SCALE), _PAPER)
     draw = ImageDraw.Draw(image)
@@ -60,7 +60,7 @@ def _bars(draw: ImageDraw.ImageDraw, report: LoopReport, accent: tuple[int, ...]
     for share in (0.25, 0.5, 0.75, 1.0):
         y = bottom - share * (bottom - top)
         _box(draw, (left, y, right, y + 0.5), _GRID)
-    band = _GOOD_BAND if accent == _GOOD else _BAD_BAND  # shows where a held frame has no bar
+    band = _GOOD_BAND if accent == _GOOD else _BAD_BAND  # visible even if the seam has no bar
     _box(draw, (left + seam * width, top, left + (seam + 1) * width, bottom), band)
     for index, step in enumerate(steps):
         x = left + index * width
@@ -77,7 +77,7 @@ def _bars(draw: ImageDraw.ImageDraw, report: LoopReport, accent: tuple[int, ...]
 
 
 def _around_seam(steps: tuple[float, ...]) -> tuple[list[float], int]:
-    """The steps in playing order with the seam in the middle, and its index; long clips are cut."""
+    """The steps in playing order with the seam in the middle, and its index; long clips are shortened."""
     before = min((len(steps) - 1) // 2, MAX_BARS // 2)
     after = min(len(steps) - 1 - before, MAX_BARS // 2)
     return [*steps[len(steps) - 1 - before :], *steps[:after]], before
@@ -121,7 +121,7 @@ def _text(
 ) -> None:
     font = _font(size_px)
     if not isinstance(font, ImageFont.FreeTypeFont):
-        anchor = "la"  # Pillow without FreeType has one small bitmap font, which knows no other
+        anchor = "la"  # without FreeType Pillow has one small bitmap font, with this anchor only
     draw.text((position[0] * SCALE, position[1] * SCALE), text, fill, font, anchor=anchor)
 
 

@@ -1,6 +1,6 @@
-"""What LoopCheck measures, as pure functions.
+"""The measurements of a loop check, as pure functions.
 
-Frames are the played frames `[P, H, W, 3]` in 0..1; after the last one the first is shown again.
+Frames are the frames that play, `[P, H, W, 3]` in 0..1; the last one is followed by the first.
 Step `i` leads from frame `i` to frame `i + 1`; the last step, `P - 1`, is the seam back to frame 0.
 Distances are mean absolute differences in grey levels, 0..255.
 """
@@ -13,30 +13,36 @@ import torch
 import torch.nn.functional as F
 
 LEVELS = 255.0
-COARSE_PX = 64  # large enough for the object, small enough that a step stays below a pixel or two
+COARSE_PX = 64  # shows the object, and motion per step stays below a pixel or two
 MATRIX_PX = 32
 _SSIM_WINDOW_PX = 11
 _SSIM_SIGMA_PX = 1.5
+# Linear sRGB to CIE XYZ (D65).
+_XYZ_FROM_RGB = (
+    (0.4124564, 0.3575761, 0.1804375),
+    (0.2126729, 0.7151522, 0.0721750),
+    (0.0193339, 0.1191920, 0.9503041),
+)
 
 
 def shrink(frames: torch.Tensor, long_side_px: int) -> torch.Tensor:
     """Average frames down to `[P, h, w, 3]` with a long side of at most `long_side_px`.
 
-    Averaging removes grain and makes the difference of two frames grow in step with the motion
-    between them; at full size it saturates as soon as a hard edge moves by its own width.
+    Averaging removes grain, and makes the difference of two frames proportional to the motion between
+    them; at full size it saturates as soon as a hard edge moves by its own width.
     """
     height, width = frames.shape[1:3]
     scale = min(1.0, long_side_px / max(height, width))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     small = [
         F.interpolate(frame.float().permute(2, 0, 1)[None], size=size, mode="area")
-        for frame in frames  # one by one: a whole clip would be copied
+        for frame in frames  # one by one, to avoid a copy of the whole clip
     ]
     return torch.cat(small).permute(0, 2, 3, 1).contiguous()
 
 
 def step_sizes(frames: torch.Tensor) -> torch.Tensor:
-    """`[P]`: distance of every frame to the next; the last value is the seam."""
+    """`[P]`: the distance from every frame to the next; the last value is the seam."""
     count = len(frames)
     return torch.stack([distance(frames[i], frames[(i + 1) % count]) for i in range(count)])
 
@@ -46,11 +52,11 @@ def distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 def moving_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Distance without the grain that covers the whole of both frames.
+    """Distance without the part that grain adds.
 
-    Motion mostly leaves part of the picture alone, so the median pixel shows what grain adds to the
-    mean (1.18 is mean over median of |normal|). At most four fifths are taken for grain, because in a
-    pan over fine texture the median pixel moves too; ratios of distances then stay as they are.
+    Part of the picture usually does not move, so the median pixel shows what grain adds to the mean
+    (1.18 is mean over median of |normal|). At most four fifths count as grain, because in a pan over
+    fine texture the median pixel moves too; ratios of distances then do not change.
     """
     difference = (first - second).abs()
     mean = difference.mean()
@@ -58,7 +64,7 @@ def moving_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 def moving_steps(frames: torch.Tensor) -> torch.Tensor:
-    """`[P]`: like `step_sizes`, by `moving_distance`; for small frames."""
+    """`[P]`: `step_sizes` with `moving_distance`; for small frames."""
     following = frames.roll(-1, 0)
     return torch.stack([moving_distance(a, b) for a, b in zip(frames, following, strict=True)])
 
@@ -69,7 +75,7 @@ def accelerations(frames: torch.Tensor) -> torch.Tensor:
 
 
 def distance_matrix(frames: torch.Tensor) -> torch.Tensor:
-    """`[P, P]`: distance of every frame to every other one, for small frames."""
+    """`[P, P]`: the distance between any two frames; for small frames."""
     flat = frames.flatten(1)
     return torch.cdist(flat, flat, p=1.0) * (LEVELS / flat.shape[1])
 
@@ -81,10 +87,10 @@ def seam_surroundings(steps: torch.Tensor) -> torch.Tensor:
 
 
 def attack(steps: torch.Tensor, start: int, direction: int) -> float:
-    """How fast motion sets off: the step at `start` over the larger of the two that follow it.
+    """How abruptly motion starts: the step at `start` over the larger of the two that follow it.
 
-    Motion that starts at rest gives about 0.2 to 0.6 (steps 1 : 3 : 5, or 1 : 2 : 3), motion that is
-    cut off or turned round at full speed about 1. `direction` is 1, or -1 to look backwards.
+    Motion that starts from rest gives about 0.2 to 0.6 (steps 1 : 3 : 5, or 1 : 2 : 3), motion that is
+    cut or turned around at full speed about 1. `direction` is 1, or -1 to look backwards.
     """
     count = len(steps)
     following = max(steps[(start + direction * k) % count] for k in (1, 2))
@@ -99,7 +105,7 @@ def slow_run(steps: torch.Tensor, limit: float) -> tuple[int, int]:
         return count, 0
     first_fast = slow.index(False)
     runs, run = [], 0
-    for offset in range(1, count + 1):  # begins after a fast step, so no run is cut in two
+    for offset in range(1, count + 1):  # starts after a fast step, so that no run is split
         step = (first_fast + offset) % count
         if slow[step]:
             run += 1
@@ -128,7 +134,7 @@ class Mirror:
 
 
 def find_mirror(frames: torch.Tensor, steps: torch.Tensor) -> Mirror:
-    """The turning points around which small frames run backwards, and how they turn by `moving_steps`."""
+    """The turning points around which small frames run backwards; `steps` are their `moving_steps`."""
     matrix = distance_matrix(frames)
     count = len(matrix)
     index = torch.arange(count, device=matrix.device)
@@ -136,8 +142,8 @@ def find_mirror(frames: torch.Tensor, steps: torch.Tensor) -> Mirror:
     axis = int(errors.argmin())
     pairs = zip(frames, frames[(axis - index) % count], strict=True)
     error = torch.stack([moving_distance(a, b) for a, b in pairs]).mean()
-    # The axis has two fixed points, axis / 2 and (axis + P) / 2: on a frame, or between two that are
-    # equal. Motion sets off with the step after the frame, or after the pair.
+    # The axis has two fixed points, axis / 2 and (axis + P) / 2: on a frame, or between two equal
+    # frames. Motion starts with the step after that frame, or after that pair.
     starts = [doubled // 2 + doubled % 2 for doubled in (axis, axis + count)]
     sharpest = max(attack(steps, start % count, 1) for start in starts)
     return Mirror(axis, float(error), sharpest)
@@ -160,11 +166,7 @@ def mean_colours(frames: torch.Tensor) -> torch.Tensor:
     linear = torch.where(
         frames <= 0.04045, frames / 12.92, ((frames.clamp(min=0) + 0.055) / 1.055) ** 2.4
     )
-    to_xyz = frames.new_tensor(
-        [[0.4124564, 0.3575761, 0.1804375],
-         [0.2126729, 0.7151522, 0.0721750],
-         [0.0193339, 0.1191920, 0.9503041]]
-    )  # fmt: skip
+    to_xyz = frames.new_tensor(_XYZ_FROM_RGB)
     white = frames.new_tensor([0.95047, 1.0, 1.08883])
     ratio = linear @ to_xyz.T / white
     curve = torch.where(
@@ -176,7 +178,7 @@ def mean_colours(frames: torch.Tensor) -> torch.Tensor:
 
 
 def match_colours(frames: torch.Tensor) -> torch.Tensor:
-    """Give every frame the clip's average mean and spread per channel: what is left is not colour."""
+    """Give every frame the clip's average mean and spread per channel, to compare frames without colour."""
     mean = frames.mean((1, 2), keepdim=True)
     spread = frames.std((1, 2), keepdim=True).clamp(min=1e-3)
     gain = (spread.mean(0, keepdim=True) / spread).clamp(0.5, 2.0)
@@ -191,7 +193,7 @@ def slope(values: torch.Tensor) -> torch.Tensor:
 
 
 def ssim_adjacent(frames: torch.Tensor) -> float:
-    """Mean SSIM of neighbouring frames, seam left out: the paper's "Motion" (1 = nothing moves).
+    """Mean SSIM of neighbouring frames without the seam: the paper's "Motion" (1 = nothing moves).
 
     Grey, 11 x 11 Gaussian window of 1.5 px, K = (0.01, 0.03), only whole windows (Wang et al. 2004).
     """
@@ -220,7 +222,7 @@ def ssim_adjacent(frames: torch.Tensor) -> float:
 
 
 def _blur(grey: torch.Tensor, kernel: list[float]) -> torch.Tensor:
-    """Separable blur of `[H, W]` without borders; shifted sums are 3x faster than conv2d here."""
+    """Separable blur of `[H, W]` without borders; sums of shifted copies are 3x faster than conv2d."""
     height, width = grey.shape
     rows = height - len(kernel) + 1
     columns = width - len(kernel) + 1

@@ -9,28 +9,115 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LoopAnimateError
+from ..exit_codes import ExitCode
+from .options import Commands, add_command
 from .outputs import require_writable
+from .run import say
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
     from ..batch import Batch, BatchEvent, BatchWorkflow, ComfyClient, PictureFile, Record
 
-EXIT_FAILURES = 1
+DEFAULT_SERVER = "http://127.0.0.1:8188"
+MAX_IN_FLIGHT = 4
+MAX_WAIT_S = 86400
+
+EPILOG = """\
+examples:
+  loopanimate batch pictures/ --workflow workflows/api/loopanimate_basic_api.json --out loops/
+  loopanimate batch pictures/ --workflow mine_api.json --server gpu1:8188 --server gpu2:8188
+
+The workflow is a file that ComfyUI saves with Workflow > Export (API). It needs a node Load Picture
+From Folder (or Load Image) and a node Save Loop. Progress is kept in a file beside the folder: after
+Ctrl-C or a crash the same command continues. The exit code is 1 if pictures failed; they are listed
+with the reason.
+"""
 
 
-def batch(arguments: argparse.Namespace) -> int:
-    """Run the batch, list what failed, and return 1 if something did."""
+def add_parser(commands: Commands) -> None:
+    """Add the command `batch`."""
+    parser = add_command(
+        commands,
+        "batch",
+        "make a loop of every picture in a folder, on running ComfyUI servers",
+        run,
+        usage="%(prog)s FOLDER --workflow FILE [--server URL ...] [options]",
+        epilog=EPILOG,
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="the pictures; subfolders are ignored")
+    _add_work(parser.add_argument_group("what to make"))
+    _add_servers(parser.add_argument_group("servers and progress"))
+
+
+def _add_work(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--workflow", metavar="FILE", required=True, help="a workflow in ComfyUI's API format"
+    )
+    group.add_argument(
+        "--picture-node",
+        metavar="ID",
+        help="the node that gets the pictures, if several nodes load one",
+    )
+    group.add_argument(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="the seed of every picture (default: one per picture, the same in every run)",
+    )
+    group.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="download the loops to this folder (default: they stay on the server)",
+    )
+
+
+def _add_servers(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--server",
+        metavar="URL",
+        action="append",
+        help=f"a running ComfyUI; repeat it to share the work (default: {DEFAULT_SERVER})",
+    )
+    group.add_argument(
+        "--in-flight",
+        type=int,
+        default=2,
+        metavar="N",
+        help=f"pictures queued on each server at a time, 1 to {MAX_IN_FLIGHT}",
+    )
+    group.add_argument(
+        "--wait",
+        type=float,
+        default=120.0,
+        metavar="S",
+        help="seconds to wait for a server that stopped answering; the others take its pictures",
+    )
+    group.add_argument(
+        "--retry-failed", action="store_true", help="try pictures again that failed in earlier runs"
+    )
+    group.add_argument(
+        "--state",
+        metavar="FILE",
+        help="the progress file (default: FOLDER.loopanimate.sqlite beside the folder)",
+    )
+    group.add_argument(
+        "--quiet", action="store_true", help="no progress bar and no line for each loop"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the batch, list what failed, and return 1 if something failed."""
     from ..batch import Batch, BatchState, list_pictures, read_workflow
 
-    _require_sane(arguments)
+    _check(arguments)
     folder, out = Path(arguments.folder), arguments.out and Path(arguments.out)
     pictures = list_pictures(folder)
     workflow = read_workflow(Path(arguments.workflow), arguments.picture_node)
     if out:
         workflow.require_fetchable()
         _make_folder(out)
-    clients = _ready_servers(arguments.server or ["http://127.0.0.1:8188"], workflow)
+    clients = _ready_servers(arguments.server or [DEFAULT_SERVER], workflow)
     state_path = Path(arguments.state) if arguments.state else _beside(folder)
     require_writable(state_path, force=True)
     state = BatchState(state_path, workflow.job(arguments.seed))
@@ -55,25 +142,29 @@ def batch(arguments: argparse.Namespace) -> int:
 
 
 def _work(work: Batch, pictures: Sequence[PictureFile], progress: _Progress) -> None:
-    """Run to the end, or say how far it came."""
+    """Run to the end, or report how far the batch got."""
     try:
         with progress.over(work.remaining):
             work.run()
     except KeyboardInterrupt:
-        _say("stopped; the same command goes on from here")
+        _say("stopped; the same command continues from here")
         raise
     except LoopAnimateError:
         _report(work, pictures)
         raise
 
 
-def _require_sane(arguments: argparse.Namespace) -> None:
-    if arguments.in_flight not in (1, 2, 3, 4):
-        raise LoopAnimateError(f"--in-flight is {arguments.in_flight}; it must be 1 to 4")
-    if not 0 <= arguments.wait <= 86400:
-        raise LoopAnimateError(f"--wait is {arguments.wait:g}; it must be 0 to 86400 seconds")
+def _check(arguments: argparse.Namespace) -> None:
+    if not 1 <= arguments.in_flight <= MAX_IN_FLIGHT:
+        raise LoopAnimateError(
+            f"--in-flight must be from 1 to {MAX_IN_FLIGHT}, got {arguments.in_flight}"
+        )
+    if not 0 <= arguments.wait <= MAX_WAIT_S:
+        raise LoopAnimateError(
+            f"--wait must be from 0 to {MAX_WAIT_S} seconds, got {arguments.wait:g}"
+        )
     if arguments.seed is not None and not 0 <= arguments.seed < 2**64:
-        raise LoopAnimateError(f"--seed is {arguments.seed}; it must be 0 to 2^64 - 1")
+        raise LoopAnimateError(f"--seed must be from 0 to 2^64 - 1, got {arguments.seed}")
 
 
 def _beside(folder: Path) -> Path:
@@ -90,10 +181,10 @@ def _make_folder(path: Path) -> None:
 
 
 def _ready_servers(urls: Sequence[str], workflow: BatchWorkflow) -> list[ComfyClient]:
-    """The servers that answer, each with all nodes of the workflow.
+    """The servers that answer; each has all nodes of the workflow.
 
     Raises:
-        LoopAnimateError: none answers, or one lacks nodes; nothing was posted then.
+        LoopAnimateError: no server answers, or one has not all nodes; nothing has been posted yet.
     """
     from ..batch import ComfyClient, ServerGoneError
 
@@ -108,12 +199,12 @@ def _ready_servers(urls: Sequence[str], workflow: BatchWorkflow) -> list[ComfyCl
     if not ready:
         raise LoopAnimateError(f"no ComfyUI server answers: {'; '.join(silent)}")
     for reason in silent:
-        _say(f"left out, because it does not answer: {reason}")
+        _say(f"a server is skipped because it does not answer: {reason}")
     return ready
 
 
 class _Progress:
-    """A bar with the time left on terminals, and lines for what is worth one."""
+    """A progress bar on terminals, and a line for each event worth reading."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet, self._bar = quiet, None
@@ -134,9 +225,9 @@ class _Progress:
         line = {
             "done": f"{event.subject} -> {event.text}",
             "failed": f"{event.subject} failed: {event.text}",
-            "gone": f"{event.text}: waiting for it",
-            "back": f"{event.subject} is back",
-            "dropped": f"{event.subject} is given up: {event.text}",
+            "gone": f"{event.text}: waiting for the server",
+            "back": f"{event.subject} answers again",
+            "dropped": f"{event.subject} is no longer used: {event.text}",
         }[event.kind]
         if event.kind == "done":
             if not self._quiet:
@@ -147,7 +238,9 @@ class _Progress:
             return
         if event.kind == "done":
             self._bar.update()
-        elif event.kind == "failed":  # takes no time: it would make the rest look fast
+        elif (
+            event.kind == "failed"
+        ):  # counting it would make the estimate of the time left too short
             self._bar.total -= 1
             self._bar.refresh()
 
@@ -159,15 +252,15 @@ class _Progress:
 
 
 def _report(work: Batch, pictures: Sequence[PictureFile]) -> int:
-    """Say how it ended, with the failures of earlier runs too."""
+    """Print the result, including the failures of earlier runs."""
     records: list[Record] = [work.records[picture.key] for picture in pictures]
     failed = [record for record in records if record.status == "failed"]
     done = sum(record.status == "done" for record in records)
-    print(f"{done} of {len(records)} pictures have their loop" + (", failed:" if failed else ""))
+    print(f"{done} of {len(records)} pictures have a loop" + (", failed:" if failed else ""))
     for record in failed:
         print(f"  {record.picture}: {record.reason}")
-    return EXIT_FAILURES if failed else 0
+    return ExitCode.FAILED if failed else ExitCode.OK
 
 
 def _say(message: str) -> None:
-    print(f"loopanimate: {message}", file=sys.stderr)
+    say("loopanimate", message)

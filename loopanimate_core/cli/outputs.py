@@ -1,4 +1,4 @@
-"""Where results go: names that never replace a file by accident, checked before any work is done."""
+"""Where results go: checked before any work, and never over an existing file by accident."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..errors import LoopAnimateError
 
 
 def free_path(path: Path) -> Path:
-    """`path`, or the first of `name_2`, `name_3`, … that does not exist yet."""
+    """`path`, or the first of `name_2`, `name_3`, … that does not exist."""
     candidate, number = path, 1
     while candidate.exists():
         number += 1
@@ -18,13 +18,13 @@ def free_path(path: Path) -> Path:
 
 
 def require_writable(path: Path, force: bool) -> Path:
-    """`path`, after checking that its folder takes a new file and that nothing is replaced unasked.
+    """Return `path` after checking that it can be written without replacing a file by accident.
 
     Raises:
         LoopAnimateError: the file exists and `force` is false, or its folder is missing or read-only.
     """
     if path.exists() and not force:
-        raise LoopAnimateError(f"{path} exists already; --force replaces it")
+        raise LoopAnimateError(f"{path} already exists; --force replaces it")
     folder = path.parent
     if not folder.is_dir():
         raise LoopAnimateError(f"cannot write {path}: there is no folder {folder}")

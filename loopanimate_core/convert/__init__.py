@@ -1,1 +1,1 @@
-"""Build a bundle from public Stable Diffusion 1.x parts, and take one apart again."""
+"""Bundles from public parts of Stable Diffusion 1.x, and back into parts."""

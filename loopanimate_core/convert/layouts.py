@@ -1,7 +1,7 @@
-"""How other programs name the same tensors: pure maps of names, and telling files apart by their keys.
+"""How other programs name the same tensors, and which kind of file has which names.
 
-Every map goes from our name (diffusers') to theirs; the way back is the same map inverted over the names
-that a network of those sizes has. So nothing is guessed, and a key outside the map is an error.
+Every function maps our name (diffusers') to another program's name; to read a file, the map is inverted
+over the names that a network of these sizes has. A key outside the map is an error.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
 TEXT_PREFIX = "cond_stage_model.transformer."
 
-# What a checkpoint of Stable Diffusion 1.x holds besides its networks: averages of the training, losses, and
-# the noise schedule in many forms (a bundle has its own).
+# Other tensors in checkpoints of Stable Diffusion 1.x: averages of the training, losses, and the noise
+# schedule in many forms (a bundle has its own).
 _IGNORED_PREFIXES = ("model_ema.", "first_stage_model.model_ema.", "first_stage_model.loss.")
 _IGNORED = frozenset(
     [
@@ -63,10 +63,10 @@ _CHECKPOINTS = "checkpoints of Stable Diffusion 1.x"
 
 
 def kind_of(names: Collection[str], where: object) -> str:
-    """What a file of tensors is, by its keys alone.
+    """The kind of a file of tensors, from its keys alone.
 
     Args:
-        names: the keys, wrappers removed.
+        names: the keys, without wrappers.
         where: the file, for messages.
 
     Returns:
@@ -75,16 +75,16 @@ def kind_of(names: Collection[str], where: object) -> str:
         (diffusers').
 
     Raises:
-        LoopAnimateError: something else; the sentence names it where it is known.
+        LoopAnimateError: another kind of file; the message names it if it is known.
     """
-    for says_so, name, accepted in _REJECTED:
-        if says_so(names):
-            raise LoopAnimateError(f"{where} is {name}; accepted are {accepted}")
-    for kind, says_so in _KINDS.items():
-        if says_so(names):
+    for matches, name, accepted in _REJECTED:
+        if matches(names):
+            raise LoopAnimateError(f"{where} is {name}; expected {accepted}")
+    for kind, matches in _KINDS.items():
+        if matches(names):
             return kind
     example = min(names, default="nothing")
-    raise LoopAnimateError(f"{where} is of an unknown kind; its first tensor is {example!r}")
+    raise LoopAnimateError(f"{where} has an unknown layout; its first tensor is {example!r}")
 
 
 def _any(pattern: str) -> Callable[[Collection[str]], bool]:
@@ -109,8 +109,16 @@ _REJECTED: tuple[tuple[Callable[[Collection[str]], bool], str, str], ...] = (
         "a LoRA (changes to weights, not weights)",
         f"{_MOTION_FILES} and {_CHECKPOINTS}",
     ),
-    (_any(r"controlnet_cond_embedding|^control_model\.|input_hint_block"), "a ControlNet or SparseCtrl", _MOTION_FILES),
-    (_any(r"temporal_attentions\."), "a HotshotXL motion module, for Stable Diffusion XL", _MOTION_FILES),
+    (
+        _any(r"controlnet_cond_embedding|^control_model\.|input_hint_block"),
+        "a ControlNet or SparseCtrl",
+        _MOTION_FILES,
+    ),
+    (
+        _any(r"temporal_attentions\."),
+        "a HotshotXL motion module, for Stable Diffusion XL",
+        _MOTION_FILES,
+    ),
     (_any(r"^FancyVideo|fps_embedding\."), "a FancyVideo motion module", _MOTION_FILES),
     (_any(r"^img_encoder\."), "AnimateLCM's image-to-video module", _MOTION_FILES),
     (
@@ -123,15 +131,27 @@ _REJECTED: tuple[tuple[Callable[[Collection[str]], bool], str, str], ...] = (
         "a motion module with fewer than four levels, for Stable Diffusion XL",
         _MOTION_FILES,
     ),
-    (_any(r"^conditioner\.embedders\.|label_emb\.|^add_embedding\."), "a Stable Diffusion XL model", _CHECKPOINTS),
-    (_any(r"^cond_stage_model\.model\.transformer\."), "a Stable Diffusion 2.x checkpoint", _CHECKPOINTS),
+    (
+        _any(r"^conditioner\.embedders\.|label_emb\.|^add_embedding\."),
+        "a Stable Diffusion XL model",
+        _CHECKPOINTS,
+    ),
+    (
+        _any(r"^cond_stage_model\.model\.transformer\."),
+        "a Stable Diffusion 2.x checkpoint",
+        _CHECKPOINTS,
+    ),
     (
         _any(r"^cond_stage_model\.model\.visual\."),
         "an original sd-image-variations checkpoint",
         f"its diffusers folder and {_CHECKPOINTS}",
     ),
-    (_any(r"joint_blocks\.|double_blocks\."), "a model of another architecture than Stable Diffusion 1.x", _CHECKPOINTS),
-)  # fmt: skip
+    (
+        _any(r"joint_blocks\.|double_blocks\."),
+        "a model of another architecture than Stable Diffusion 1.x",
+        _CHECKPOINTS,
+    ),
+)
 
 _KINDS: dict[str, Callable[[Collection[str]], bool]] = {
     "checkpoint": _any(r"^model\.diffusion_model\."),
@@ -170,13 +190,13 @@ _ENDS = {
 
 
 def ldm_unet_name(name: str, layers_per_block: int) -> str:
-    """The name in a single-file checkpoint, after its `model.diffusion_model.`, of a UNet's tensor."""
+    """A UNet tensor's name in a single-file checkpoint, without `model.diffusion_model.`."""
     stem, _, leaf = name.rpartition(".")
     if stem in _ENDS:
         return f"{_ENDS[stem]}.{leaf}"
     match = re.fullmatch(r"(down_blocks|mid_block|up_blocks)(?:\.(\d+))?\.(\w+)\.(\d+)\.(.+)", name)
     if match is None:
-        raise ValueError(f"no UNet tensor: {name}")
+        raise ValueError(f"{name} is not a tensor of a UNet")
     part, block, layer_kind, layer, rest = match.groups()
     block, layer, step = int(block or 0), int(layer), layers_per_block + 1
     if layer_kind == "resnets":
@@ -186,9 +206,7 @@ def ldm_unet_name(name: str, layers_per_block: int) -> str:
         return f"middle_block.{1 if layer_kind == 'attentions' else 2 * layer}.{rest}"
     if layer_kind == "downsamplers":
         return f"input_blocks.{(block + 1) * step}.0.op.{rest.removeprefix('conv.')}"
-    if (
-        layer_kind == "upsamplers"
-    ):  # after the block's last layer, and its attention where it has one
+    if layer_kind == "upsamplers":  # after the block's last layer, and its attention if it has one
         return f"output_blocks.{block * step + step - 1}.{1 if block == 0 else 2}.{rest}"
     side, first = ("input_blocks", 1) if part == "down_blocks" else ("output_blocks", 0)
     slot = 1 if layer_kind == "attentions" else 0
@@ -206,7 +224,7 @@ _VAE_ATTENTION_NAME = re.compile(r"(\w+)\.mid_block\.attentions\.0\.(.+)\.(weigh
 
 
 def ldm_vae_name(name: str, levels: int) -> str:
-    """The name in a single-file checkpoint, after its `first_stage_model.`, of an AutoencoderKL's tensor."""
+    """An AutoencoderKL tensor's name in a single-file checkpoint, without `first_stage_model.`."""
     if match := _VAE_ATTENTION_NAME.fullmatch(name):
         half, layer, leaf = match.groups()
         return f"{half}.mid.attn_1.{_VAE_ATTENTION[layer]}.{leaf}"
@@ -219,12 +237,12 @@ def ldm_vae_name(name: str, levels: int) -> str:
 
 
 def is_vae_attention_matrix(name: str) -> bool:
-    """Whether an AutoencoderKL's tensor is a matrix here and a 1 × 1 convolution in single files."""
+    """Whether an AutoencoderKL's tensor is a matrix in diffusers and a 1 × 1 convolution in single files."""
     return re.search(r"mid_block\.attentions\.0\.to_(q|k|v|out\.0)\.weight$", name) is not None
 
 
 def single_file_vae(state: Mapping[str, Tensor], where: object) -> dict[str, Tensor]:
-    """The VAE of a single file (a checkpoint's, or one of its own), its 1 × 1 convolutions as matrices."""
+    """The VAE of a checkpoint or of a VAE file, with its 1 × 1 convolutions as matrices."""
     if any(name.startswith((VAE_PREFIX, UNET_PREFIX)) for name in state):
         state = split_checkpoint(state, where)["vae"]
     attention = re.compile(r"\.mid\.attn_1\.(q|k|v|proj_out)\.weight$")
@@ -236,7 +254,7 @@ def single_file_vae(state: Mapping[str, Tensor], where: object) -> dict[str, Ten
 
 
 def modern_vae_name(name: str) -> str:
-    """Today's name of an AutoencoderKL's tensor in files by diffusers before 0.13 (sd-image-variations')."""
+    """The present name of an AutoencoderKL tensor from diffusers before 0.13 (as in sd-image-variations)."""
     for old, new in {
         "query": "to_q",
         "key": "to_k",
@@ -248,12 +266,12 @@ def modern_vae_name(name: str) -> str:
 
 
 def split_checkpoint(state: Mapping[str, Tensor], where: object) -> dict[str, dict[str, Tensor]]:
-    """Sort a single-file checkpoint into unet, vae and text_encoder, prefixes removed.
+    """Split a single-file checkpoint into unet, vae and text_encoder, without prefixes.
 
-    Averages of training and the noise schedule are left out.
+    Averages of the training and the noise schedule are skipped.
 
     Raises:
-        LoopAnimateError: a key of none of them.
+        LoopAnimateError: a key belongs to none of them.
     """
     parts: dict[str, dict[str, Tensor]] = {"unet": {}, "vae": {}, "text_encoder": {}}
     prefixes = {"unet": UNET_PREFIX, "vae": VAE_PREFIX, "text_encoder": TEXT_PREFIX}
@@ -268,7 +286,7 @@ def split_checkpoint(state: Mapping[str, Tensor], where: object) -> dict[str, di
 
 
 def classic_text_encoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A CLIP text encoder's tensors under `text_model.`, from any file that holds one."""
+    """A CLIP text encoder's tensors under `text_model.`, from any file that has one."""
     found = {}
     for name, tensor in state.items():
         name = name.removeprefix(TEXT_PREFIX)
@@ -282,7 +300,7 @@ def classic_text_encoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def vision_encoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A CLIP image encoder's tensors, from a file that may hold the whole of CLIP."""
+    """A CLIP image encoder's tensors, from a file that may have all of CLIP."""
     return {
         name: tensor
         for name, tensor in state.items()
@@ -296,7 +314,7 @@ _BLOCK = "transformer_blocks.0."
 
 
 def animatediff_name(name: str) -> str:
-    """The name in AnimateDiff's original layout of a motion module's tensor."""
+    """A motion module tensor's name in AnimateDiff's original layout."""
     name = re.sub(r"(motion_modules\.\d+\.)", r"\1temporal_transformer.", name)
     name = re.sub(r"\.attn([12])\.", lambda m: f".attention_blocks.{int(m[1]) - 1}.", name)
     name = re.sub(r"\.norm([12])\.", lambda m: f".norms.{int(m[1]) - 1}.", name)
@@ -311,7 +329,7 @@ def name_from_animatediff(name: str) -> str:
 
 
 def is_unet_tensor(name: str) -> bool:
-    """Whether a name without `motion_modules.` is of the UNet around them (training checkpoints hold both)."""
+    """Whether a name belongs to the UNet around motion modules (training checkpoints have both)."""
     return (
         re.match(r"(conv_(in|out|norm_out)|time_embedding|(down|up)_blocks|mid_block)\.", name)
         is not None
@@ -319,32 +337,32 @@ def is_unet_tensor(name: str) -> bool:
 
 
 def without_wrappers(names: Iterable[str]) -> dict[str, str]:
-    """Key in the file → name without what trainers put before it (`module.`, `unet.`)."""
+    """Each key of a file, with its name without the prefixes that trainers add (`module.`, `unet.`)."""
     return {name: re.sub(r"^((module|unet)\.)+", "", name) for name in names}
 
 
 def is_position_table(name: str) -> bool:
-    """Whether a motion module's tensor is its table of positions (which LoopUNet computes)."""
+    """Whether a motion module's tensor is its position table, which LoopUNet computes."""
     return name.endswith(("pos_encoder.pe", "pos_embed.pe"))
 
 
 def require_sinusoid(name: str, table: Tensor, where: object) -> None:
-    """Raise a LoopAnimateError unless a position table `[1, L, C]` is the sinusoid that LoopUNet computes.
+    """Raise LoopAnimateError unless a position table `[1, L, C]` is the sinusoid that LoopUNet computes.
 
-    AnimateDiff, PIA and diffusers all store that sinusoid, which was never trained; so a table of 24 or 32
-    positions continues exactly. A trained or stretched one (some community modules) cannot be used.
+    AnimateDiff, PIA and diffusers all store that untrained sinusoid, so that a table of 24 or 32 positions
+    extends exactly. The trained or stretched tables of some community modules cannot be used.
     """
     positions = sinusoid(torch.arange(table.shape[-2]), table.shape[-1])
     error = (table.reshape(positions.shape).float() - positions).abs().max().item()
     if not error <= POSITION_TOLERANCE:
         raise LoopAnimateError(
-            f"{where}: {name!r} is not AnimateDiff's sinusoid (off by {error:.2g}); trained or stretched "
+            f"{where}: {name!r} differs from AnimateDiff's sinusoid by {error:.2g}; trained or stretched "
             "position tables cannot be used"
         )
 
 
 def position_tables(name_of_module: str, positions: int, channels: int) -> dict[str, Tensor]:
-    """The tables that AnimateDiff's layout has for one motion module, `[1, positions, channels]` each."""
+    """The position tables of one motion module in AnimateDiff's layout, `[1, positions, channels]` each."""
     table = sinusoid(torch.arange(positions), channels)[None]
     stem = f"{name_of_module}.temporal_transformer.{_BLOCK}attention_blocks"
     return {f"{stem}.{i}.pos_encoder.pe": table.clone() for i in (0, 1)}
@@ -357,17 +375,17 @@ def rename_to_ours(
     their_name: Callable[[str], str],
     where: object,
 ) -> dict[str, Tensor]:
-    """Give tensors our names.
+    """Rename the tensors of a file to our names.
 
     Args:
-        state: tensors under their names.
+        state: tensors under their names in the file.
         ours: our names and shapes.
         their_name: our name → theirs.
         where: the file, for messages.
 
     Raises:
-        LoopAnimateError: a tensor is unknown, missing or of another shape; the message has the file's own name
-            for it.
+        LoopAnimateError: a tensor is unknown, missing or has another shape; the message has its name in the
+            file.
     """
     names = {their_name(name): name for name in ours}
     require_same_tensors(

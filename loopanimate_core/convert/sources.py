@@ -1,4 +1,4 @@
-"""One network of a bundle, read from wherever other programs keep it: a folder of diffusers, or a single file."""
+"""Reading one network of a bundle from a diffusers folder or from a single file of another program."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..bundle.components import (
     vae_settings,
 )
 from ..bundle.tensorfile import read_tensors
-from ..encoders.text import TOKENIZER_CLIP, clip_vocabulary, vocabulary_of
+from ..encoders.tokenizer import TOKENIZER_CLIP, clip_vocabulary, vocabulary_of
 from ..errors import LoopAnimateError
 from ..models import LoopUNetConfig
 from . import layouts
@@ -38,12 +38,12 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.fp16.bin",
 )
-HEAD_CHANNELS = 64  # of every CLIP by OpenAI; a single file does not say
+HEAD_CHANNELS = 64  # of every CLIP by OpenAI; single files do not store it
 
 
 @dataclass
 class Source:
-    """A network's tensors under our names, and its settings as a bundle keeps them."""
+    """A network's tensors under our names, and its settings as a bundle stores them."""
 
     settings: Any
     state: dict[str, Tensor]
@@ -51,7 +51,7 @@ class Source:
 
 @dataclass
 class Folder:
-    """A folder with `config.json` and one file of weights."""
+    """The contents of a folder with `config.json` and a file of weights."""
 
     config: dict[str, Any]
     state: dict[str, Tensor]
@@ -74,12 +74,14 @@ def read_folder(path: Path) -> Folder:
         raise LoopAnimateError(f"{path / 'config.json'} cannot be read: {error}") from error
     weights = next((path / name for name in WEIGHT_FILES if (path / name).is_file()), None)
     if weights is None:
-        raise LoopAnimateError(f"{path} has no weights; looked for {', '.join(WEIGHT_FILES)}")
+        raise LoopAnimateError(
+            f"{path} has no weights; expected one of the files {', '.join(WEIGHT_FILES)}"
+        )
     return Folder(config, read_tensors(weights), weights)
 
 
 def _subfolder(path: Path, part: str) -> Path:
-    """`path` of a whole pipeline or of one network → the folder of one network."""
+    """The folder of one network, from the folder of a whole pipeline or of the network."""
     return path / part if (path / part).is_dir() else path
 
 
@@ -107,24 +109,24 @@ def read_unet(path: Path) -> Source:
         layers = count_of(state, r"down_blocks\.0\.resnets\.(\d+)\.")
         their_name = str
     else:
-        raise LoopAnimateError(f"{path} holds no Stable Diffusion 1.x UNet (it is: {kind})")
+        raise LoopAnimateError(f"{path} has no Stable Diffusion 1.x UNet (its kind: {kind})")
     config = _unet_config(state, their_name, {"layers_per_block": layers, **stated}, path)
     ours = unet_shapes_without_motion(config)
     return Source(config, layouts.rename_to_ours(state, ours, their_name, path))
 
 
 def unet_shapes_without_motion(config: LoopUNetConfig) -> dict[str, tuple[int, ...]]:
-    """Shapes of the Stable Diffusion UNet inside LoopUNet: no motion modules, four input channels."""
+    """The shapes of the Stable Diffusion UNet in LoopUNet: no motion modules, four input channels."""
     shapes = shapes_of("unet", build_on_meta("unet", replace(config, in_channels=4)))
     return {name: shape for name, shape in shapes.items() if "motion_modules." not in name}
 
 
 def _stated_unet_settings(config: Mapping[str, Any], where: Path) -> dict[str, Any]:
-    """What the tensors of a diffusers UNet do not say about it."""
-    # diffusers' old misnomer: Stable Diffusion 1.x writes its number of heads as attention_head_dim
+    """The settings of a diffusers UNet that cannot be read off its tensors."""
+    # Stable Diffusion 1.x stores its number of heads as attention_head_dim
     heads = config.get("num_attention_heads") or config.get("attention_head_dim", 8)
     if config.get("use_linear_projection") or not isinstance(heads, int):
-        raise LoopAnimateError(f"{where} is a Stable Diffusion 2.x or XL UNet; 1.x was expected")
+        raise LoopAnimateError(f"{where} is a Stable Diffusion 2.x or XL UNet, expected 1.x")
     return {
         "num_attention_heads": heads,
         "motion_num_attention_heads": heads,
@@ -134,7 +136,7 @@ def _stated_unet_settings(config: Mapping[str, Any], where: Path) -> dict[str, A
 
 
 def count_of(names: Iterable[str], pattern: str) -> int:
-    """How many different numbers the pattern's group takes."""
+    """The number of different values of the pattern's group in the names."""
     return len({match[1] for name in names if (match := re.match(pattern, name))})
 
 
@@ -142,7 +144,7 @@ def _ldm_layers_per_block(state: Mapping[str, Tensor], where: Path) -> int:
     operators = (re.match(r"input_blocks\.(\d+)\.0\.op\.weight", name) for name in state)
     first = min((int(match[1]) for match in operators if match), default=0)
     if first < 2:
-        raise LoopAnimateError(f"{where} lacks tensors of a Stable Diffusion 1.x UNet")
+        raise LoopAnimateError(f"{where} does not have all tensors of a Stable Diffusion 1.x UNet")
     return first - 1
 
 
@@ -152,16 +154,16 @@ def _unet_config(
     stated: Mapping[str, Any],
     where: Path,
 ) -> LoopUNetConfig:
-    """What is stated of a UNet, and its sizes, read off its tensors' shapes."""
+    """The UNet's settings: those that are stated, and the sizes of its tensors."""
 
     def shape(name: str) -> Sequence[int]:
         if (theirs := their_name(name)) not in state:
-            raise LoopAnimateError(f"{where} lacks the tensor {theirs!r}")
+            raise LoopAnimateError(f"{where} has no tensor {theirs!r}")
         return state[theirs].shape
 
     if (found := shape("conv_in.weight")[1]) != 4:
         raise LoopAnimateError(
-            f"{where} takes {found} channels (9: an inpainting model); a UNet of 4 was expected"
+            f"{where} has {found} input channels, expected 4 (9 is an inpainting model)"
         )
     channels, level = [], 0
     while their_name(f"down_blocks.{level}.resnets.0.conv1.weight") in state:
@@ -196,18 +198,18 @@ def read_vae(path: Path) -> Source:
         state = {layouts.modern_vae_name(name): tensor for name, tensor in state.items()}
         settings = settings or vae_sizes(state, "down_blocks", "resnets", path)
     elif kind != "tiny_vae" or not settings:
-        raise LoopAnimateError(f"{path} holds no VAE of Stable Diffusion 1.x (it is: {kind})")
+        raise LoopAnimateError(f"{path} has no Stable Diffusion 1.x VAE (its kind: {kind})")
     ours = shapes_of("vae", build_on_meta("vae", settings))
     return Source(settings, layouts.rename_to_ours(state, ours, their_name, path))
 
 
 def vae_sizes(state: Mapping[str, Tensor], blocks: str, layers: str, where: Path) -> dict[str, Any]:
-    """The settings of a single file's AutoencoderKL, read off its tensors' shapes."""
+    """The settings of a single file's AutoencoderKL, from the shapes of its tensors."""
     channels = []
     while (name := f"encoder.{blocks}.{len(channels)}.{layers}.0.conv2.weight") in state:
         channels.append(state[name].shape[0])
     if not channels:
-        raise LoopAnimateError(f"{where} holds no VAE")
+        raise LoopAnimateError(f"{where} has no VAE")
     return standard_settings("vae") | {
         "block_out_channels": channels,
         "down_block_types": ["DownEncoderBlock2D"] * len(channels),
@@ -234,7 +236,7 @@ def read_text_encoder(path: Path) -> Source:
     if kind == "checkpoint":
         state = layouts.split_checkpoint(state, path)["text_encoder"]
     elif kind not in ("text_encoder", "clip"):
-        raise LoopAnimateError(f"{path} holds no CLIP text encoder (it is: {kind})")
+        raise LoopAnimateError(f"{path} has no CLIP text encoder (its kind: {kind})")
     state = layouts.classic_text_encoder(state)
     settings = settings or text_encoder_sizes(state, path)
     ours = shapes_of("text_encoder", build_on_meta("text_encoder", settings))
@@ -242,13 +244,13 @@ def read_text_encoder(path: Path) -> Source:
 
 
 def text_encoder_sizes(state: Mapping[str, Tensor], where: Path) -> dict[str, Any]:
-    """The settings of a single file's CLIP text encoder, read off its tensors' shapes."""
+    """The settings of a single file's CLIP text encoder, from the shapes of its tensors."""
     try:
         vocabulary, width = state["text_model.embeddings.token_embedding.weight"].shape
         positions = state["text_model.embeddings.position_embedding.weight"].shape[0]
         inner = state["text_model.encoder.layers.0.mlp.fc1.weight"].shape[0]
     except KeyError as missing:
-        raise LoopAnimateError(f"{where} holds no CLIP text encoder: it lacks {missing}") from None
+        raise LoopAnimateError(f"{where} has no CLIP text encoder: no tensor {missing}") from None
     return standard_settings("text_encoder") | {
         "vocab_size": vocabulary,
         "hidden_size": width,
@@ -275,7 +277,7 @@ def read_image_encoder(path: Path) -> Source:
         state = read_tensors(path)
     kind = layouts.kind_of(state, path)
     if kind not in ("image_encoder", "clip"):
-        raise LoopAnimateError(f"{path} holds no CLIP image encoder (it is: {kind})")
+        raise LoopAnimateError(f"{path} has no CLIP image encoder (its kind: {kind})")
     state = layouts.vision_encoder(state)
     settings = settings or image_encoder_sizes(state, path)
     ours = shapes_of("image_encoder", build_on_meta("image_encoder", settings))
@@ -283,14 +285,14 @@ def read_image_encoder(path: Path) -> Source:
 
 
 def image_encoder_sizes(state: Mapping[str, Tensor], where: Path) -> dict[str, Any]:
-    """The settings of a single file's CLIP image encoder, read off its tensors' shapes."""
+    """The settings of a single file's CLIP image encoder, from the shapes of its tensors."""
     try:
         projection, width = state["visual_projection.weight"].shape
         patch = state["vision_model.embeddings.patch_embedding.weight"].shape[-1]
         places = state["vision_model.embeddings.position_embedding.weight"].shape[0] - 1
         inner = state["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0]
     except KeyError as missing:
-        raise LoopAnimateError(f"{where} holds no CLIP image encoder: it lacks {missing}") from None
+        raise LoopAnimateError(f"{where} has no CLIP image encoder: no tensor {missing}") from None
     return standard_settings("image_encoder") | {
         "hidden_size": width,
         "projection_dim": projection,
@@ -303,7 +305,7 @@ def image_encoder_sizes(state: Mapping[str, Tensor], where: Path) -> dict[str, A
 
 
 def read_tokenizer(path: Path) -> str | dict[str, Any]:
-    """The tokenizer entry for a text encoder's source: its folder's vocabulary if it has one, else CLIP's."""
+    """The tokenizer entry for a text encoder: the vocabulary in its folder if there is one, else CLIP's."""
     folder = _subfolder(path, "tokenizer")
     vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
     if not (vocabulary.is_file() and merges.is_file()):
@@ -322,9 +324,9 @@ class Motion:
     """Motion modules under our names.
 
     Attributes:
-        conv_in: `[C, 9, 3, 3]` in our channel order, where the file has one.
-        settings: of LoopUNetConfig, where a folder's config states them.
-        norm_num_groups: likewise; it must be the UNet's.
+        conv_in: `[C, 9, 3, 3]` in our channel order, if the file has one.
+        settings: fields of LoopUNetConfig, if a folder's config has them.
+        norm_num_groups: likewise; it must be equal to the UNet's.
     """
 
     state: dict[str, Tensor]
@@ -336,13 +338,13 @@ class Motion:
 def read_motion(path: Path) -> Motion:
     """Read motion modules: AnimateDiff v1, v2 or v3 in the original or diffusers' layout, or PIA.
 
-    Position tables are checked and left out (LoopUNet computes them), v2's middle block is left out.
+    Position tables are checked and skipped, because LoopUNet computes them. v2's middle block is skipped.
 
     Args:
         path: a file, or a diffusers `MotionAdapter` (or `UNetMotionModel`) folder.
 
     Warns:
-        UserWarning: a middle block was left out.
+        UserWarning: a middle block was skipped.
     """
     config: dict[str, Any] = {}
     if path.is_dir():
@@ -353,7 +355,7 @@ def read_motion(path: Path) -> Motion:
     state = {new: state[old] for old, new in layouts.without_wrappers(state).items()}
     kind = layouts.kind_of(state, path)
     if kind not in ("animatediff", "motion_adapter"):
-        raise LoopAnimateError(f"{path} holds no motion modules (it is: {kind})")
+        raise LoopAnimateError(f"{path} has no motion modules (its kind: {kind})")
     conv_in = state.pop("conv_in.weight", None)
     if conv_in is not None and conv_in.shape[1] == 9:
         conv_in = conv_in[:, list(layouts.OURS_FROM_PIA)]
@@ -369,7 +371,7 @@ def read_motion(path: Path) -> Motion:
             raise LoopAnimateError(f"{path} has an unknown tensor {name!r}")
     if middle := [name for name in tensors if name.startswith("mid_block.")]:
         warnings.warn(
-            f"{path}: the motion module of the middle block (AnimateDiff v2) is left out; TEMM has none",
+            f"{path}: the motion module of the middle block (AnimateDiff v2) is skipped; LoopUNet has none there",
             stacklevel=2,
         )
         for name in middle:

@@ -1,1 +1,1 @@
-"""What turns prompts and pictures into what the network reads, and latents into pictures."""
+"""Prompts and pictures to embeddings, and pictures to latents and back."""

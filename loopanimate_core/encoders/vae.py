@@ -1,12 +1,12 @@
-"""Pictures to latents and back, for both kinds of autoencoder a bundle may hold.
+"""Pictures to latents and back, for both kinds of autoencoder that a bundle may hold.
 
-`AutoencoderKL` (Stable Diffusion) answers `encode` with a distribution, `AutoencoderTiny` (TAESD) with
-the latents themselves; both take and give pictures in -1..1. Everything here is duck-typed, so nothing
-of diffusers is imported.
+`AutoencoderKL` (Stable Diffusion) encodes to a distribution, `AutoencoderTiny` (TAESD) to the latents
+themselves; both use pictures in -1..1. The code is duck-typed, so diffusers is not imported.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,15 +15,18 @@ from torch import Tensor
 from ..errors import LoopAnimateError
 
 
-def pixels_per_latent(vae: Any) -> int:
-    """Side of the square of pixels that one latent stands for (8 for Stable Diffusion and TAESD)."""
-    config = vae.config
-    channels = getattr(config, "encoder_block_out_channels", None) or config.block_out_channels
+def pixels_per_latent(config: Mapping[str, Any]) -> int:
+    """The side, in pixels, of the square that one latent covers (8 for Stable Diffusion and TAESD).
+
+    Args:
+        config: a VAE's settings: the `config` of a diffusers VAE, or a bundle's `vae` entry.
+    """
+    channels = config.get("encoder_block_out_channels") or config["block_out_channels"]
     return 2 ** (len(channels) - 1)
 
 
 def encode_frames(vae: Any, frames: Tensor, *, chunk: int = 8, grad: bool = False) -> Tensor:
-    """Encode the frames of one clip (E of Eq. 5), times the VAE's scaling factor.
+    """Encode the frames of one clip (E of Eq. 5) to latents, multiplied by the VAE's scaling factor.
 
     Args:
         vae: diffusers `AutoencoderKL` (the mode of its distribution is taken) or `AutoencoderTiny`.
@@ -35,14 +38,16 @@ def encode_frames(vae: Any, frames: Tensor, *, chunk: int = 8, grad: bool = Fals
         `[1, 4, F, H/8, W/8]` float32 on the VAE's device.
 
     Raises:
-        LoopAnimateError: the frames' shape is another, or a side is no multiple of the latents' size.
+        LoopAnimateError: the frames have another shape, or a side is not a multiple of 8 pixels.
     """
     if frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
         raise LoopAnimateError(f"frames must be [F, H, W, 3] with F >= 1, got {list(frames.shape)}")
-    side = pixels_per_latent(vae)
+    side_px = pixels_per_latent(vae.config)
     height, width = frames.shape[1:3]
-    if height % side or width % side:
-        raise LoopAnimateError(f"frames are {width} x {height} pixels; both must divide by {side}")
+    if height % side_px or width % side_px:
+        raise LoopAnimateError(
+            f"frames are {width} x {height} pixels; width and height must be multiples of {side_px}"
+        )
     with torch.set_grad_enabled(grad):
         parts = [_encode(vae, part) for part in frames.split(chunk)]
         return torch.cat(parts).transpose(0, 1).unsqueeze(0)
@@ -53,7 +58,7 @@ def decode_latents(vae: Any, latents: Tensor, *, chunk: int = 8, grad: bool = Fa
 
     Args:
         vae: as in `encode_frames`.
-        latents: `[1, 4, F, h, w]`, times the VAE's scaling factor.
+        latents: `[1, 4, F, h, w]`, multiplied by the VAE's scaling factor.
         chunk: frames decoded at a time (about 0.4 GB each at 512 x 512 with Stable Diffusion's VAE).
         grad: record gradients.
 
@@ -61,7 +66,7 @@ def decode_latents(vae: Any, latents: Tensor, *, chunk: int = 8, grad: bool = Fa
         `[F, H, W, 3]` float32, clamped to 0..1, on the VAE's device.
 
     Raises:
-        LoopAnimateError: the latents' shape is another.
+        LoopAnimateError: the latents have another shape.
     """
     if latents.ndim != 5 or latents.shape[:2] != (1, 4) or not latents.shape[2]:
         raise LoopAnimateError(

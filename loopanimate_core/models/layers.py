@@ -1,9 +1,9 @@
 """The layers of LoopUNet: time embedding, resnet, attention, spatial and temporal transformer.
 
 Shape legend: N clips, F frames, C channels, H × W pixels of the feature map, T tokens of a condition.
-Feature maps are `[N*F, C, H, W]`, frames of one clip next to each other. Every layer is built from the
-`ops` namespace it is given (`torch.nn`, or another framework's casting and streaming version of it) and
-no layer but those leaves holds a parameter or a buffer.
+Feature maps are `[N*F, C, H, W]`, frames of one clip next to each other. Every layer is built from an
+`ops` namespace (`torch.nn`, or another framework's version of it that casts and streams weights). Only
+those leaf layers hold parameters, and nothing holds a buffer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 MAX_ATTENTION_ROWS = (
-    65_535  # CUDA kernels put the batch of an attention call on a grid axis of this limit
+    65_535  # CUDA's limit for the grid axis on which attention kernels put the batch
 )
 
 
@@ -60,9 +60,15 @@ class ResnetBlock(nn.Module):
     """Two convolutions with the time embedding between them; frames are independent."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, time_channels: int, groups: int, eps: float,
-        ops: Any, factory: dict[str, Any],
-    ) -> None:  # fmt: skip
+        self,
+        in_channels: int,
+        out_channels: int,
+        time_channels: int,
+        groups: int,
+        eps: float,
+        ops: Any,
+        factory: dict[str, Any],
+    ) -> None:
         super().__init__()
         self.norm1 = ops.GroupNorm(groups, in_channels, eps=eps, **factory)
         self.conv1 = ops.Conv2d(in_channels, out_channels, 3, padding=1, **factory)
@@ -87,8 +93,8 @@ class Attention(nn.Module):
     """Multi-head attention over `[B, L, C]`; `condition_channels` makes it read another sequence.
 
     Attributes:
-        scaled_dot_product: softmax(Q·Kᵀ/√d)·V of `[B, heads, L, d]`. Another framework may put its own
-            implementation on an instance.
+        scaled_dot_product: softmax(Q·Kᵀ/√d)·V of `[B, heads, L, d]`. Another framework may replace it on
+            an instance.
     """
 
     scaled_dot_product: Callable[[Tensor, Tensor, Tensor], Tensor] = staticmethod(
@@ -96,9 +102,13 @@ class Attention(nn.Module):
     )
 
     def __init__(
-        self, channels: int, heads: int, ops: Any, factory: dict[str, Any],
+        self,
+        channels: int,
+        heads: int,
+        ops: Any,
+        factory: dict[str, Any],
         condition_channels: int | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.heads = heads
         source = condition_channels or channels
@@ -141,7 +151,7 @@ class GEGLU(nn.Module):
 class FeedForward(nn.Module):
     def __init__(self, channels: int, ops: Any, factory: dict[str, Any]) -> None:
         super().__init__()
-        # diffusers numbers a dropout as net.1; it has no parameters and we have no use for it
+        # net.1 is a dropout in diffusers; it has no parameters and is not needed
         self.net = nn.ModuleDict(
             {
                 "0": GEGLU(channels, 4 * channels, ops, factory),
@@ -157,9 +167,13 @@ class TransformerBlock(nn.Module):
     """Norms, two attentions and a feed-forward net. `condition_channels=None`: both are self-attention."""
 
     def __init__(
-        self, channels: int, heads: int, ops: Any, factory: dict[str, Any],
+        self,
+        channels: int,
+        heads: int,
+        ops: Any,
+        factory: dict[str, Any],
         condition_channels: int | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.norm1 = ops.LayerNorm(channels, **factory)
         self.attn1 = Attention(channels, heads, ops, factory)
@@ -170,9 +184,9 @@ class TransformerBlock(nn.Module):
 
 
 class Condition:
-    """What a part of the network reads by cross-attention: embeddings `[N, T, D]`, or nothing.
+    """What a part of the network reads by cross-attention: embeddings `[N, T, D]`, or None.
 
-    `keys_values` may hold projections made earlier, one entry per attention layer that reads them.
+    `keys_values` may hold projections computed earlier, one entry per attention layer that reads them.
     """
 
     def __init__(
@@ -198,9 +212,14 @@ class SpatialTransformer(nn.Module):
     """Self-attention within a frame, cross-attention to the part's condition (MITDF), feed-forward."""
 
     def __init__(
-        self, channels: int, heads: int, groups: int, condition_channels: int,
-        ops: Any, factory: dict[str, Any],
-    ) -> None:  # fmt: skip
+        self,
+        channels: int,
+        heads: int,
+        groups: int,
+        condition_channels: int,
+        ops: Any,
+        factory: dict[str, Any],
+    ) -> None:
         super().__init__()
         self.norm = ops.GroupNorm(groups, channels, eps=1e-6, **factory)
         self.proj_in = ops.Conv2d(channels, channels, 1, **factory)
@@ -261,7 +280,7 @@ class MotionModule(nn.Module):
     def forward(
         self, x: Tensor, frames: int, chunk_pixels: int | None = None, recompute: bool = False
     ) -> Tensor:
-        """`recompute`: backward makes the chunks' activations anew, one chunk at a time."""
+        """`recompute`: recompute the activations in backward, one chunk at a time."""
         height, width = x.shape[2:]
         h = self._norm(x, frames)
         h = split_frames(h, frames).flatten(3).permute(0, 3, 1, 2).flatten(0, 1)  # [N*H*W, F, C]

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from .unet import LoopUNet, LoopUNetConfig
+if TYPE_CHECKING:
+    from .unet import LoopUNetConfig
 
 _TEMPORAL_QKV = re.compile(r"\.motion_modules\.\d+\..*\.to_([qkv])\.weight$")
-TEMM = ("temm", "temm.q", "temm.k", "temm.v")
 
-# Section 3.5: what learns in each stage.
-STAGE_PARTS: dict[int, frozenset[str]] = {
-    1: frozenset({"conv_in", "cab", *TEMM}),
-    2: frozenset({"conv_in", *TEMM}),
-    3: frozenset({"conv_in", "temm.q", "temm.v"}),
+# Section 3.5: the parts that each stage trains; `temm` includes its projections.
+STAGE_PARTS: dict[int, tuple[str, ...]] = {
+    1: ("conv_in", "cab", "temm"),
+    2: ("conv_in", "temm"),
+    3: ("conv_in", "temm.q", "temm.v"),
 }
 
 
 @dataclass(frozen=True)
 class PartSize:
-    """A row of the parameter table; `megabytes` are 10^6 bytes of float32, the paper's unit."""
+    """A row of the parameter table; `megabytes` are 10⁶ bytes of float32, as in the paper."""
 
     name: str
     parameters: int
@@ -46,16 +47,17 @@ def part_of(name: str) -> str:
     return "cab" if ".transformer_blocks." in name else "other"
 
 
-def trains_in_stage(name: str, stage: int) -> bool:
-    """Whether a parameter learns in stage 1, 2 or 3."""
-    return part_of(name) in STAGE_PARTS[stage]
+def in_part(name: str, part: str) -> bool:
+    """Whether a parameter belongs to `part`: one of `part_of`'s names, `temm` with its projections, or `all`."""
+    own = part_of(name)
+    return part == "all" or own == part or own.startswith(f"{part}.")
 
 
 def is_idle(name: str, config: LoopUNetConfig) -> bool:
     """Whether a parameter cannot influence the output while the image condition is one token.
 
-    Softmax over one key is 1, so queries and keys of that attention, and the norm before it, are without
-    effect and gradient (weight decay would still shrink them); with routing "none" all of it is.
+    Softmax over one key is 1, so queries and keys of that attention and the norm before it have no effect and
+    no gradient (weight decay would still shrink them). With routing "none" this holds for the whole attention.
     """
     if ".motion_modules." in name or not re.search(r"\.(attn2|norm2)\.", name):
         return False
@@ -69,16 +71,18 @@ def is_idle(name: str, config: LoopUNetConfig) -> bool:
 
 
 def parameter_table(config: LoopUNetConfig) -> list[PartSize]:
-    """Table 1 of the paper for any sizes, then what each stage trains, then the whole; nothing is allocated."""
+    """Table 1 of the paper for any sizes, then what each stage trains, then the sum; no memory is allocated."""
+    from .unet import LoopUNet
+
     sizes = {name: p.numel() for name, p in LoopUNet(config, device="meta").named_parameters()}
 
     def total(*parts: str) -> int:
-        return sum(size for name, size in sizes.items() if part_of(name) in parts)
+        return sum(n for name, n in sizes.items() if any(in_part(name, part) for part in parts))
 
     return [
         PartSize("conv_in", total("conv_in")),
         PartSize("CAB", total("cab")),
-        PartSize("TEMM", total(*TEMM)),
+        PartSize("TEMM", total("temm")),
         PartSize("TEMM.Q", total("temm.q")),
         PartSize("TEMM.K", total("temm.k")),
         PartSize("TEMM.V", total("temm.v")),

@@ -3,7 +3,7 @@
 A Stable Diffusion 1.x UNet with nine input channels (Eq. 11), image embeddings read in the down blocks
 and text in the middle and up blocks (MITDF, Eq. 12-15), and a temporal transformer after every layer
 (TEMM). Parameter names are those of diffusers' `UNetMotionModel`, so its checkpoints, AnimateDiff's
-motion modules and kohya LoRAs map onto it without tables.
+motion modules and kohya LoRAs fit without tables of names.
 """
 
 from __future__ import annotations
@@ -37,9 +37,11 @@ NORM_SCOPES = ("per_frame", "clip")
 class LoopUNetConfig:
     """Sizes of the network; the defaults are Stable Diffusion 1.x with AnimateDiff v1 motion modules.
 
-    `routing` says what the cross-attention of the down, middle and up blocks reads (rows of Table 4).
-    `norm_scope` is the extent of the motion modules' group statistics: `per_frame` as AnimateDiff's own
-    code, `clip` as diffusers. `max_positions` is TEMM's longest clip in frames.
+    Attributes:
+        routing: what the cross-attention of the down, middle and up blocks reads (rows of Table 4).
+        norm_scope: extent of the motion modules' group statistics: `per_frame` as in AnimateDiff's own code,
+            `clip` as in diffusers.
+        max_positions: TEMM's longest clip in frames.
     """
 
     in_channels: int = 9
@@ -60,11 +62,11 @@ class LoopUNetConfig:
         object.__setattr__(self, "routing", tuple(self.routing))
         if len(self.routing) != 3 or any(name not in CONDITIONS for name in self.routing):
             raise LoopAnimateError(
-                f"routing is {self.routing}; it needs three of {', '.join(CONDITIONS)} for down, middle and up"
+                f"routing must be three of {', '.join(CONDITIONS)} (for down, middle and up), got {self.routing}"
             )
         if self.norm_scope not in NORM_SCOPES:
             raise LoopAnimateError(
-                f"norm_scope is {self.norm_scope!r}; choose one of {', '.join(NORM_SCOPES)}"
+                f"norm_scope must be one of {', '.join(NORM_SCOPES)}, got {self.norm_scope!r}"
             )
         for channels in self.block_out_channels:
             for divisor in (
@@ -74,7 +76,7 @@ class LoopUNetConfig:
             ):
                 if channels % divisor:
                     raise LoopAnimateError(
-                        f"a block of {channels} channels cannot be divided by {divisor}"
+                        f"block_out_channels must be multiples of {divisor}, got {channels}"
                     )
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,7 +87,7 @@ class LoopUNetConfig:
         names = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - names):
             raise LoopAnimateError(
-                f"unknown UNet setting {unknown[0]!r}; known are {', '.join(sorted(names))}"
+                f"unknown UNet setting {unknown[0]!r}; the settings are {', '.join(sorted(names))}"
             )
         for field in dataclasses.fields(cls):
             if field.name in values:
@@ -94,21 +96,21 @@ class LoopUNetConfig:
 
 
 def _require_kind(name: str, value: Any, example: Any) -> None:
-    """A setting from a file must be of its default's kind; numbers are above 0."""
+    """Raises LoopAnimateError for a setting of another type than its default, or a number that is not above 0."""
     if isinstance(example, tuple):
         if not isinstance(value, list | tuple) or not value:
-            raise LoopAnimateError(f"the UNet's {name} is {value!r}; it must be a list")
+            raise LoopAnimateError(f"{name} of the UNet must be a list, got {value!r}")
         for entry in value:
             _require_kind(name, entry, example[0])
         return
     kinds, legal = {
-        str: (str, "a word"),
+        str: (str, "a string"),
         int: (int, "a whole number above 0"),
         float: (int | float, "a number above 0"),
     }[type(example)]
     fits = isinstance(value, kinds) and not isinstance(value, bool)
     if not fits or (not isinstance(value, str) and not value > 0):
-        raise LoopAnimateError(f"the UNet's {name} is {value!r}; it must be {legal}")
+        raise LoopAnimateError(f"{name} of the UNet must be {legal}, got {value!r}")
 
 
 @dataclass
@@ -116,8 +118,8 @@ class SpeedUps:
     """Exact shortcuts; each can be switched off to compare it with the plain form.
 
     one_token:   attention to a single image token is `to_out(to_v(c))`.
-    fold_frames: keys and values of a condition are made once per clip, its frames are more queries.
-    shared_down: guidance branches that differ only in the text share the down path, which never sees it.
+    fold_frames: keys and values of a condition are computed once per clip, for the queries of all its frames.
+    shared_down: guidance branches that differ only in the text share the down path, which does not read it.
     """
 
     one_token: bool = True
@@ -129,9 +131,14 @@ class Block(nn.Module):
     """One resolution: layers of resnet, spatial transformer (not in all blocks) and motion module."""
 
     def __init__(
-        self, resnet_channels: list[tuple[int, int]], attention: bool, motion: bool, config: LoopUNetConfig,
-        ops: Any, factory: dict[str, Any],
-    ) -> None:  # fmt: skip
+        self,
+        resnet_channels: list[tuple[int, int]],
+        attention: bool,
+        motion: bool,
+        config: LoopUNetConfig,
+        ops: Any,
+        factory: dict[str, Any],
+    ) -> None:
         super().__init__()
         groups, out = config.norm_num_groups, resnet_channels[-1][1]
         time_channels = 4 * config.block_out_channels[0]
@@ -158,7 +165,7 @@ class LoopUNet(nn.Module):
     """See the module docstring. `ops` supplies Conv2d, Linear, GroupNorm and LayerNorm.
 
     Attributes:
-        speedups: which exact shortcuts are taken.
+        speedups: which exact shortcuts are used.
         gradient_checkpointing: recompute every resnet, spatial transformer and motion module in backward,
             within the motion modules chunk by chunk.
         chunk_frames: run spatial layers on this many frames at a time; None = all.
@@ -166,9 +173,13 @@ class LoopUNet(nn.Module):
     """
 
     def __init__(
-        self, config: LoopUNetConfig, *, dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None, ops: Any = nn,
-    ) -> None:  # fmt: skip
+        self,
+        config: LoopUNetConfig,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        ops: Any = nn,
+    ) -> None:
         super().__init__()
         self.config = config
         self.speedups = SpeedUps()
@@ -228,8 +239,8 @@ class LoopUNet(nn.Module):
             sample: `[N, 9, F, h, w]`, the condition Z_C of Eq. 11.
             timestep: scalar or `[N]`.
             image_embeds: `[N, T_i, D]`, or `[G*N, T_i, D]` when the branches see different pictures.
-            text_embeds: `[G*N, T_t, D]` for G guidance branches (all rows of branch 0 first), or what
-                `prepare_text` made of them.
+            text_embeds: `[G*N, T_t, D]` for G guidance branches (all rows of branch 0 first), or the result of
+                `prepare_text`.
 
         Returns:
             `[G*N, 4, F, h, w]`.
@@ -240,7 +251,7 @@ class LoopUNet(nn.Module):
         clips, _, frames = sample.shape[:3]
         if frames > self.config.max_positions:
             raise LoopAnimateError(
-                f"{frames} frames in one window; this model has positions for 1 to {self.config.max_positions}"
+                f"a window must have 1 to {self.config.max_positions} frames, got {frames}"
             )
         text = text_embeds if isinstance(text_embeds, Condition) else self._condition(text_embeds)
         image = self._condition(image_embeds)
@@ -269,7 +280,10 @@ class LoopUNet(nn.Module):
                 x = block.downsamplers[0](x)
                 skips.append(x)
 
-        x, time = x.repeat(branches, 1, 1, 1), time.repeat(branches, 1)  # branches part here
+        x, time = (
+            x.repeat(branches, 1, 1, 1),
+            time.repeat(branches, 1),
+        )  # from here on each branch has its own rows
         if middle is image:
             middle = image.repeat(branches)
         if up is image:
@@ -329,7 +343,7 @@ class LoopUNet(nn.Module):
     def _spatial(
         self, layer: nn.Module, x: Tensor, condition: Tensor | Condition, frames: int
     ) -> Tensor:
-        """Run a layer that treats frames alone, in chunks of frames where memory is short."""
+        """Run a layer that treats each frame alone, `chunk_frames` at a time."""
         chunk = self.chunk_frames
         if chunk is None or chunk >= frames:
             return self._run(layer, x, condition, frames)

@@ -1,4 +1,4 @@
-"""The pictures of a folder, in an order that never depends on the machine."""
+"""The pictures of a folder, in the same order on every machine."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ BUNDLED = Path(__file__).parent.parent / "data/pictures"
 
 
 def list_pictures(root: Path, subfolder: str = "") -> list[Path]:
-    """The picture files directly in `root/subfolder`, sorted by name with numbers by their value.
+    """The picture files directly in `root/subfolder`, sorted by name, numbers by their value.
 
-    Hidden files and links that lead out of `root` are left out.
+    Hidden files, and links to files outside `root`, are skipped.
 
     Raises:
-        LoopAnimateError: the folder is not there, cannot be read, or lies outside `root`.
+        LoopAnimateError: the folder is missing, cannot be read, or is outside `root`.
     """
     top = root.resolve()
     folder = (top / subfolder).resolve()
     if folder != top and top not in folder.parents:
-        raise LoopAnimateError(f"the folder {subfolder!r} lies outside {root}")
+        raise LoopAnimateError(f"the folder {subfolder!r} is outside {root}")
     if not folder.is_dir():
         raise LoopAnimateError(f"there is no folder {subfolder!r} in {root}")
     try:
@@ -39,23 +39,23 @@ def _is_picture(path: Path, top: Path) -> bool:
 
 
 def _order(path: Path) -> tuple[list[tuple[int, int, str]], str]:
-    """`cat2` before `cat10`, `Cat` beside `cat`; the exact name breaks ties."""
+    """Sorts `cat2` before `cat10` and `Cat` next to `cat`; ties by the exact name."""
     parts = re.split(r"(\d+)", path.name.casefold())
     keys = [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
     return keys, path.name
 
 
 def pick_picture(pictures: list[Path], index: int, folder: str) -> Path:
-    """The picture of that number, counted from 0.
+    """The picture with this index, from 0.
 
     Raises:
-        LoopAnimateError: the folder is empty, or the number is past its end.
+        LoopAnimateError: the folder is empty, or the index is out of range.
     """
     if not pictures:
-        raise LoopAnimateError(f"the folder {folder!r} holds no pictures")
+        raise LoopAnimateError(f"the folder {folder!r} has no pictures")
     if not 0 <= index < len(pictures):
         raise LoopAnimateError(
-            f"the folder {folder!r} ends: it holds pictures 0 to {len(pictures) - 1}, so there is no"
-            f" picture {index}; for all of them start at 0 with 'increment'"
+            f"the folder {folder!r} has pictures 0 to {len(pictures) - 1}, so there is no picture {index};"
+            " for all pictures start at 0 with 'increment'"
         )
     return pictures[index]

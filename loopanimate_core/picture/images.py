@@ -1,4 +1,4 @@
-"""Pictures in and out: reading any still picture, fitting it to a size, contact sheets, saving.
+"""Still pictures: reading any kind, fitting them to a size, saving them.
 
 Pictures are torch float32 `[H, W, 3]` and frames `[F, H, W, 3]`, both sRGB values in 0..1.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 import os
 import warnings
 from dataclasses import dataclass
@@ -21,11 +20,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import LoopAnimateError
 from ..files import atomic_write
+from . import SIZE_MULTIPLE_PX
 
 MIN_SIDE_PX = 16
-MAX_PIXELS = 178_000_000  # Pillow itself refuses larger files as decompression bombs
+MAX_PIXELS = 178_000_000  # Pillow rejects larger files as decompression bombs
 MAX_ASPECT = 8.0
-SIZE_MULTIPLE_PX = 8  # one latent of Stable Diffusion's VAE covers 8 x 8 pixels
 MAX_FIT_PX = 8192
 OPAQUE_ALPHA = 254.5 / 255
 
@@ -39,7 +38,7 @@ _SAVE_OPTIONS: dict[str, dict[str, object]] = {
     ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
     ".webp": {"format": "WEBP", "lossless": True},
 }
-# One still picture each, although Pillow counts embedded previews or layers as frames.
+# These hold one still picture, although Pillow counts embedded previews or layers as frames.
 _STILL_FORMATS = {"MPO", "PSD", "ICO", "ICNS"}
 
 _log = logging.getLogger(__name__)
@@ -50,7 +49,7 @@ class Picture:
     """A still picture.
 
     Attributes:
-        rgb: `[H, W, 3]` float32 in 0..1, not multiplied by alpha.
+        rgb: `[H, W, 3]` float32 in 0..1, not premultiplied by alpha.
         alpha: `[H, W]` float32 in 0..1, or None when every pixel is opaque.
         path: the file it came from, or None.
     """
@@ -73,7 +72,7 @@ class Picture:
         return self.path.stem if self.path else "picture"
 
     def over(self, background: Background = WHITE) -> torch.Tensor:
-        """`[H, W, 3]`: the picture laid over a plain colour (`mean`: its mean visible one)."""
+        """`[H, W, 3]`: the picture blended with a plain colour (`mean`: the mean visible colour)."""
         if self.alpha is None:
             return self.rgb
         alpha = self.alpha[..., None]
@@ -81,15 +80,15 @@ class Picture:
 
 
 def load_picture(path: str | os.PathLike[str]) -> Picture:
-    """Read a still picture of any kind Pillow knows, upright and in sRGB.
+    """Read a still picture of any kind that Pillow knows, upright and in sRGB.
 
-    EXIF orientation and embedded colour profiles are applied. Grey, palette, CMYK and 16-bit
-    pictures become RGB, transparency becomes `alpha`. Of an animated file the first frame is read,
-    with a warning.
+    EXIF orientation and embedded colour profiles are applied. Grey, palette, CMYK and 16-bit pictures
+    become RGB, transparency becomes `alpha`. Of an animated file the first frame is read, with a
+    warning.
 
     Raises:
-        LoopAnimateError: no such file, not a picture, damaged, fully transparent, a side below
-            16 px, sides more than 8 : 1 apart, or more than 178 megapixels.
+        LoopAnimateError: the file is missing, not a picture, damaged, fully transparent, smaller than
+            16 px on a side, more than 8 times as long as wide, or larger than 178 megapixels.
     """
     path = Path(path)
     if path.is_dir():
@@ -129,17 +128,17 @@ def fit_picture(
     Args:
         picture: a Picture, or `[H, W, 3]` in 0..1.
         height_px, width_px: multiples of 8 in 16..8192.
-        mode: `crop` fills the size and cuts off the overhang evenly, `pad` shows the whole picture
-            and fills the rest with the background, `stretch` changes the aspect ratio.
-        background: colour in 0..1 under transparent pixels and in the padding; `mean` takes the
-            mean visible colour.
+        mode: `crop` fills the size and crops the picture evenly, `pad` shows the whole picture and
+            fills the rest with the background, `stretch` changes the aspect ratio.
+        background: colour in 0..1 under transparent pixels and in the padding; `mean` is the mean
+            visible colour.
 
     Raises:
         LoopAnimateError: an illegal size or mode, or a tensor that is not `[H, W, 3]`.
     """
     if isinstance(picture, torch.Tensor):
         picture = Picture(require_rgb(picture))
-    _check_fit_size(height_px, width_px)
+    check_fit_size(height_px, width_px)
     fitted = fit_pixels(picture.over(background), height_px, width_px, mode)
     if mode != "pad":
         return fitted
@@ -150,13 +149,13 @@ def fit_picture(
 def fit_mask(
     mask: torch.Tensor, height_px: int, width_px: int, mode: FitMode = "crop"
 ) -> torch.Tensor:
-    """Bring a mask `[H, W]` of the original picture to `[height_px, width_px]`, values 0 and 1.
+    """Fit a mask `[H, W]` of the original picture to `[height_px, width_px]`, values 0 and 1.
 
-    It lands exactly where `fit_picture` with the same arguments puts the picture; padding is 0.
+    It covers the same pixels as `fit_picture` with the same arguments; padding is 0.
     """
     if mask.ndim != 2:
-        raise LoopAnimateError(f"a mask must have the shape [H, W], not {list(mask.shape)}")
-    _check_fit_size(height_px, width_px)
+        raise LoopAnimateError(f"a mask must have the shape [H, W], got {list(mask.shape)}")
+    check_fit_size(height_px, width_px)
     fitted = fit_pixels(mask.float()[..., None], height_px, width_px, mode)
     return (fitted[..., 0] > 0.5).float()
 
@@ -166,44 +165,17 @@ def to_uint8(frames: torch.Tensor) -> torch.Tensor:
     return (frames.detach().float().nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def contact_sheet(
-    frames: torch.Tensor, columns: int | None = None, gap_px: int = 4
-) -> torch.Tensor:
-    """Lay frames `[F, H, W, 3]` out on white, row by row; by default the sheet is nearly square."""
-    require_frames(frames)
-    count, height, width, _ = frames.shape
-    if columns is None:
-        columns = math.ceil(math.sqrt(count * height / width))
-    if columns < 1 or gap_px < 0:
-        raise LoopAnimateError(
-            f"columns ({columns}) must be 1 or more and gap_px ({gap_px}) 0 or more"
-        )
-    columns = min(columns, count)
-    rows = math.ceil(count / columns)
-    cell_height, cell_width = height + gap_px, width + gap_px
-    sheet = torch.ones(rows * cell_height + gap_px, columns * cell_width + gap_px, 3)
-    for index, frame in enumerate(frames.detach().float().cpu()):
-        top = gap_px + index // columns * cell_height
-        left = gap_px + index % columns * cell_width
-        sheet[top : top + height, left : left + width] = frame
-    return sheet
-
-
 def save_picture(picture: torch.Tensor, path: str | os.PathLike[str]) -> Path:
     """Write `[H, W]`, `[H, W, 3]` or `[H, W, 4]` in 0..1 as PNG, JPEG or lossless WebP, atomically.
 
     Raises:
-        LoopAnimateError: another extension or shape, alpha in a JPEG, or an unwritable file.
+        LoopAnimateError: another suffix or shape, alpha in a JPEG, or a file that cannot be written.
     """
     path = Path(path)
-    options = _SAVE_OPTIONS.get(path.suffix.lower())
-    if options is None:
-        raise LoopAnimateError(
-            f"{path.name!r} must end in one of {', '.join(_SAVE_OPTIONS)} to be saved as a picture"
-        )
+    options = _SAVE_OPTIONS[check_picture_suffix(path)]
     if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] not in (3, 4)):
         raise LoopAnimateError(
-            "a picture must have the shape [H, W], [H, W, 3] or [H, W, 4], not"
+            "a picture must have the shape [H, W], [H, W, 3] or [H, W, 4], got"
             f" {list(picture.shape)}"
         )
     if options["format"] == "JPEG" and picture.ndim == 3 and picture.shape[2] == 4:
@@ -214,11 +186,25 @@ def save_picture(picture: torch.Tensor, path: str | os.PathLike[str]) -> Path:
     return path
 
 
+def check_picture_suffix(path: Path) -> str:
+    """The lower-case suffix of a picture file to write.
+
+    Raises:
+        LoopAnimateError: `save_picture` does not know the suffix.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in _SAVE_OPTIONS:
+        raise LoopAnimateError(
+            f"{path.name!r} must end in one of {', '.join(_SAVE_OPTIONS)} to be saved as a picture"
+        )
+    return suffix
+
+
 def require_rgb(picture: torch.Tensor) -> torch.Tensor:
     """The picture as float32, after checking that it is `[H, W, 3]`."""
     if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
         raise LoopAnimateError(
-            f"a picture must have the shape [H, W, 3], not {list(picture.shape)}"
+            f"a picture must have the shape [H, W, 3], got {list(picture.shape)}"
         )
     return picture.float()
 
@@ -227,7 +213,7 @@ def require_frames(frames: torch.Tensor) -> torch.Tensor:
     """The frames as they are, after checking that they are `[F, H, W, 3]` and not empty."""
     if frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
         raise LoopAnimateError(
-            f"frames must have the shape [F, H, W, 3] with F of 1 or more, not {list(frames.shape)}"
+            f"frames must have the shape [F, H, W, 3] with F >= 1, got {list(frames.shape)}"
         )
     return frames
 
@@ -235,13 +221,13 @@ def require_frames(frames: torch.Tensor) -> torch.Tensor:
 def _decode(data: bytes, path: Path) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Decode file contents to rgb `[H, W, 3]` and alpha `[H, W]` or None."""
     with warnings.catch_warnings():
-        # Pillow warns from 89 megapixels on; _check_size decides instead.
+        # Pillow warns above 89 megapixels; _check_size decides instead.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image = Image.open(io.BytesIO(data))
     _check_size(image, path)
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format not in _STILL_FORMATS:
-        _log.warning("%s holds %d frames; only the first is used", path, frames)
+        _log.warning("%s has %d frames; only the first is used", path, frames)
     image.load()
     oriented = ImageOps.exif_transpose(image)
     if oriented.mode in ("F", "I") or oriented.mode.startswith("I;16"):
@@ -261,12 +247,12 @@ def _check_size(image: Image.Image, path: Path) -> None:
     width, height = image.size
     if min(width, height) < MIN_SIDE_PX:
         raise LoopAnimateError(
-            f"{path} is {width} x {height} pixels; each side must be {MIN_SIDE_PX} or more"
+            f"{path} is {width} x {height} pixels; each side must be at least {MIN_SIDE_PX}"
         )
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise LoopAnimateError(
-            f"{path} is {width} x {height} pixels; the longer side may be at most"
-            f" {MAX_ASPECT:g} times the shorter one"
+            f"{path} is {width} x {height} pixels; the longer side must be at most {MAX_ASPECT:g} times"
+            " the shorter side"
         )
     if width * height > MAX_PIXELS:
         raise _too_large(path)
@@ -280,7 +266,7 @@ def _too_large(path: Path) -> LoopAnimateError:
 
 def _to_srgb(image: Image.Image) -> Image.Image:
     """An 8-bit image as RGB or RGBA in sRGB."""
-    if image.mode in ("RGBa", "La"):  # premultiplied: Pillow converts these step by step only
+    if image.mode in ("RGBa", "La"):  # premultiplied; Pillow cannot convert these directly
         image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
     transparent = image.has_transparency_data
     image = _apply_profile(image)
@@ -316,7 +302,7 @@ def _deep_grey(image: Image.Image, path: Path) -> np.ndarray:
         white = 65535.0 if grey.max() <= 65535 else 2.0**31 - 1
         return np.clip(grey / white, 0, 1)
     if not (np.isfinite(grey).all() and grey.min() >= 0 and grey.max() <= 1):
-        raise LoopAnimateError(f"{path} holds floating-point pixels outside 0..1")
+        raise LoopAnimateError(f"{path} has floating-point pixels outside 0..1")
     return grey
 
 
@@ -325,7 +311,7 @@ def _background_colour(picture: Picture, background: Background) -> torch.Tensor
     if background != "mean":
         if len(background) != 3 or not all(0 <= channel <= 1 for channel in background):
             raise LoopAnimateError(
-                f"background must be 'mean' or three numbers in 0..1, not {background}"
+                f"background must be 'mean' or three numbers in 0..1, got {background}"
             )
         return torch.tensor(background, dtype=torch.float32, device=picture.rgb.device)
     if picture.alpha is None:
@@ -333,7 +319,8 @@ def _background_colour(picture: Picture, background: Background) -> torch.Tensor
     return (picture.rgb * picture.alpha[..., None]).sum((0, 1)) / picture.alpha.sum()
 
 
-def _check_fit_size(height_px: int, width_px: int) -> None:
+def check_fit_size(height_px: int, width_px: int) -> None:
+    """Raises LoopAnimateError for a size that `fit_picture` cannot make."""
     for name, side in (("height_px", height_px), ("width_px", width_px)):
         if side % SIZE_MULTIPLE_PX or not MIN_SIDE_PX <= side <= MAX_FIT_PX:
             raise LoopAnimateError(
@@ -347,7 +334,7 @@ def fit_pixels(
 ) -> torch.Tensor:
     """`[H, W, C]` to `[height_px, width_px, C]` of any size; padding is 0. See `fit_picture`."""
     if mode not in ("crop", "pad", "stretch"):
-        raise LoopAnimateError(f"mode must be 'crop', 'pad' or 'stretch', not {mode!r}")
+        raise LoopAnimateError(f"mode must be 'crop', 'pad' or 'stretch', got {mode!r}")
     height, width = pixels.shape[:2]
     if mode == "stretch":
         return _resize(pixels, height_px, width_px)
@@ -365,7 +352,7 @@ def fit_pixels(
 
 
 def _centre_crop(pixels: torch.Tensor, height_px: int, width_px: int, scale: float) -> torch.Tensor:
-    """Cut the middle part that, enlarged by `scale`, is the wanted size."""
+    """The middle part that has the wanted size after scaling by `scale`."""
     height = min(pixels.shape[0], max(1, round(height_px / scale)))
     width = min(pixels.shape[1], max(1, round(width_px / scale)))
     top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2

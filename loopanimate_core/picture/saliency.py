@@ -1,7 +1,7 @@
-"""The salient object of a picture as a binary mask: what is to move, apart from its background.
+"""The salient object of a picture as a binary mask: what should move, without its background.
 
-Three methods: the picture's own transparency, any salient-object network in ONNX form, and without
-any weights GrabCut, seeded by a model of the background's colour.
+Three methods: the picture's own transparency, any salient-object network as an ONNX file, and GrabCut,
+which needs no weights and starts from a model of the background's colour.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Normalisation = Literal["auto", "imagenet", "half"]
 
 GRABCUT_LONG_SIDE_PX = 320
 MAX_GROW_PX = 512
-MIN_SHARE, MAX_SHARE = 0.001, 0.995  # a mask outside these is no object
+MIN_SHARE, MAX_SHARE = 0.001, 0.995  # a mask outside this range is not an object
 DYNAMIC_ONNX_PX = 512
 
 _GRABCUT_ROUNDS = 5
-_BORDER_SHARE = 0.04  # width of the ring that is taken for background
+_BORDER_SHARE = 0.04  # width of the ring that counts as background
 _RECTANGLE_SHARE = 0.08
-_MAX_SCATTER = 6.0  # of the border about a smooth colour, in CIELAB units
+_MAX_SCATTER = 6.0  # of the border around a smooth colour, in CIELAB units
 _MAX_SMOOTH_STEP = 12.0  # between neighbouring pixels of a blurred background
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HALF = ((0.5, 0.5, 0.5), (1.0, 1.0, 1.0))
@@ -56,7 +56,7 @@ def salient_mask(
 ) -> torch.Tensor:
     """Mask `[H, W]` of the picture `[H, W, 3]` in 0..1: 1 on the object, 0 elsewhere.
 
-    If no object can be told from the background, the whole frame is the object, with a warning.
+    If no object stands out from the background, the whole frame is the object, with a warning.
 
     Args:
         alpha: `[H, W]`, the picture's transparency, if it has any.
@@ -64,14 +64,14 @@ def salient_mask(
             that is possible.
         model_path: a salient-object network (U²-Net, IS-Net, BiRefNet …) with one picture as input
             and the object's score as its first output.
-        normalisation: what is subtracted from and divided by before the network: `imagenet` means
-            and deviations, `half` 0.5 and 1; `auto` is `half` for files named IS-Net or RMBG.
-        threshold: 0..1; of the alpha or the score. GrabCut itself decides yes or no.
-        grow_px: widen the mask by so many pixels; negative values make it narrower.
+        normalisation: the mean and deviation of the network's input: `imagenet`, or `half` for 0.5 and
+            1; `auto` is `half` for files with IS-Net or RMBG in their name.
+        threshold: 0..1, for alpha or score; GrabCut does not use it.
+        grow_px: widen the mask by so many pixels; negative values shrink it.
 
     Raises:
-        LoopAnimateError: an argument outside its range, a missing alpha, or a model that is missing,
-            damaged or not of the expected form.
+        LoopAnimateError: an argument out of range, a missing alpha, or a model that is missing, damaged
+            or has other inputs or outputs.
     """
     picture = require_rgb(picture)
     _check(picture, alpha, method, threshold, grow_px)
@@ -107,18 +107,20 @@ def _check(
 ) -> None:
     if method not in ("auto", "alpha", "grabcut", "onnx"):
         raise LoopAnimateError(
-            f"method must be 'auto', 'alpha', 'grabcut' or 'onnx', not {method!r}"
+            f"method must be 'auto', 'alpha', 'grabcut' or 'onnx', got {method!r}"
         )
     if method == "alpha" and alpha is None:
         raise LoopAnimateError("method 'alpha' needs a picture with transparency")
     if alpha is not None and alpha.shape != picture.shape[:2]:
         raise LoopAnimateError(
-            f"alpha is {list(alpha.shape)}, the picture {list(picture.shape[:2])}; they must agree"
+            f"alpha must have the picture's size {list(picture.shape[:2])}, got {list(alpha.shape)}"
         )
     if not 0 < threshold < 1:
-        raise LoopAnimateError(f"threshold ({threshold}) must be between 0 and 1")
+        raise LoopAnimateError(f"threshold must be between 0 and 1, got {threshold}")
     if abs(grow_px) > MAX_GROW_PX:
-        raise LoopAnimateError(f"grow_px ({grow_px}) must be in -{MAX_GROW_PX}..{MAX_GROW_PX}")
+        raise LoopAnimateError(
+            f"grow_px must be from -{MAX_GROW_PX} to {MAX_GROW_PX}, got {grow_px}"
+        )
 
 
 def _best_method(
@@ -178,10 +180,10 @@ def _has_both(seeds: np.ndarray) -> bool:
 
 
 def _seeds(small: torch.Tensor) -> np.ndarray:
-    """GrabCut's labels `[H, W]` from the best of three guesses at what is background.
+    """GrabCut's labels `[H, W]`, from the first of three models of the background that works.
 
-    First, a smooth colour: plain backgrounds and gradients. Second, what can be reached from the
-    border without a sharp step: blurred backgrounds. Failing both, everything near the border.
+    First, a smooth colour: plain backgrounds and gradients. Second, pixels that can be reached from the
+    border without a sharp step: blurred backgrounds. Otherwise, everything near the border.
     """
     import cv2
 
@@ -197,10 +199,10 @@ def _seeds(small: torch.Tensor) -> np.ndarray:
 
 
 def _colour_seeds(lab: np.ndarray, ring: np.ndarray) -> np.ndarray | None:
-    """Labels by the distance to a colour surface fitted to the border; None if it has no such colour.
+    """Labels from the distance to a colour surface fitted to the border; None if it does not fit.
 
-    A quadratic surface meets plain colours and gradients exactly. What the border scatters about it
-    is the unit of distance.
+    A quadratic surface fits plain colours and gradients exactly. The scatter of the border around the
+    surface is the unit of distance.
     """
     import cv2
 
@@ -218,9 +220,9 @@ def _colour_seeds(lab: np.ndarray, ring: np.ndarray) -> np.ndarray | None:
 
 
 def _reach_seeds(lab: np.ndarray, ring: np.ndarray) -> np.ndarray | None:
-    """Labels by whether a pixel can be reached from the border in small steps of colour.
+    """Labels from whether a pixel can be reached from the border in small steps of colour.
 
-    None if the border itself is sharp, or next to nothing or nearly everything can be reached.
+    None if the border itself is sharp, or if almost nothing or almost everything can be reached.
     """
     import cv2
 
@@ -229,7 +231,7 @@ def _reach_seeds(lab: np.ndarray, ring: np.ndarray) -> np.ndarray | None:
     tolerance = 1 + 1.5 * float(np.percentile(across, 95))
     if tolerance > _MAX_SMOOTH_STEP:
         return None
-    reached = np.zeros((lab.shape[0] + 2, lab.shape[1] + 2), np.uint8)  # floodFill wants a margin
+    reached = np.zeros((lab.shape[0] + 2, lab.shape[1] + 2), np.uint8)  # floodFill needs a margin
     step, flags = (tolerance,) * 3, 4 | cv2.FLOODFILL_MASK_ONLY
     for y, x in np.argwhere(ring)[::7]:
         if not reached[y + 1, x + 1]:
@@ -253,7 +255,7 @@ def _background(lab: np.ndarray, ring: np.ndarray) -> tuple[np.ndarray, float, f
     terms, colours = basis[ring], lab[ring].astype(np.float64)
     kept = np.ones(len(colours), bool)
     surface, scatter = np.zeros((6, 3)), 1.0
-    for _ in range(5):  # refit without the pixels that do not belong, such as an object at the edge
+    for _ in range(5):  # fit again without outliers, such as an object at the edge
         surface, *_rest = np.linalg.lstsq(terms[kept], colours[kept], rcond=None)
         residual = np.linalg.norm(colours - terms @ surface, axis=-1)
         scatter = max(1.5, 1.5 * float(np.median(residual)))
@@ -312,12 +314,12 @@ def onnx_scores(
 ) -> torch.Tensor:
     """Score `[H, W]` in 0..1 of every pixel of a picture `[H, W, 3]`, by an ONNX network.
 
-    Scores outside 0..1 are taken for logits if any is negative, otherwise scaled by the largest.
+    Scores outside 0..1 count as logits if any is negative, otherwise they are divided by the largest.
     """
     path = Path(model_path)
     if normalisation not in ("auto", "imagenet", "half"):
         raise LoopAnimateError(
-            f"normalisation must be 'auto', 'imagenet' or 'half', not {normalisation!r}"
+            f"normalisation must be 'auto', 'imagenet' or 'half', got {normalisation!r}"
         )
     network = _load(path)
     if normalisation == "auto":
@@ -328,7 +330,7 @@ def onnx_scores(
     pixels = ((resized - mean) / deviation).permute(2, 0, 1)[None].numpy().astype(network.dtype)
     try:
         output = network.session.run(None, {network.input_name: pixels})[0]
-    except Exception as error:  # onnxruntime raises its own kinds
+    except Exception as error:  # onnxruntime raises its own exception classes
         raise LoopAnimateError(
             f"the ONNX model {path} failed on the picture ({_first_line(error)})"
         ) from error
@@ -342,8 +344,8 @@ def onnx_scores(
 def _as_scores(output: np.ndarray, path: Path) -> torch.Tensor:
     if output.ndim < 2 or output.size != output.shape[-1] * output.shape[-2]:
         raise LoopAnimateError(
-            f"the first output of the ONNX model {path} has the shape {list(output.shape)}; expected"
-            " one map of scores, such as [1, 1, H, W]"
+            f"the first output of the ONNX model {path} must be one map of scores, such as"
+            f" [1, 1, H, W], got {list(output.shape)}"
         )
     scores = torch.from_numpy(output.reshape(output.shape[-2:]).astype(np.float32)).nan_to_num(0.0)
     if float(scores.min()) < -0.01:
@@ -359,7 +361,7 @@ def _load(path: Path) -> _Network:
 
 @lru_cache(maxsize=2)
 def _load_version(path: Path, _modified_ns: int) -> _Network:
-    """Open a model once; a changed file is opened anew."""
+    """Open a model once; a changed file is opened again."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -370,7 +372,7 @@ def _load_version(path: Path, _modified_ns: int) -> _Network:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
-    except Exception as error:  # onnxruntime raises its own kinds
+    except Exception as error:  # onnxruntime raises its own exception classes
         raise LoopAnimateError(
             f"{path} is not a usable ONNX model ({_first_line(error)})"
         ) from error
@@ -378,7 +380,7 @@ def _load_version(path: Path, _modified_ns: int) -> _Network:
     if not _takes_one_picture(inputs):
         found = ", ".join(f"{each.name} {each.shape} {each.type}" for each in inputs)
         raise LoopAnimateError(
-            f"the ONNX model {path} takes {found}; expected one picture [1, 3, H, W] of floats"
+            f"the input of the ONNX model {path} must be one picture [1, 3, H, W] of floats, got {found}"
         )
     height, width = (
         side if isinstance(side, int) and side > 0 else DYNAMIC_ONNX_PX
@@ -391,7 +393,7 @@ def _takes_one_picture(inputs: Sequence[Any]) -> bool:
     if len(inputs) != 1 or inputs[0].type not in _DTYPES or len(inputs[0].shape) != 4:
         return False
     channels = inputs[0].shape[1]
-    return channels == 3 or not isinstance(channels, int)  # a name or None: any number
+    return channels == 3 or not isinstance(channels, int)  # a name or None means any number
 
 
 def _first_line(error: Exception) -> str:

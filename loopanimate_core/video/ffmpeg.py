@@ -1,4 +1,4 @@
-"""The ffmpeg program: found, asked what it can do, run with pipes, and its errors put in one sentence."""
+"""The ffmpeg program: where it is, which encoders it has, and running it with pipes."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from pathlib import Path
 
 from ..errors import LoopAnimateError
 
 
 @cache
 def ffmpeg_path() -> str:
-    """The ffmpeg that imageio-ffmpeg brings, or the one IMAGEIO_FFMPEG_EXE names.
+    """The ffmpeg that imageio-ffmpeg installs, or the one in the variable IMAGEIO_FFMPEG_EXE.
 
     Raises:
-        LoopAnimateError: there is none.
+        LoopAnimateError: no ffmpeg was found.
     """
     import imageio_ffmpeg
 
@@ -25,14 +26,14 @@ def ffmpeg_path() -> str:
         return imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
         raise LoopAnimateError(
-            "no ffmpeg was found: install imageio-ffmpeg or name one in IMAGEIO_FFMPEG_EXE"
+            "no ffmpeg was found; install imageio-ffmpeg or set IMAGEIO_FFMPEG_EXE to an ffmpeg"
         ) from error
 
 
 @cache
 def encoders() -> frozenset[str]:
-    """Names of the encoders this ffmpeg was built with."""
-    listing = b"".join(read_output(["-encoders"], "cannot ask ffmpeg for its encoders"))
+    """The names of the encoders that this ffmpeg was built with."""
+    listing = b"".join(read_output(["-encoders"], "cannot list the encoders of ffmpeg"))
     return frozenset(re.findall(r"^ [VAS][A-Z.]{5} (\w\S*)", listing.decode(), flags=re.MULTILINE))
 
 
@@ -40,14 +41,14 @@ def feed(arguments: list[str], chunks: Iterable[bytes], failure: str) -> None:
     """Run ffmpeg with `chunks` on its standard input.
 
     Raises:
-        LoopAnimateError: ffmpeg failed; the message is `failure` and ffmpeg's own reason.
+        LoopAnimateError: ffmpeg failed; the message is `failure` with ffmpeg's reason.
     """
     with _running(arguments, failure, stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
         for chunk in chunks:
             try:
                 process.stdin.write(chunk)
-            except OSError:  # ffmpeg gave up: its exit code and log say why
+            except OSError:  # ffmpeg has stopped: its exit code and log tell why
                 break
 
 
@@ -63,7 +64,7 @@ def read_output(arguments: list[str], failure: str) -> Iterator[bytes]:
 def _running(
     arguments: list[str], failure: str, *, stdin: int, stdout: int = subprocess.DEVNULL
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """ffmpeg as a child that never outlives the block: any exception, Ctrl-C too, kills it."""
+    """Run ffmpeg as a child process that never outlives the block: any exception kills it."""
     command = [ffmpeg_path(), "-hide_banner", "-v", "error", *arguments]
     with tempfile.TemporaryFile() as log:  # a file, because a full stderr pipe would stall ffmpeg
         process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=log)
@@ -86,9 +87,9 @@ def _running(
 
 
 def _reason(log: str, code: int) -> str | None:
-    """Why ffmpeg failed: the line that names the cause, without its `[codec @ address]` prefix."""
-    if re.search("partial file|ended prematurely", log):  # ffmpeg itself is content with a part
-        return "the file is cut short"
+    """Why ffmpeg failed: its first line of log, without the `[codec @ address]` prefix."""
+    if re.search("partial file|ended prematurely", log):  # ffmpeg itself exits with 0 here
+        return "the file is incomplete"
     if code == 0:
         return None
     if "No space left on device" in log:
@@ -97,3 +98,8 @@ def _reason(log: str, code: int) -> str | None:
     if not lines:
         return f"ffmpeg stopped with exit code {code}"
     return re.sub(r"^(\[[^\]]*\] ?)+", "", lines[0]).strip()
+
+
+def file_url(path: Path) -> str:
+    """The path as `file:…`, so that ffmpeg does not read a protocol or an option in a file's name."""
+    return f"file:{path}"

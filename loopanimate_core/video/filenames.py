@@ -1,4 +1,4 @@
-"""File names from a prefix that people type, with dates and the source picture's name in it."""
+"""File names from a prefix that may contain the date and the name of the source picture."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from datetime import datetime
 
 MAX_STEM = 80
-_FORBIDDEN = re.compile(r'[<>:"/\\|?*%\x00-\x1f\x7f]')  # on one system or another
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*%\x00-\x1f\x7f]')  # on some system
 _DATE = re.compile(r"%date(?::([^%]*))?%")
 _DATE_PARTS = {
     "yyyy": "%Y",
@@ -23,7 +23,7 @@ PICTURE = "%picture_name%"
 def expand_prefix(prefix: str, picture_name: str | None, now: datetime) -> str:
     """The prefix with `%date%`, `%date:yyyy-MM-dd_hhmmss%` and `%picture_name%` filled in.
 
-    A picture's name that the prefix has no place for is appended. Other `%…%` are left to the caller.
+    If the prefix has no `%picture_name%`, the name is appended. Other `%…%` are not changed.
     """
     expanded = _DATE.sub(lambda found: _date(found[1] or "yyyy-MM-dd", now), prefix)
     stem = safe_stem(picture_name or "")
@@ -33,7 +33,7 @@ def expand_prefix(prefix: str, picture_name: str | None, now: datetime) -> str:
 
 
 def safe_stem(name: str) -> str:
-    """The name without what a file's name cannot hold on some system; may be empty."""
+    """The name with characters replaced that some system does not allow in file names; may be empty."""
     return _FORBIDDEN.sub("_", name)[:MAX_STEM].strip(" .")
 
 

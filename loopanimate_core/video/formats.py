@@ -1,6 +1,6 @@
-"""The file formats a loop can be written to: one row each, and why its defaults keep the seam closed.
+"""The file formats that a loop can be written to, and why their defaults keep the seam closed.
 
-`docs/export.md` holds the measurements behind the numbers; `benchmarks/encode_seam.py` makes them again.
+`docs/export.md` has the measurements behind the numbers; `benchmarks/encode_seam.py` repeats them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 from ..errors import LoopAnimateError
 
 DEFAULT_QUALITY = 75
-"""The quality, on the scale 1..100 shared by all formats, at which each format's seam was measured."""
+"""The quality (1..100, the same scale for all formats) at which the seams were measured."""
 
 Options = dict[str, str | int]
 
@@ -23,10 +23,13 @@ Options = dict[str, str | int]
 class VideoFormat:
     """How one format is written.
 
-    `settings` are the encoder's own numbers at quality 1, 75 (the default) and 100; `None` is lossless.
-    `options(setting, width * height)` are ffmpeg's output options or Pillow's `save` arguments.
-    `pixels` and `alpha_pixels` are ffmpeg's pixel formats or Pillow's modes, without and with transparency.
-    `min_duration_s` is what the loop is repeated for: a player's restart is then rare.
+    Attributes:
+        pixels, alpha_pixels: ffmpeg's pixel formats or Pillow's modes, without and with transparency.
+        settings: the encoder's own quality numbers at quality 1, 75 (the default) and 100; None for a
+            lossless format.
+        options: `options(setting, width * height)` gives ffmpeg's output options or the arguments of
+            Pillow's `save`.
+        min_duration_s: the loop is repeated to last at least this long, so that players restart rarely.
     """
 
     name: str
@@ -46,17 +49,17 @@ class VideoFormat:
 
     @property
     def white(self) -> int:
-        """The whole number that stands for 1.0 in the raw RGB handed to the encoder.
+        """The whole number that means 1.0 in the raw RGB sent to the encoder.
 
-        Deep formats get 16 bits. Where ffmpeg turns these into YUV, it takes white as 255 * 256, not
-        as 65535: with the latter every picture comes out 0.4/255 too bright.
+        Deep formats get 16 bits. When ffmpeg converts these to YUV, its white is 255 * 256 and not
+        65535: with 65535 every picture would be 0.4/255 too bright.
         """
         if self.pixels.startswith("gb"):
             return 65535
         return 255 * 256 if "10" in self.pixels else 255
 
     def setting(self, quality: int | None) -> int:
-        """The encoder's own number for `quality` (1..100, `None` = 75); 0 where the format is lossless.
+        """The encoder's own number for `quality` (1..100, None = 75); 0 for a lossless format.
 
         Raises:
             LoopAnimateError: `quality` is not a whole number from 1 to 100.
@@ -72,43 +75,43 @@ class VideoFormat:
         return round(usual + (best - usual) * (quality - DEFAULT_QUALITY) / (100 - DEFAULT_QUALITY))
 
     def automatic_repeats(self, frames: int, fps: float) -> int:
-        """How often `frames` are written so that the file lasts `min_duration_s`."""
+        """How many times `frames` are written so that the file lasts at least `min_duration_s`."""
         return max(1, math.ceil(self.min_duration_s * fps / frames - 1e-6))
 
 
-# One group of pictures: a key frame within the file would be a second pop.
+# One group of pictures: every further key frame in the file would be another visible pop.
 _ONE_GROUP: Options = {"g": 99999}
 
 
 def _h264(qp: int, size_px: int) -> Options:
-    # A constant quantiser: at equal size its seam is smaller than that of -crf, which is finer on
-    # frames that many others refer to, the first above all. No B-frames: players blind to edit lists
-    # start late by their delay.
+    # A constant quantiser: at equal file size its seam is smaller than that of -crf, which spends more
+    # bits on frames that many others refer to, above all the first. No B-frames: players that ignore
+    # edit lists would start late.
     rate: Options = {"qp": qp, "preset": "medium", "bf": 0, "sc_threshold": 0, **_ONE_GROUP}
     return {**rate, "refs": _reference_frames(size_px)}
 
 
 def _reference_frames(size_px: int) -> int:
-    """As many as every H.264 decoder of level 4.1 holds, at most 16.
+    """As many as every H.264 decoder of level 4.1 can hold, at most 16.
 
-    What moves uncovers the background behind it. With the usual 3 references that is coded anew, a
-    little different each time, and the restart undoes all the differences at once: the pop. With a
-    long memory it is copied from the frame that last saw it: a smaller pop and a smaller file.
+    A moving object uncovers background. With the usual 3 reference frames that background is encoded
+    again, slightly different each time, and the restart undoes all differences at once: a visible pop.
+    With more reference frames it is copied from the last frame that shows it: a smaller pop and file.
     """
     macroblocks = math.ceil(size_px / 256)
     return max(3, min(16, 32768 // macroblocks))
 
 
 def _vp9(crf: int, _size_px: int) -> Options:
-    # Alternate reference frames are hidden averages: one of them is better than the rest, and libvpx
-    # refuses them beside transparency.
+    # No alternate reference frames: they would make single frames better than the rest, and libvpx
+    # does not allow them with transparency.
     rate: Options = {"crf": crf, "b:v": 0, "auto-alt-ref": 0}
     return {**rate, "deadline": "good", "cpu-used": 2, "row-mt": 1, **_ONE_GROUP}
 
 
 def _av1(crf: int, _size_px: int) -> Options:
-    # Temporal filtering makes the key frame an average of its followers, so the slower the motion the
-    # worse it pops: a ratio of up to 3.7.
+    # Temporal filtering would average the key frame with the frames after it. The pop that this makes
+    # is worst with slow motion: a seam ratio of up to 3.7.
     return {"crf": crf, "preset": 6, "svtav1-params": "enable-tf=0:scd=0", **_ONE_GROUP}
 
 
@@ -121,9 +124,10 @@ def _ffv1(_setting: int, _size_px: int) -> Options:
 
 
 def _webp(quality: int, _size_px: int) -> Options:
-    # Pillow's default is a key frame every 3 to 5 frames, each a pop; kmax=0 has one for the whole file.
-    # On flat colours what moves leaves a faint trail, colour at half size that bled over its edge:
-    # the encoder only repaints what changed in the source. Lossless frames, smaller there, do not.
+    # Pillow's default is a key frame every 3 to 5 frames, each a pop; kmax=0 means one per file.
+    # allow_mixed: over flat colours a moving object leaves a faint trail, because half-size colour
+    # bleeds over its edge and the encoder repaints only what changed. Lossless frames avoid that and
+    # are smaller there.
     return {"quality": quality, "method": 4, "kmax": 0, "allow_mixed": 1, "loop": 0}
 
 
@@ -143,29 +147,117 @@ def _png(_setting: int, _size_px: int) -> Options:
     return {}
 
 
-# fmt: off
 _ROWS = (
-    #           name        suffixes            writer    encoder       pixels         with alpha      1, 75, 100     options    >= s
-    VideoFormat("mp4",      (".mp4",),          "ffmpeg", "libx264",    "yuv420p",     None,           (40, 16, 4),   _h264,     10.0),
-    VideoFormat("webm",     (".webm",),         "ffmpeg", "libvpx-vp9", "yuv420p",     "yuva420p",     (55, 24, 4),   _vp9),
-    VideoFormat("webm-av1", (".webm",),         "ffmpeg", "libsvtav1",  "yuv420p10le", None,           (60, 24, 4),   _av1),
-    VideoFormat("prores",   (".mov",),          "ffmpeg", "prores_ks",  "yuv444p10le", "yuva444p10le", (24, 4, 1),    _prores),
-    VideoFormat("ffv1",     (".mkv",),          "ffmpeg", "ffv1",       "gbrp16le",    "gbrap16le",    None,          _ffv1),
-    VideoFormat("webp",     (".webp",),         "pillow", "WEBP",       "RGB",         "RGBA",         (1, 98, 100),  _webp),
-    VideoFormat("avif",     (".avif",),         "pillow", "AVIF",       "RGB",         "RGBA",         (1, 80, 100),  _avif),
-    VideoFormat("apng",     (".apng", ".png"),  "pillow", "PNG",        "RGB",         "RGBA",         None,          _apng),
-    VideoFormat("gif",      (".gif",),          "pillow", "GIF",        "RGB",         "RGBA",         (8, 256, 256), _gif),
-    VideoFormat("png",      ("",),              "folder", "PNG",        "RGB",         "RGBA",         None,          _png),
+    VideoFormat(
+        name="mp4",
+        suffixes=(".mp4",),
+        writer="ffmpeg",
+        encoder="libx264",
+        pixels="yuv420p",
+        alpha_pixels=None,
+        settings=(40, 16, 4),
+        options=_h264,
+        min_duration_s=10.0,
+    ),
+    VideoFormat(
+        name="webm",
+        suffixes=(".webm",),
+        writer="ffmpeg",
+        encoder="libvpx-vp9",
+        pixels="yuv420p",
+        alpha_pixels="yuva420p",
+        settings=(55, 24, 4),
+        options=_vp9,
+    ),
+    VideoFormat(
+        name="webm-av1",
+        suffixes=(".webm",),
+        writer="ffmpeg",
+        encoder="libsvtav1",
+        pixels="yuv420p10le",
+        alpha_pixels=None,
+        settings=(60, 24, 4),
+        options=_av1,
+    ),
+    VideoFormat(
+        name="prores",
+        suffixes=(".mov",),
+        writer="ffmpeg",
+        encoder="prores_ks",
+        pixels="yuv444p10le",
+        alpha_pixels="yuva444p10le",
+        settings=(24, 4, 1),
+        options=_prores,
+    ),
+    VideoFormat(
+        name="ffv1",
+        suffixes=(".mkv",),
+        writer="ffmpeg",
+        encoder="ffv1",
+        pixels="gbrp16le",
+        alpha_pixels="gbrap16le",
+        settings=None,
+        options=_ffv1,
+    ),
+    VideoFormat(
+        name="webp",
+        suffixes=(".webp",),
+        writer="pillow",
+        encoder="WEBP",
+        pixels="RGB",
+        alpha_pixels="RGBA",
+        settings=(1, 98, 100),
+        options=_webp,
+    ),
+    VideoFormat(
+        name="avif",
+        suffixes=(".avif",),
+        writer="pillow",
+        encoder="AVIF",
+        pixels="RGB",
+        alpha_pixels="RGBA",
+        settings=(1, 80, 100),
+        options=_avif,
+    ),
+    VideoFormat(
+        name="apng",
+        suffixes=(".apng", ".png"),
+        writer="pillow",
+        encoder="PNG",
+        pixels="RGB",
+        alpha_pixels="RGBA",
+        settings=None,
+        options=_apng,
+    ),
+    VideoFormat(
+        name="gif",
+        suffixes=(".gif",),
+        writer="pillow",
+        encoder="GIF",
+        pixels="RGB",
+        alpha_pixels="RGBA",
+        settings=(8, 256, 256),
+        options=_gif,
+    ),
+    VideoFormat(
+        name="png",
+        suffixes=("",),
+        writer="folder",
+        encoder="PNG",
+        pixels="RGB",
+        alpha_pixels="RGBA",
+        settings=None,
+        options=_png,
+    ),
 )
-# fmt: on
 FORMATS: dict[str, VideoFormat] = {row.name: row for row in _ROWS}
 
 
 def find_format(path: Path, name: str | None) -> VideoFormat:
-    """The format called `name`, or the one whose suffix `path` has; a path without a suffix is a folder of PNGs.
+    """The format with this name, or the one for the suffix of `path` (without suffix: a folder of PNGs).
 
     Raises:
-        LoopAnimateError: no such format, or the suffix belongs to another one.
+        LoopAnimateError: an unknown format, or a suffix of another format.
     """
     suffix = path.suffix.lower()
     if name is None:
@@ -174,7 +266,8 @@ def find_format(path: Path, name: str | None) -> VideoFormat:
                 return row
         endings = ", ".join(dict.fromkeys(s for row in FORMATS.values() for s in row.suffixes if s))
         raise LoopAnimateError(
-            f"{path.name} ends in {suffix}, which is none of {endings}, or no ending for a folder"
+            f"{path.name} ends in {suffix}; it must end in one of {endings}, or have no ending for"
+            " a folder of PNGs"
         )
     if name not in FORMATS:
         raise LoopAnimateError(f"unknown format {name!r}; choose one of {', '.join(FORMATS)}")

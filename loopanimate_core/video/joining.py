@@ -1,4 +1,4 @@
-"""Loops as sequences of frames: ready for frame interpolation, and one after the other."""
+"""Closing and opening loops (for frame interpolation), and joining loops to a longer one."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from ..picture.images import require_frames
 
 
 def close_loop(frames: torch.Tensor) -> torch.Tensor:
-    """`[P, H, W, 3]` to `[P + 1, H, W, 3]`: the first frame again at the end."""
+    """Repeat the first frame at the end: `[P, H, W, 3]` to `[P + 1, H, W, 3]`."""
     return torch.cat([frames, require_frames(frames)[:1]])
 
 
 def open_loop(frames: torch.Tensor) -> torch.Tensor:
-    """`[P + 1, H, W, 3]` to `[P, H, W, 3]`: without the closing frame.
+    """Drop the closing frame: `[P + 1, H, W, 3]` to `[P, H, W, 3]`.
 
     Raises:
         LoopAnimateError: there is only one frame.
     """
     if len(require_frames(frames)) < 2:
-        raise LoopAnimateError("1 frame has no closing frame to drop, 2 or more are needed")
+        raise LoopAnimateError("a loop to open must have at least 2 frames, got 1 frame")
     return frames[:-1]
 
 
 def chain_loops(loops: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Loops `[P_i, H, W, 3]` one after the other.
+    """Join loops `[P_i, H, W, 3]`, one after the other.
 
-    Seamless where each begins where the one before it began, as loops of one picture do.
+    The result is seamless if all loops start with the same frame, as loops of one picture do.
 
     Raises:
-        LoopAnimateError: their sizes differ.
+        LoopAnimateError: the loops have different sizes.
     """
     (height, width) = require_frames(loops[0]).shape[1:3]
     for number, loop in enumerate(loops[1:], start=2):
@@ -40,6 +40,6 @@ def chain_loops(loops: Sequence[torch.Tensor]) -> torch.Tensor:
         if tuple(size) != (height, width):
             raise LoopAnimateError(
                 f"loop {number} is {size[1]} x {size[0]} pixels and loop 1 {width} x {height};"
-                " loops in a chain must be of one size"
+                " loops in a chain must have the same size"
             )
     return torch.cat([loop.to(loops[0]) for loop in loops])

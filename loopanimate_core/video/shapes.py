@@ -1,4 +1,4 @@
-"""Shapes that loops are published in: wallpapers, squares and stickers."""
+"""Shapes for publishing loops: wallpapers, squares and stickers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Preset:
     """A shape.
 
     Attributes:
-        name: as shown to people.
+        name: as shown to users.
         aspect: width over height; None keeps the picture's own.
-        longest_px: the frames are shrunk to this on their longer side; None never scales.
+        longest_px: the longer side after shrinking; None does not scale.
     """
 
     name: str
@@ -28,8 +28,8 @@ class Preset:
     longest_px: int | None = None
 
 
-# Wallpapers are not scaled: enlarging here would add bytes and no detail, and every wallpaper program
-# fits the picture to its screen. 512 pixels is what messengers take as a sticker.
+# Wallpapers are not scaled: enlarging would add bytes but no detail, and wallpaper programs fit the
+# picture to the screen. 512 pixels is the size of stickers in messengers.
 _ROWS = (
     Preset("as it is"),
     Preset("phone 9:16", Fraction(9, 16)),
@@ -42,25 +42,25 @@ PRESETS: dict[str, Preset] = {row.name: row for row in _ROWS}
 
 
 def apply_preset(frames: torch.Tensor, name: str) -> torch.Tensor:
-    """Cut the middle of the preset's shape out of frames `[F, H, W, C]`, and shrink it if need be.
+    """Crop frames `[F, H, W, C]` to the middle in the preset's shape, and shrink them if it says so.
 
-    Both sides come out even, as most video formats want them. `as it is` returns the frames
-    themselves; transparency, a fourth channel, is kept.
+    Both sides are even, as most video formats need. `as it is` returns the frames unchanged. A fourth
+    channel (transparency) is kept.
 
     Raises:
-        LoopAnimateError: no such preset, or less than 16 pixels would remain of a side.
+        LoopAnimateError: an unknown preset, or a side would be shorter than 16 pixels.
     """
     preset = PRESETS.get(name)
     if preset is None:
-        raise LoopAnimateError(f"preset {name!r} must be one of {', '.join(PRESETS)}")
+        raise LoopAnimateError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
     if preset.aspect is None:
         return frames
     height, width = frames.shape[1:3]
     cut_height, cut_width = _largest_cut(height, width, preset.aspect)
     if min(cut_height, cut_width) < MIN_SIDE_PX:
         raise LoopAnimateError(
-            f"{width} x {height} pixels are too few for the preset {name!r}:"
-            f" {MIN_SIDE_PX} or more must remain of each side"
+            f"frames of {width} x {height} pixels are too small for the preset {name!r}: each side of"
+            f" the result must be at least {MIN_SIDE_PX} pixels"
         )
     top, left = (height - cut_height) // 2, (width - cut_width) // 2
     cut = frames[:, top : top + cut_height, left : left + cut_width]
@@ -72,7 +72,7 @@ def apply_preset(frames: torch.Tensor, name: str) -> torch.Tensor:
 
 
 def _largest_cut(height_px: int, width_px: int, aspect: Fraction) -> tuple[int, int]:
-    """Height and width of the largest even-sided part that is `aspect` wide, to the nearest pixel."""
+    """Height and width of the largest part with this aspect ratio and even sides."""
     if width_px > height_px * aspect:
         return _even(height_px), _even(round(height_px * aspect))
     return _even(round(width_px / aspect)), _even(width_px)
@@ -83,7 +83,7 @@ def _even(side_px: int) -> int:
 
 
 def _shrink(frame: torch.Tensor, height_px: int, width_px: int) -> torch.Tensor:
-    """`[H, W, C]` resized; colours under transparent pixels do not bleed into visible ones."""
+    """Resize `[H, W, C]` so that colours under transparent pixels do not bleed into visible ones."""
     frame = frame.float()
     if frame.shape[-1] == 3:
         return fit_pixels(frame, height_px, width_px, "stretch")

@@ -1,4 +1,4 @@
-"""ComfyUI's graph as strings for a file's metadata, from which its page restores the graph."""
+"""ComfyUI's graph as metadata strings, from which its page restores the graph."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 def workflow_tags(prompt: Any, extra: Mapping[str, Any] | None) -> dict[str, str]:
-    """Metadata for `write_video`: the prompt that ran, and what the page sent along (`workflow`).
+    """Metadata for `write_video`: the prompt that ran, and the page's extra data (`workflow`).
 
-    Entries whose names no file format can hold are left out; None gives nothing.
+    Entries that are None, or whose names cannot be stored in every format, are skipped.
     """
     entries = {"prompt": prompt, **(extra or {})}
     return {
@@ -26,10 +26,10 @@ def workflow_tags(prompt: Any, extra: Mapping[str, Any] | None) -> dict[str, str
 
 
 def _json(value: Any) -> str:
-    """JSON that every reader of the page understands.
+    """JSON that ComfyUI's page can read from every format.
 
-    ASCII alone, because some of them take bytes for letters; no NaN, which Python would write and
-    JavaScript refuses; no braces in strings, because the reader of webm counts them.
+    Only ASCII, because some of its readers treat bytes as characters; no NaN, which JavaScript does not
+    accept; no braces in strings, because its webm reader counts them.
     """
     text = json.dumps(_finite(value), allow_nan=False)
     return _STRING.sub(lambda found: _without_braces(found[0]), text)

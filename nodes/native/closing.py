@@ -1,12 +1,10 @@
 """Closed loops under every sampler of ComfyUI: two wrappers around a MODEL, no sampler of our own.
 
-The sampler is given the P frames that play; each time it asks the model about them, the model is asked
-about windows on their ring (`loopanimate_core.closing`), and the answers are averaged. So ancestral and
-stochastic samplers, CFG++ and whatever comes next close their loops too.
+The sampler gets the P frames that play. Whenever it calls the model, the model is called on windows of
+them (`loopanimate_core.closing`), and the predictions are averaged. So ancestral and stochastic samplers,
+CFG++ and future ones close their loops too.
 """
 
-# pyright: reportMissingImports=false
-# (ComfyUI is there only at run time.)
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -16,7 +14,8 @@ import comfy.patcher_extension
 import torch
 from torch import Tensor
 
-from loopanimate_core.closing import CLOSINGS, Closing
+from loopanimate_core.closing import Closing, Window, blend, check_closing
+from loopanimate_core.conditions import MIN_FRAMES
 from loopanimate_core.errors import LoopAnimateError
 
 from .preview import LoopPreview
@@ -29,13 +28,12 @@ _WRAPPERS = comfy.patcher_extension.WrappersMP
 
 
 def close_loops(model: ModelPatcher, closing: str) -> ModelPatcher:
-    """A clone of a LoopAnimate MODEL that closes its loops in this way and no other.
+    """A clone of a LoopAnimate MODEL that closes its loops this way; an earlier closing is replaced.
 
     Args:
         closing: one of `loopanimate_core.closing.CLOSINGS`.
     """
-    if closing not in CLOSINGS:
-        raise LoopAnimateError(f"closing is {closing!r}; choose one of {', '.join(CLOSINGS)}")
+    check_closing(closing)
     model = model.clone()
     for kind, wrapper in (
         (_WRAPPERS.SAMPLER_SAMPLE, _sampler_wrapper(closing)),
@@ -59,27 +57,18 @@ def _sampler_wrapper(closing_name: str) -> Callable[..., Tensor]:
         *args: Any,
         **kwargs: Any,
     ) -> Tensor:
-        """Sample the frames that play; return as many as were asked for, the last one like the first."""
+        """Sample the frames that play, and return the first one again at the end."""
         options = extra_args["model_options"]
         if options.get("context_handler") is not None:
             raise LoopAnimateError(
-                "Context Windows cannot be used with LoopAnimate; Loop Sampler's closing 'windows' makes long loops"
+                "Context Windows do not work with LoopAnimate; use closing 'windows' in Loop Sampler for long loops"
             )
+        frames = len(noise)
+        if frames < MIN_FRAMES:  # a picture, not a clip
+            inputs = (callback, noise, latent_image, denoise_mask)
+            return executor(guider, sigmas, extra_args, *inputs, *args, **kwargs)
         model = guider.model_patcher.model
         preview = LoopPreview(model.latent_format, model.bundle_config.defaults.fps)
-        frames = len(noise)
-        if frames < 3:  # a picture, not a clip
-            return executor(
-                guider,
-                sigmas,
-                extra_args,
-                callback,
-                noise,
-                latent_image,
-                denoise_mask,
-                *args,
-                **kwargs,
-            )
         closing = Closing(closing_name, frames, model.bundle_config.window_frames(frames))
         options.setdefault("transformer_options", {})[KEY] = closing
         ring = closing.sampled_frames
@@ -95,11 +84,8 @@ def _sampler_wrapper(closing_name: str) -> Callable[..., Tensor]:
             if callback is not None:
                 callback(step, close(x0), close(x), steps)
 
-        sampled = executor(
-            guider, sigmas, extra_args, closed_callback, cut(noise), cut(latent_image),
-            cut(denoise_mask), *args, **kwargs,
-        )  # fmt: skip
-        return close(sampled)
+        inputs = (closed_callback, cut(noise), cut(latent_image), cut(denoise_mask))
+        return close(executor(guider, sigmas, extra_args, *inputs, *args, **kwargs))
 
     return sample
 
@@ -114,31 +100,39 @@ def apply_in_windows(
     transformer_options: dict[str, Any] | None = None,
     **conds: Any,
 ) -> Tensor:
-    """Ask the model about windows of `x [B*P, 4, h, w]` and average what it says about each frame."""
+    """Call the model on windows of `x [B*P, 4, h, w]` and average its predictions of each frame."""
     options = transformer_options or {}
     closing = options.get(KEY)
     if closing is None:
         return executor(x, t, c_concat, c_crossattn, control, options, **conds)
-    ring = closing.sampled_frames
-    branches = len(x) // ring
-    total, weight = torch.zeros_like(x.unflatten(0, (branches, ring))), x.new_zeros(ring, 1, 1, 1)
-    for window in closing.windows(*progress(options)):
-        indices, weights = window.indices.to(x.device), window.weights.to(x)[:, None, None, None]
-        rows = (torch.arange(branches, device=x.device)[:, None] * ring + indices).flatten()
+    ring, rows = closing.sampled_frames, len(x)
+    branches = rows // ring
+    windows = closing.windows(*progress(options))
 
-        def seen(value: Any, rows: Tensor = rows) -> Any:
-            return value[rows] if torch.is_tensor(value) and len(value) == len(x) else value
+    def predict(window: Window) -> Tensor:
+        """The prediction `[B, 4, L, h, w]` of one window."""
+        indices = window.indices.to(x.device)
+        seen_rows = (torch.arange(branches, device=x.device)[:, None] * ring + indices).flatten()
+
+        def seen(value: Any) -> Any:
+            return value[seen_rows] if torch.is_tensor(value) and len(value) == rows else value
 
         inside = {name: seen(value) for name, value in conds.items()}
         inside["num_video_frames"] = len(indices)
-        answer = executor(seen(x), seen(t), seen(c_concat), c_crossattn, control, options, **inside)
-        total.index_add_(1, indices, answer.unflatten(0, (branches, -1)) * weights)
-        weight.index_add_(0, indices, weights)
-    return (total / weight).flatten(0, 1)
+        predicted = executor(
+            seen(x), seen(t), seen(c_concat), c_crossattn, control, options, **inside
+        )
+        return predicted.unflatten(0, (branches, -1)).transpose(1, 2)
+
+    mean = blend(map(predict, windows), windows, ring)
+    return mean.transpose(1, 2).flatten(0, 1)
 
 
 def progress(transformer_options: dict[str, Any]) -> tuple[int, int]:
-    """Which step of how many this is, from the noise level, so that second-order samplers agree with others."""
+    """Number of this step, from 0, and of all steps.
+
+    It is found by the noise level, because second-order samplers call the model twice per step.
+    """
     sigmas = transformer_options["sample_sigmas"]
     step = int((sigmas - transformer_options["sigmas"][0]).abs().argmin())
     steps = len(sigmas) - 1

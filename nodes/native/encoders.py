@@ -1,7 +1,5 @@
 """CLIP and CLIP_VISION of a bundle, of any size and with any vocabulary, as ComfyUI's own objects."""
 
-# pyright: reportMissingImports=false
-# (ComfyUI is there only at run time.)
 from __future__ import annotations
 
 import json
@@ -19,7 +17,7 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from loopanimate_core.encoders.text import (
+from loopanimate_core.encoders.tokenizer import (
     END,
     START,
     TOKENIZER_CLIP,
@@ -39,7 +37,7 @@ def build_clip(
         state: the text encoder's tensors, under `text_model.`
 
     Raises:
-        LoopAnimateError: tensors of another network.
+        LoopAnimateError: the tensors do not fit the network.
     """
     vocabulary, _merges = vocabulary_of(tokenizer)
     width, length = settings["hidden_size"], settings["max_position_embeddings"]
@@ -50,11 +48,15 @@ def build_clip(
             self, device: Any = "cpu", dtype: Any = None, model_options: Any = None
         ) -> None:
             super().__init__(
-                device=device, dtype=dtype, max_length=length, special_tokens=special,
+                device=device,
+                dtype=dtype,
+                max_length=length,
+                special_tokens=special,
                 textmodel_json_config={**settings, "eos_token_id": special["end"]},
-                return_projected_pooled=False, model_options=model_options or {},
-            )  # fmt: skip
-            # ComfyUI always makes CLIP's 49,408 rows
+                return_projected_pooled=False,
+                model_options=model_options or {},
+            )
+            # ComfyUI always makes an embedding of CLIP's 49,408 tokens
             self.transformer.set_input_embeddings(
                 self.operations.Embedding(settings["vocab_size"], width, device=device, dtype=dtype)
             )
@@ -76,23 +78,27 @@ def build_clip(
         class Words(comfy.sd1_clip.SDTokenizer):
             def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None) -> None:
                 super().__init__(
-                    tokenizer_path=folder, embedding_directory=embedding_directory, max_length=length,
-                    embedding_size=width, tokenizer_data=tokenizer_data or {},
-                )  # fmt: skip
+                    tokenizer_path=folder,
+                    embedding_directory=embedding_directory,
+                    max_length=length,
+                    embedding_size=width,
+                    tokenizer_data=tokenizer_data or {},
+                )
 
         class Tokenizer(comfy.sd1_clip.SD1Tokenizer):
             def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None) -> None:
                 super().__init__(
-                    embedding_directory=embedding_directory, tokenizer_data=tokenizer_data or {},
+                    embedding_directory=embedding_directory,
+                    tokenizer_data=tokenizer_data or {},
                     tokenizer=Words,
-                )  # fmt: skip
+                )
 
         clip = comfy.sd.CLIP(
             comfy.supported_models_base.ClipTarget(Tokenizer, Model),
             embedding_directory=folder_paths.get_folder_paths("embeddings"),
             parameters=sum(tensor.numel() for tensor in state.values()),
         )
-    # only the pooled output, which nothing of ours reads, goes through it
+    # text_projection changes the pooled output alone, which LoopAnimate does not use
     missing, unknown = clip.load_sd({**state, "text_projection.weight": torch.eye(width)})
     _require_complete("text encoder", missing, unknown)
     return clip
@@ -108,10 +114,10 @@ def build_clip_vision(
         state: its tensors, under `vision_model.` and `visual_projection.`
 
     Raises:
-        LoopAnimateError: tensors of another network.
+        LoopAnimateError: the tensors do not fit the network.
     """
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "config.json"  # it takes nothing else
+        path = Path(folder) / "config.json"  # ClipVisionModel only takes a path
         path.write_text(json.dumps({"model_type": "clip_vision_model", **settings}))
         encoder = comfy.clip_vision.ClipVisionModel(str(path))
     missing, unknown = encoder.load_sd(dict(state))
@@ -120,8 +126,8 @@ def build_clip_vision(
 
 
 def _require_complete(what: str, missing: Collection[str], unknown: Collection[str]) -> None:
-    """ComfyUI loads what fits and leaves the rest as it came out of memory."""
+    """ComfyUI itself would load the tensors that fit and leave the others uninitialised."""
     if missing:
-        raise LoopAnimateError(f"the {what} lacks the tensor {min(missing)!r}")
+        raise LoopAnimateError(f"the {what} is missing the tensor {min(missing)!r}")
     if unknown:
         raise LoopAnimateError(f"the {what} has an unknown tensor {min(unknown)!r}")

@@ -1,4 +1,4 @@
-"""Files to MODEL, CLIP, CLIP_VISION and VAE; neither diffusers nor transformers is asked to build anything."""
+"""Files to MODEL, CLIP, CLIP_VISION and VAE, without diffusers and transformers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from loopanimate_core.bundle.tensorfile import read_tensors
 from loopanimate_core.convert import layouts
 from loopanimate_core.convert.assemble import assemble_unet
 from loopanimate_core.convert.sources import image_encoder_sizes, text_encoder_sizes, vae_sizes
-from loopanimate_core.encoders.text import TOKENIZER_CLIP
+from loopanimate_core.encoders.tokenizer import TOKENIZER_CLIP
 from loopanimate_core.errors import LoopAnimateError
 
 from .encoders import build_clip, build_clip_vision
@@ -35,7 +35,7 @@ def load_bundle(path: Path, dtype: str = "auto") -> Loaded:
     """Load a bundle; `dtype` is that of the MODEL, as in `build_model`.
 
     Raises:
-        LoopAnimateError: one sentence that says what is wrong with the file.
+        LoopAnimateError: the file is not a bundle, or damaged.
     """
     parts = read_parts(path)
     return _build(parts.config, parts.states, dtype)
@@ -44,28 +44,30 @@ def load_bundle(path: Path, dtype: str = "auto") -> Loaded:
 def load_parts(
     checkpoint: Path, image_unet: Path | None, motion_module: Path, clip_vision: Path, dtype: str
 ) -> Loaded:
-    """Put a model together from files that artists have.
+    """Assemble a model from Stable Diffusion 1.x files.
 
     Args:
-        checkpoint: Stable Diffusion 1.x: text encoder, VAE, and the UNet where `image_unet` is None.
-        image_unet: a UNet that was trained on image embeddings, such as sd-image-variations'.
-        motion_module: AnimateDiff's or PIA's.
-        clip_vision: CLIP ViT-L/14's image encoder.
+        checkpoint: a Stable Diffusion 1.x checkpoint: text encoder, VAE, and the UNet if `image_unet` is None.
+        image_unet: a UNet that was trained on image embeddings, such as sd-image-variations.
+        motion_module: a motion module of AnimateDiff or PIA.
+        clip_vision: the CLIP ViT-L/14 image encoder.
 
     Raises:
-        LoopAnimateError: one sentence that names the file and what is wrong with it.
+        LoopAnimateError: a file of another kind, or damaged; the message names it.
     """
     unet = assemble_unet(image_unet or checkpoint, motion_module)
     tensors = read_tensors(checkpoint)
     if (kind := layouts.kind_of(tensors, checkpoint)) != "checkpoint":
         raise LoopAnimateError(
-            f"{checkpoint} is no whole Stable Diffusion 1.x checkpoint (it is: {kind})"
+            f"checkpoint must be a whole Stable Diffusion 1.x checkpoint, got {checkpoint} ({kind})"
         )
     halves = layouts.split_checkpoint(tensors, checkpoint)
     text_state = layouts.classic_text_encoder(halves["text_encoder"])
     vision = read_tensors(clip_vision)
     if (kind := layouts.kind_of(vision, clip_vision)) not in ("image_encoder", "clip"):
-        raise LoopAnimateError(f"{clip_vision} holds no CLIP image encoder (it is: {kind})")
+        raise LoopAnimateError(
+            f"clip_vision must be a CLIP image encoder, got {clip_vision} ({kind})"
+        )
     vision_state = layouts.vision_encoder(vision)
     config = BundleConfig(
         unet=unet.config,

@@ -1,7 +1,5 @@
-"""MODEL: a ModelPatcher over LoopUNet, which every sampler, LoRA loader and memory manager of ComfyUI knows."""
+"""MODEL: LoopUNet in a ModelPatcher, so that ComfyUI's samplers, LoRA loaders and memory management work."""
 
-# pyright: reportMissingImports=false
-# (ComfyUI is there only at run time.)
 from __future__ import annotations
 
 import math
@@ -20,7 +18,8 @@ from torch import Tensor
 
 from loopanimate_core.bundle import BundleConfig
 from loopanimate_core.bundle.components import require_same_tensors
-from loopanimate_core.conditions import semantic_mask, stack_static_dynamic
+from loopanimate_core.conditions import semantic_mask, shown_frames, stack_static_dynamic
+from loopanimate_core.encoders.vae import pixels_per_latent
 from loopanimate_core.errors import LoopAnimateError
 
 from .closing import close_loops
@@ -28,25 +27,25 @@ from .unet import ComfyLoopUNet
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 BETA_SCHEDULES = {"scaled_linear": "linear", "linear": "sqrt_linear"}  # ComfyUI's names are swapped
-LIVE_TENSORS = 32  # feature maps of the first level that are alive at the peak
+LIVE_TENSORS = 32  # feature maps of the first level that are in memory at the peak
 
 
 class CondPerClip(comfy.conds.CONDRegular):
-    """One row for a clip, whatever its number of frames."""
+    """One row per clip, whatever its number of frames."""
 
     def process_cond(self, batch_size: int, **kwargs: Any) -> CondPerClip:
         return self._copy_with(self.cond)
 
 
 class CondText(comfy.conds.CONDCrossAttn):
-    """Text `[1, T, D]`; prompts of different lengths are padded to a common one, as everywhere."""
+    """Text `[1, T, D]`; ComfyUI pads prompts of different lengths to a common one."""
 
     def process_cond(self, batch_size: int, **kwargs: Any) -> CondText:
         return self._copy_with(self.cond)
 
 
 class CondMap(CondPerClip):
-    """A map `[1, C, h, w]`, cropped where a prompt is only for an area."""
+    """A map `[1, C, h, w]`, cropped if the prompt is for an area only."""
 
     def process_cond(self, batch_size: int, area: Sequence[int] = (), **kwargs: Any) -> CondMap:
         cropped = self.cond
@@ -57,11 +56,11 @@ class CondMap(CondPerClip):
 
 
 class LoopLatentFormat(comfy.latent_formats.LatentFormat):
-    """Latents of a bundle's autoencoder: their scale, and the colours they roughly stand for.
+    """Latents of a bundle's autoencoder: their scale, and the colours they approximate.
 
     Attributes:
-        tiny_decoder: a decoder that is fast enough for previews, where the bundle has one; latents
-            `[N, 4, h, w]` without the scale to pictures `[N, 3, H, W]` in -1..1.
+        tiny_decoder: None, or a decoder that is fast enough for previews: unscaled latents `[N, 4, h, w]` to
+            pictures `[N, 3, H, W]` in -1..1.
     """
 
     def __init__(
@@ -78,14 +77,19 @@ class LoopLatentFormat(comfy.latent_formats.LatentFormat):
 
 
 class LoopModelConfig(comfy.supported_models_base.BASE):
-    """What ComfyUI asks of a model's configuration."""
+    """The configuration that ComfyUI's BaseModel needs."""
 
     unet_extra_config: ClassVar[dict[str, Any]] = {}
     memory_usage_factor = 1.0
 
     def __init__(self, config: BundleConfig, latent_format: LoopLatentFormat) -> None:
         self.latent_format = lambda: latent_format  # the base class calls it
-        super().__init__({"loop_config": config.unet, "schedule": config.schedule})
+        network = {
+            "loop_config": config.unet,
+            "schedule": config.schedule,
+            "pixels_per_latent": pixels_per_latent(config.vae),
+        }
+        super().__init__(network)
         self.bundle_config = config
         self.sampling_settings = {
             "beta_schedule": BETA_SCHEDULES[config.schedule.beta_schedule],
@@ -105,7 +109,7 @@ class LoopModel(comfy.model_base.BaseModel):
     """LoopUNet with its schedule and its conditions.
 
     Attributes:
-        bundle_config: everything the bundle says about the model.
+        bundle_config: the configuration stored in the bundle.
     """
 
     def __init__(self, model_config: LoopModelConfig, device: Any = None) -> None:
@@ -122,8 +126,8 @@ class LoopModel(comfy.model_base.BaseModel):
         noise, device = kwargs["noise"], kwargs["device"]
         if "loop_still" not in kwargs:
             raise LoopAnimateError(
-                "a prompt has no picture to animate: both the positive and the negative prompt must go through "
-                "Build Loop Conditions"
+                "a prompt has no picture to animate: both prompts, positive and negative, must go through"
+                " Build Loop Conditions"
             )
         frames, size = noise.shape[0], noise.shape[-2:]
         still = self.process_latent_in(kwargs["loop_still"].to(device))
@@ -136,13 +140,14 @@ class LoopModel(comfy.model_base.BaseModel):
             "image_embeds": CondPerClip(kwargs["loop_image_embeds"].to(device)),
             "loop_still": CondMap(still),
             "loop_concat": comfy.conds.CONDNoiseShape(per_frame),
+            "loop_shown": comfy.conds.CONDRegular(shown_frames(frames).to(device)),
             "num_video_frames": comfy.conds.CONDConstant(frames),
         }
 
     def memory_required(
         self, input_shape: Sequence[int], cond_shapes: Mapping[str, Any] | None = None
     ) -> float:
-        """Bytes of a call: the network never sees more frames of a clip than it has positions for."""
+        """Bytes needed by a call; the network sees at most as many frames of a clip as it has positions."""
         branches = len((cond_shapes or {}).get("num_video_frames", ())) or 2
         unet = self.bundle_config.unet
         rows = min(input_shape[0], branches * unet.max_positions)
@@ -161,13 +166,13 @@ def build_model(
 
     Args:
         state: LoopUNet's tensors.
-        dtype: "fp32", "fp16", "bf16", or "auto" for what ComfyUI thinks best for the device.
+        dtype: "fp32", "fp16", "bf16", or "auto" for ComfyUI's choice for the device.
 
     Raises:
         LoopAnimateError: an unknown dtype, or tensors that are not LoopUNet's.
     """
     if dtype != "auto" and dtype not in DTYPES:
-        raise LoopAnimateError(f"dtype is {dtype!r}; choose auto, {', '.join(DTYPES)}")
+        raise LoopAnimateError(f"dtype must be one of auto, {', '.join(DTYPES)}, got {dtype!r}")
     management = comfy.model_management
     load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
     model_config = LoopModelConfig(config, latent_format)
@@ -193,11 +198,11 @@ def loop_model_of(model: comfy.model_patcher.ModelPatcher) -> LoopModel:
     """The LoopModel of a MODEL.
 
     Raises:
-        LoopAnimateError: it is of another kind.
+        LoopAnimateError: it is not a LoopAnimate model.
     """
     if not isinstance(model.model, LoopModel):
         raise LoopAnimateError(
-            "the model is not a LoopAnimate model; connect that of Load LoopAnimate"
+            "the model is not a LoopAnimate model; connect the model of Load LoopAnimate"
         )
     return model.model
 

@@ -1,7 +1,5 @@
-"""The loop as it comes into being, sent to the page that asked for it."""
+"""Previews of the loop while it is sampled, sent to the page that started the run."""
 
-# pyright: reportMissingImports=false
-# (ComfyUI is there only at run time.)
 from __future__ import annotations
 
 import base64
@@ -16,17 +14,17 @@ from PIL import Image
 from torch import Tensor
 
 from loopanimate_core.picture.images import to_uint8
-from loopanimate_core.video.sheet import draw_sheet, plan_sheet
+from loopanimate_core.picture.sheet import draw_sheet, plan_sheet
 
 EVENT = "loopanimate.preview"
 SECONDS_BETWEEN = 0.5
-SHARE_OF_TIME = 0.1  # of sampling that previews may take
+SHARE_OF_TIME = 0.1  # of the sampling time, for previews
 DECODED_AT_ONCE = 4  # frames
 CELL_SIDE_PX = 128
 
 
 class LoopPreview:
-    """Sends all frames, small, at most twice a second, and less often where making them takes long."""
+    """Sends all frames, small, at most twice a second, and less often if making them is slow."""
 
     def __init__(self, latent_format: Any, fps: float) -> None:
         self.latent_format = latent_format
@@ -64,7 +62,7 @@ def small_frames(x0: Tensor, latent_format: Any) -> Tensor:
     """Latents `[P, 4, h, w]` to `[P, H, W, 3]` in 0..1 on the CPU, at most CELL_SIDE_PX on the long side."""
     try:
         rgb = decoded(x0, latent_format)
-    except torch.OutOfMemoryError:  # the loop is worth more than its preview
+    except torch.OutOfMemoryError:  # a preview must not stop the sampling
         rgb = coloured(x0, latent_format)
     scale = min(8.0, CELL_SIDE_PX / max(rgb.shape[2:]))
     size = [max(1, round(side * scale)) for side in rgb.shape[2:]]
@@ -73,7 +71,7 @@ def small_frames(x0: Tensor, latent_format: Any) -> Tensor:
 
 
 def decoded(x0: Tensor, latent_format: Any) -> Tensor:
-    """Pictures `[P, 3, H, W]` in -1..1 by the tiny decoder, where there is one."""
+    """Pictures `[P, 3, H, W]` in -1..1 by the tiny decoder; without one, by colours."""
     decoder = latent_format.tiny_decoder
     if decoder is None:
         return coloured(x0, latent_format)
@@ -84,7 +82,7 @@ def decoded(x0: Tensor, latent_format: Any) -> Tensor:
 
 
 def coloured(x0: Tensor, latent_format: Any) -> Tensor:
-    """`[P, 3, h, w]` in about -1..1: the colours that latents stand for, one by one."""
+    """`[P, 3, h, w]` in about -1..1: one colour per latent."""
     factors = x0.new_tensor(latent_format.latent_rgb_factors, dtype=torch.float32)
     bias = x0.new_tensor(latent_format.latent_rgb_factors_bias, dtype=torch.float32)
     return torch.einsum("pchw,cr->prhw", x0.float(), factors) + bias[:, None, None]

@@ -1,7 +1,5 @@
-"""The end of sampling in ComfyUI's layout: frames in the batch, latents before the model's scaling."""
+"""`filter_flicker` for latents as ComfyUI has them: frames in the batch, not scaled."""
 
-# pyright: reportMissingImports=false
-# (ComfyUI is there only at run time.)
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -17,10 +15,10 @@ if TYPE_CHECKING:
 def without_flicker(
     model: ModelPatcher, playing: Tensor, positive: list[Any], level: float
 ) -> Tensor:
-    """`playing [P, 4, h, w]` with places that hardly differ from the still held still.
+    """Remove flicker from places of `playing [P, 4, h, w]` that hardly differ from the still.
 
     Args:
-        positive: the conditioning, which knows the still.
+        positive: the conditioning, which holds the still.
         level: as in `loopanimate_core.sampling.filter_flicker`.
     """
     scale: Any = model.get_model_object("latent_format")

@@ -1,4 +1,4 @@
-"""AutoencoderTiny (TAESD) with any number of blocks, in plain torch: diffusers' names and results."""
+"""AutoencoderTiny (TAESD) with any number of blocks, in plain torch, with the parameter names of diffusers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU, "swish": nn.SiLU, "gelu": nn.GE
 
 
 class Block(nn.Module):
-    """Three convolutions around which the input passes."""
+    """Three convolutions with a skip connection."""
 
     def __init__(self, channels: int, activation: type[nn.Module], ops: Any) -> None:
         super().__init__()
@@ -64,8 +64,8 @@ class TinyVAE(nn.Module):
         super().__init__()
         if settings["upsample_fn"] != "nearest" or settings["act_fn"] not in ACTIVATIONS:
             raise LoopAnimateError(
-                f"a tiny VAE with upsample_fn {settings['upsample_fn']!r} and act_fn {settings['act_fn']!r} "
-                f"cannot be used; known are nearest, and {', '.join(ACTIVATIONS)}"
+                f"a tiny VAE must have upsample_fn 'nearest' and act_fn one of {', '.join(ACTIVATIONS)},"
+                f" got {settings['upsample_fn']!r} and {settings['act_fn']!r}"
             )
         self.encoder = Encoder(_encoder(settings, ops))
         self.decoder = Decoder(_decoder(settings, ops))

@@ -1,7 +1,5 @@
 """LoopUNet as ComfyUI calls a network: frames in the batch, guidance branches one after another."""
 
-# pyright: reportMissingImports=false
-# (ComfyUI is there only at run time.)
 from __future__ import annotations
 
 import logging
@@ -17,7 +15,7 @@ from torch import Tensor
 
 from loopanimate_core.models import LoopUNet, LoopUNetConfig
 from loopanimate_core.models.layers import SpatialTransformer
-from loopanimate_core.sampling import prediction_of
+from loopanimate_core.preconditioning import Preconditioning
 from loopanimate_core.schedule import ScheduleConfig
 
 log = logging.getLogger("loopanimate")
@@ -26,21 +24,23 @@ log = logging.getLogger("loopanimate")
 class ComfyLoopUNet(LoopUNet):
     """LoopUNet under ComfyUI's calling convention, with the same parameter names.
 
-    B branches of F frames arrive as `[B*F, 4, h, w]`. Branches that differ in nothing but their text share
-    the down path; this is decided from the data, so it holds for any number and order of branches.
+    B branches of F frames arrive as `[B*F, 4, h, w]`. Branches that differ only in their text share the down
+    path. This is decided from the data, so it works for any number and order of branches.
     """
 
     def __init__(
         self,
         loop_config: LoopUNetConfig,
         schedule: ScheduleConfig,
+        pixels_per_latent: int,
         dtype: torch.dtype | None = None,
         device: torch.device | None = None,
         operations: Any = None,
     ) -> None:
         super().__init__(loop_config, dtype=dtype, device=device, ops=operations)
         self.dtype = dtype
-        self.schedule = schedule
+        self.preconditioning = Preconditioning(schedule)
+        self.pixels_per_latent = pixels_per_latent
         self._chunks: dict[tuple[int, ...], tuple[int, int]] = {}
         if comfys_attention_is_better():
             use_attention(self, comfys_attention)
@@ -75,23 +75,37 @@ class ComfyLoopUNet(LoopUNet):
         num_video_frames: int,
         loop_still: Tensor,
         loop_concat: Tensor,
+        loop_shown: Tensor,
         image_embeds: Tensor,
         **_others: Any,
     ) -> Tensor:
-        """`loop_still [B, 4, h, w]`, `loop_concat [B*F, 5, h, w]`, `image_embeds [B, T_i, D]`."""
+        """Predict the noise (or velocity), as in `forward`.
+
+        Args:
+            loop_still: the still, `[B, 4, h, w]`.
+            loop_concat: [Z_SD, Z_M], `[B*F, 5, h, w]`.
+            loop_shown: 1 for frames that Z_SD shows, `[B*F]`.
+            image_embeds: `[B, T_i, D]`.
+        """
         rows = (-1, num_video_frames)
         z_t = x.unflatten(0, rows).transpose(1, 2)  # [B, 4, F, h, w]
         z_c = torch.cat([z_t, loop_concat.unflatten(0, rows).transpose(1, 2)], dim=1)  # Eq. 11
         timestep = timesteps.unflatten(0, rows)[:, 0]
         if all(same_in_all_rows(part) for part in (z_c, timestep, image_embeds)):
             z_c, timestep, image_embeds = z_c[:1], timestep[:1], image_embeds[:1]
-        predicted = self._within_memory(z_c, timestep, image_embeds, context)
-        predicted = prediction_of(predicted, z_c, loop_still, timestep, self.schedule)
+        output = self._within_memory(z_c, timestep, image_embeds, context)
+        predicted = self.preconditioning.prediction(
+            output,
+            z_t,
+            loop_still,
+            self.preconditioning.alpha_bar(timestep),
+            loop_shown[:num_video_frames].bool(),
+        )
         return predicted.transpose(1, 2).flatten(0, 1)
 
     # -------------------------------------------------------------------------------- memory, interrupts
     def _within_memory(self, z_c: Tensor, timestep: Tensor, image: Tensor, text: Tensor) -> Tensor:
-        """The network; where memory is short, the same in smaller and smaller pieces."""
+        """The network's output, computed in smaller and smaller chunks if memory is short."""
         frames, height, width = z_c.shape[2:]
         key = (len(text), frames, height, width)
         while True:
@@ -101,13 +115,14 @@ class ComfyLoopUNet(LoopUNet):
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-            # Only now: the exception held on to every tensor of the failed call.
+            # Not inside the except block: the exception keeps every tensor of the failed call alive.
             comfy.model_management.soft_empty_cache()
             chunk_frames, chunk_pixels = self.chunk_frames, self.chunk_pixels
             if chunk_frames == 1:
+                side_px = self.pixels_per_latent
                 raise comfy.model_management.OOM_EXCEPTION(
-                    f"There is not enough memory for {frames} frames of {8 * width} x {8 * height} pixels, "
-                    "even one frame at a time; choose a smaller size or fewer frames."
+                    f"There is not enough memory for {frames} frames of {side_px * width} x {side_px * height}"
+                    " pixels, even one frame at a time; choose a smaller size or fewer frames."
                 )
             halves = (
                 math.ceil((chunk_frames or frames) / 2),
@@ -129,14 +144,14 @@ def same_in_all_rows(batch: Tensor) -> bool:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch could not get memory; on a CPU and on Apple's GPUs only the message says so."""
+    """Whether torch ran out of memory; on CPUs and Apple GPUs only the message says so."""
     return isinstance(error, torch.OutOfMemoryError) or any(
         phrase in str(error) for phrase in ("out of memory", "not enough memory", "alloc_cpu")
     )
 
 
 def comfys_attention_is_better() -> bool:
-    """Where ComfyUI found torch's attention unfit for the GPU, or the user asked for another one."""
+    """Whether ComfyUI does not use torch's attention, because of the GPU or because the user chose another."""
     management = comfy.model_management
     on_cpu = management.is_device_cpu(management.get_torch_device())
     return not (on_cpu or management.pytorch_attention_enabled())
@@ -152,7 +167,7 @@ def comfys_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def use_attention(unet: LoopUNet, function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
-    """Give the spatial attentions another implementation; over the few frames torch's is always good."""
+    """Replace the implementation of spatial attention; temporal sequences are short enough for torch's."""
     for module in unet.modules():
         if isinstance(module, SpatialTransformer):
             for block in module.transformer_blocks:

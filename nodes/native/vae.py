@@ -1,7 +1,5 @@
-"""VAE: both kinds of autoencoder a bundle may hold, as ComfyUI's own object."""
+"""VAE: both kinds of autoencoder that a bundle can hold, as a ComfyUI VAE."""
 
-# pyright: reportMissingImports=false
-# (ComfyUI is there only at run time.)
 from __future__ import annotations
 
 import copy
@@ -21,13 +19,14 @@ from torch import Tensor, nn
 
 from loopanimate_core.bundle.components import require_same_tensors
 from loopanimate_core.convert import layouts
+from loopanimate_core.encoders.vae import pixels_per_latent
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.picture.images import fit_picture, load_picture
 
 from .model import LoopLatentFormat
 from .tiny_vae import TinyVAE
 
-KL_GROUPS = 32  # of every normalisation in ComfyUI's AutoencoderKL
+KL_GROUPS = 32  # of every group norm in ComfyUI's AutoencoderKL
 
 
 def build_vae(settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> comfy.sd.VAE:
@@ -38,7 +37,7 @@ def build_vae(settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> comfy
         state: its tensors, under diffusers' names or those of single files.
 
     Raises:
-        LoopAnimateError: settings that ComfyUI's autoencoder does not have, or tensors of another one.
+        LoopAnimateError: ComfyUI's autoencoder does not support the settings, or the tensors do not fit.
     """
     if settings["_class_name"] == "AutoencoderTiny":
         return _tiny(settings, state)
@@ -46,17 +45,17 @@ def build_vae(settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> comfy
 
 
 def latent_format_of(vae: comfy.sd.VAE, settings: Mapping[str, Any]) -> LoopLatentFormat:
-    """How MODEL and VAE translate to each other, and what a preview shows.
+    """The scale between VAE and MODEL, and how latents are previewed.
 
-    Stable Diffusion's latents have known colours. Those of a tiny VAE are fitted to the pictures that come
-    with the extension, for ComfyUI's own preview; ours has a copy of its decoder.
+    The colours of Stable Diffusion's latents are known. Those of a tiny VAE are fitted to the bundled
+    pictures, for ComfyUI's own preview; LoopAnimate's preview uses a copy of its decoder.
     """
     scale = float(settings["scaling_factor"])
     if settings["_class_name"] == "AutoencoderKL":
         factors = comfy.latent_formats.SD15().latent_rgb_factors
         return LoopLatentFormat(scale, factors, [0.0] * 3)
     folder = Path(str(resources.files("loopanimate_core"))) / "data" / "pictures"
-    side = 8 * 2 ** len(settings["num_encoder_blocks"])
+    side = 16 * pixels_per_latent(settings)
     pictures = torch.stack(
         [fit_picture(load_picture(path), side, side) for path in sorted(folder.glob("*.png"))]
     )
@@ -82,8 +81,8 @@ def _kl(settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> comfy.sd.VA
     base, levels = channels[0], len(channels)
     if settings["norm_num_groups"] != KL_GROUPS or any(width % base for width in channels):
         raise LoopAnimateError(
-            f"ComfyUI has no VAE with channels {list(channels)} and norms of {settings['norm_num_groups']} groups; "
-            f"it needs {KL_GROUPS} groups and multiples of the first channels"
+            f"ComfyUI's VAE needs norm_num_groups {KL_GROUPS} and channels that are multiples of the first, got"
+            f" {settings['norm_num_groups']} and {list(channels)}"
         )
     sizes = {
         "double_z": True,
@@ -105,22 +104,21 @@ def _kl(settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> comfy.sd.VA
         theirs[name] = tensor[..., None, None] if matrix else tensor
     params = {"ddconfig": sizes, "embed_dim": settings["latent_channels"]}
     vae = comfy.sd.VAE(sd=dict(theirs), config={"params": params})
-    vae.downscale_ratio = vae.upscale_ratio = 2 ** (levels - 1)
+    vae.downscale_ratio = vae.upscale_ratio = pixels_per_latent(settings)
     _require_complete(vae.first_stage_model, theirs)
     return vae
 
 
 def _tiny(settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> comfy.sd.VAE:
-    # ComfyUI's own tiny VAE has one fixed number of blocks: it lends its object, we put in the network.
+    # ComfyUI's TAESD has a fixed number of blocks, so its network is replaced.
     vae = comfy.sd.VAE(sd=comfy.taesd.taesd.TAESD().state_dict())
     network = TinyVAE(settings, comfy.ops.disable_weight_init)
     _require_complete(network, state)
     network.load_state_dict(dict(state))
     network = network.eval().requires_grad_(False).to(vae.vae_dtype)
-    levels = len(settings["num_encoder_blocks"])
     width = max(*settings["encoder_block_out_channels"], *settings["decoder_block_out_channels"])
     vae.first_stage_model = network
-    vae.downscale_ratio = vae.upscale_ratio = 2 ** (levels - 1)
+    vae.downscale_ratio = vae.upscale_ratio = pixels_per_latent(settings)
     vae.latent_channels = settings["latent_channels"]
 
     def memory_used(pixels: int, dtype: torch.dtype) -> int:
@@ -137,6 +135,6 @@ def _tiny(settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> comfy.sd.
 
 
 def _require_complete(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """ComfyUI loads what fits and leaves the rest as it came out of memory."""
+    """ComfyUI itself would load the tensors that fit and leave the others uninitialised."""
     own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     require_same_tensors("the VAE", own, {name: tuple(t.shape) for name, t in state.items()})

@@ -1,4 +1,4 @@
-"""One ComfyUI server for all tests of this folder; they are skipped where there is no ComfyUI."""
+"""One ComfyUI server for all tests of this folder; they are skipped without a ComfyUI."""
 
 from __future__ import annotations
 

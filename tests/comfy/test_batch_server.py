@@ -27,7 +27,7 @@ FRAMES = 7
 
 @pytest.fixture
 def start(comfyui: Path, tmp_path: Path) -> Iterator[Callable[[], ComfyServer]]:
-    """Starts a server of its own, again on the same port and folders after it was killed."""
+    """Starts its own server, and starts it again on the same port and folders after a kill."""
     port, started = free_port(), []
 
     def start() -> ComfyServer:
@@ -40,7 +40,7 @@ def start(comfyui: Path, tmp_path: Path) -> Iterator[Callable[[], ComfyServer]]:
 
 
 def make_pictures(folder: Path) -> None:
-    """20 pictures by name, 3 of them broken: cut off, no picture, too small."""
+    """20 pictures by name, 3 of them broken: cut off, not a picture, too small."""
     folder.mkdir()
     samples = sorted((PACK / "loopanimate_core/data/pictures").glob("*.png"))
     for number in range(20):
@@ -52,7 +52,7 @@ def make_pictures(folder: Path) -> None:
 
 
 def quick_workflow(path: Path) -> Path:
-    """The basic workflow in as few frames and steps as there can be."""
+    """The basic workflow with the fewest frames and steps."""
     graph = json.loads((PACK / "workflows/api/loopanimate_basic_api.json").read_text())
     changes = {
         "LoopAnimate_BuildLoopConditions": {"width": 64, "height": 64, "frames": FRAMES},
@@ -95,7 +95,7 @@ def test_a_killed_server_costs_no_loop_and_makes_none_twice(
     command = ["batch", str(folder), "--workflow", str(workflow_path), "--server", server.url]
     assert main([*command, "--out", str(out), "--state", str(state_path), "--quiet"]) == 1
     shown = capsys.readouterr().out
-    assert "17 of 20 pictures have their loop, failed:" in shown
+    assert "17 of 20 pictures have a loop, failed:" in shown
     assert [line.split(":")[0] for line in shown.splitlines()[-3:]] == [
         f"  picture {number}.png" for number in ("03", "08", "15")
     ]
@@ -119,7 +119,7 @@ def test_a_server_without_the_node_is_named_before_anything_is_posted(
     graph["99"] = {"class_type": "NodeOfAnotherPack", "inputs": {}}
     path.write_text(json.dumps(graph))
     assert main(["batch", str(folder), "--workflow", str(path), "--server", comfy.url]) == 2
-    assert "lacks the nodes NodeOfAnotherPack" in capsys.readouterr().err
+    assert "does not have the nodes NodeOfAnotherPack" in capsys.readouterr().err
 
 
 def test_what_comfyui_says_against_a_workflow_is_passed_on(
@@ -133,5 +133,5 @@ def test_what_comfyui_says_against_a_workflow_is_passed_on(
     path.write_text(json.dumps(graph))
     assert main(["batch", str(folder), "--workflow", str(path), "--server", comfy.url]) == 2
     said = capsys.readouterr().err
-    assert "refuses the workflow: LoopAnimate_LoopSampler" in said
+    assert "rejects the workflow: LoopAnimate_LoopSampler" in said
     assert "steps" in said

@@ -14,31 +14,24 @@ from typing import Any
 import pytest
 import torch
 from comfy_server import python_of
+from toy_bundle import build_toy_bundle, build_toy_vae
 
-from loopanimate_core.bundle import (
-    Bundle,
-    BundleConfig,
-    mini_bundle_path,
-    read_bundle,
-    write_bundle,
-)
-from loopanimate_core.bundle.components import (
-    image_encoder_settings,
-    text_encoder_settings,
-    vae_settings,
-)
-from loopanimate_core.closing import Closing
+from loopanimate_core.bundle import Bundle, mini_bundle_path, read_bundle, write_bundle
+from loopanimate_core.bundle.components import vae_settings
+from loopanimate_core.closing import Closing, closed
 from loopanimate_core.conditions import LoopConditions
-from loopanimate_core.convert.assemble import extract
-from loopanimate_core.encoders.text import build_tokenizer, encode_image, encode_prompts
+from loopanimate_core.convert.extract import extract
+from loopanimate_core.encoders.image import encode_image
+from loopanimate_core.encoders.text import encode_prompts
 from loopanimate_core.encoders.vae import decode_latents, encode_frames
-from loopanimate_core.models import LoopUNet, LoopUNetConfig
+from loopanimate_core.models import LoopUNetConfig
 from loopanimate_core.picture.images import fit_picture, load_picture
+from loopanimate_core.preconditioning import Preconditioning
 from loopanimate_core.sampling import guided_denoiser, sample_loop
 from loopanimate_core.schedule import ScheduleConfig, make_scheduler
 from loopanimate_training.loop import train
 from loopanimate_training.model.export import export_bundle
-from loopanimate_training.soak import toy_run
+from loopanimate_training.testing import toy_run
 
 CHECKS = Path(__file__).parent / "native_checks.py"
 NAMES = re.findall(r"^def (check_\w+)", CHECKS.read_text(), re.M)
@@ -98,8 +91,10 @@ def euler(
     noise = given["noise"][: closing.sampled_frames].transpose(0, 1)[None]
     x = given["still"][:, :, None] + noise * scheduler.sigmas[0]
     with torch.inference_mode():
-        denoise = guided_denoiser(toy.unet, conditions, 2.0, schedule=schedule)
-        loop = sample_loop(denoise, x, scheduler, scheduler.timesteps, conditions.concat(), closing)
+        preconditioning = Preconditioning(schedule)
+        denoise = guided_denoiser(toy.unet, conditions, 2.0, preconditioning=preconditioning)
+        ring = closed(denoise, closing, len(scheduler.timesteps))
+        loop = sample_loop(ring, x, scheduler, scheduler.timesteps)
     return loop[0].transpose(0, 1) / toy.config.vae_scaling_factor
 
 
@@ -111,44 +106,21 @@ def coded(name: str, vae: Any, picture: torch.Tensor) -> dict[str, torch.Tensor]
 
 
 def make_kl() -> Any:
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
     torch.manual_seed(0)
-    sizes: dict[str, Any] = {
-        "block_out_channels": (32, 32, 64, 64),
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
-        "layers_per_block": 2,
-    }
-    return AutoencoderKL(**sizes).eval()
+    return build_toy_vae("kl", groups=32, block_out_channels=(32, 32, 64, 64))
 
 
 def make_parts(folder: Path) -> None:
     """A small Stable Diffusion 1.x as artists have it: three files, and the bundle they came from."""
-    from transformers import (
-        CLIPTextConfig,
-        CLIPTextModel,
-        CLIPVisionConfig,
-        CLIPVisionModelWithProjection,
+    unet = LoopUNetConfig(block_out_channels=(32, 64, 64, 64), cross_attention_dim=64)
+    bundle = build_toy_bundle(
+        "kl",
+        unet=unet,
+        tokenizer="clip",
+        image_px=28,
+        patch_px=14,
+        schedule=ScheduleConfig("linear"),
     )
-
-    torch.manual_seed(0)
-    width = 64
-    clip: dict[str, Any] = {
-        "hidden_size": width, "intermediate_size": width, "projection_dim": width,
-        "num_hidden_layers": 2, "num_attention_heads": 1,
-    }  # fmt: skip
-    text, image = CLIPTextConfig(**clip), CLIPVisionConfig(**clip, image_size=28, patch_size=14)
-    unet = LoopUNetConfig(block_out_channels=(32, 64, 64, 64), cross_attention_dim=width)
-    vae = make_kl()
-    config = BundleConfig(
-        unet=unet, vae=vae_settings(vae.config), text_encoder=text_encoder_settings(text),
-        image_encoder=image_encoder_settings(image), schedule=ScheduleConfig("linear"),
-    )  # fmt: skip
-    bundle = Bundle(
-        config, LoopUNet(unet), vae, CLIPTextModel(text), CLIPVisionModelWithProjection(image),
-        build_tokenizer("clip"),
-    )  # fmt: skip
     extract(bundle, folder, "checkpoint")
     extract(bundle, folder, "pia")
     write_bundle(folder / "whole.safetensors", bundle, torch.float32)
@@ -187,8 +159,12 @@ def results(
     environment = {**os.environ, "PYTHONPATH": str(comfyui), "OMP_NUM_THREADS": "1"}
     run = subprocess.run(
         [python_of(comfyui), str(CHECKS), str(folder)],
-        capture_output=True, text=True, cwd=folder, env=environment, timeout=600,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment,
+        timeout=1800,
+    )
     assert run.returncode == 0, run.stderr[-6000:]
     print(run.stderr[-6000:])
     return json.loads(run.stdout.splitlines()[-1])

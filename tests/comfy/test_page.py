@@ -1,7 +1,7 @@
-"""The extension in a real page: a browser loads a workflow, runs it and takes it apart.
+"""The extension in a real page: a browser loads a workflow, runs it and inspects it.
 
-`browser/page.mjs` acts and writes down what it saw; the tests here judge. One session of a browser
-serves them all. $COMFYUI_FRONTEND, the `static` folder of another comfyui-frontend-package, adds
+`browser/page.mjs` acts and records what it saw; the tests here check it. All of them share one browser
+session. $COMFYUI_FRONTEND, the `static` folder of another comfyui-frontend-package, adds
 a session with that front-end and its Vue nodes.
 """
 

@@ -23,7 +23,7 @@ MODEL, WORDS, CONDITIONS, SAMPLER, CHECKED = "2", ("4", "5"), "7", "8", "10"  # 
 
 
 class Exports(NamedTuple):
-    """What `export` wrote of one run."""
+    """The files that `export` wrote of one run."""
 
     lora: Path
     merged: Path
@@ -65,7 +65,7 @@ def exports(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> Exports:
 
 @pytest.fixture(scope="module")
 def server(comfy: ComfyServer, exports: Exports) -> Iterator[ComfyServer]:
-    """The shared server with both files; other tests count its bundles, so they go again."""
+    """The shared server with both files; they are removed afterwards, because other tests count its bundles."""
     places = {exports.lora: "loras", exports.merged: "loopanimate"}
     put = []
     for path, kind in places.items():
@@ -78,7 +78,7 @@ def server(comfy: ComfyServer, exports: Exports) -> Iterator[ComfyServer]:
 
 
 def basic_workflow(bundle: str = "mini (bundled)") -> Graph:
-    """The packaged one, shorter, which also saves its frames without loss."""
+    """The packaged workflow, shorter, with frames saved losslessly too."""
     graph: Graph = json.loads((PACK / "workflows/api/loopanimate_basic_api.json").read_text())
     graph[MODEL]["inputs"]["bundle"] = bundle
     graph[CONDITIONS]["inputs"]["frames"] = 15
@@ -122,10 +122,10 @@ def styled(server: ComfyServer, plain: np.ndarray) -> np.ndarray:
 def test_it_is_what_the_merged_bundle_is(
     server: ComfyServer, plain: np.ndarray, styled: np.ndarray
 ) -> None:
-    """Both files are in half precision, but rounded at other places: the bundle's weights after the sum, the
-    LoRA's factors before it, which ComfyUI makes in single precision. Weights agree to one part in 2,000 then.
-    That was seen to move 2 values in 1,000 by one level of 255 (0.002 on average); the LoRA moves them by 7,
-    and a strength that is one part in a hundred off by 0.06.
+    """Both files are in half precision but rounded at different places: the bundle's weights after the sum, the
+    LoRA's factors before it (ComfyUI adds in single precision). So weights agree to one part in 2,000. Measured:
+    this changes 2 values in 1,000 by one level of 255 (0.002 on average), the LoRA changes them by 7, and an error
+    of one percent in its strength by 0.06.
     """
     assert np.abs(styled - plain).mean() > 2
     apart = np.abs(styled - frames_of(server, basic_workflow(MERGED)))
@@ -135,26 +135,30 @@ def test_it_is_what_the_merged_bundle_is(
 def test_strength_0_is_the_model_alone(
     server: ComfyServer, plain: np.ndarray, styled: np.ndarray
 ) -> None:
-    """Also right after its weights were patched, here with half the strength."""
+    """Also right after the weights were patched with half the strength."""
     half = frames_of(server, with_lora(0.5))
     assert all(np.abs(half - whole).mean() > 0.5 for whole in (plain, styled))
     assert np.array_equal(frames_of(server, with_lora(0.0)), plain)
 
 
 def test_the_node_with_a_clip_does_the_same(server: ComfyServer, styled: np.ndarray) -> None:
-    """The trainer's LoRAs hold nothing for the text encoder, and Load LoRA leaves it as it is."""
+    """The trainer's LoRAs have no weights for the text encoder, so Load LoRA does not change it."""
     graph = with_lora(1.0)
     graph["lora"] = node(
-        "LoraLoader", model=[MODEL, 0], clip=[MODEL, 1], lora_name=LORA, strength_model=1.0,
+        "LoraLoader",
+        model=[MODEL, 0],
+        clip=[MODEL, 1],
+        lora_name=LORA,
+        strength_model=1.0,
         strength_clip=1.0,
-    )  # fmt: skip
+    )
     for words in WORDS:
         graph[words]["inputs"]["clip"] = ["lora", 1]
     assert np.array_equal(frames_of(server, graph), styled)
 
 
 def test_a_name_that_is_not_known_is_in_the_log(server: ComfyServer, exports: Exports) -> None:
-    """So its absence above says something."""
+    """So the absence of the warning above means something."""
     tensors = load_file(exports.lora)
     name = next(name for name in tensors if name.endswith("lora_up.weight"))
     tensors["lora_unet_elsewhere.lora_up.weight"] = tensors.pop(name)

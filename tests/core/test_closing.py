@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from loopanimate_core import LoopAnimateError
-from loopanimate_core.closing import CLOSINGS, Closing, bit_reversed
+from loopanimate_core.closing import CLOSINGS, Closing, Window, bit_reversed, blend, closed
+
+pytestmark = pytest.mark.numeric
 
 
 @pytest.mark.parametrize("name", CLOSINGS)
@@ -59,7 +61,37 @@ def test_bit_reversal_spreads_evenly() -> None:
 
 
 def test_illegal_settings_are_refused() -> None:
-    with pytest.raises(LoopAnimateError, match="closing is 'knot'; choose one of tie"):
+    with pytest.raises(LoopAnimateError, match=r"closing must be one of tie, .* got 'knot'"):
         Closing("knot", 35, 35)
-    with pytest.raises(LoopAnimateError, match="1000 frames are more than the 35"):
+    with pytest.raises(LoopAnimateError, match=r"frames must be at most 35, .* got 1000"):
         Closing("tie", 1000, 35)
+
+
+@pytest.mark.parametrize("name", CLOSINGS)
+@pytest.mark.parametrize("frames", [7, 40])
+def test_a_ring_that_every_window_agrees_about_comes_back(name: str, frames: int) -> None:
+    """Windows that show a frame as it is blend to that frame, however often and with what weight they show it."""
+    closing = Closing(name, frames, 15 if name == "windows" else frames)
+    z_t = torch.randn(2, 4, closing.sampled_frames, 3, 3)
+    seen: list[torch.Tensor] = []
+
+    def denoise(window: torch.Tensor, timestep: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        seen.append(frames)
+        assert torch.equal(window, z_t[:, :, frames])
+        return window
+
+    for step in range(4):
+        found = closed(denoise, closing, 4)(z_t, torch.tensor(500), step)
+        torch.testing.assert_close(found, z_t)
+    assert len(torch.cat(seen)) >= 4 * closing.sampled_frames
+
+
+def test_blend_is_the_weighted_mean_of_each_frame() -> None:
+    windows = [
+        Window(torch.tensor([0, 1, 0]), torch.tensor([1.0, 1.0, 3.0])),
+        Window(torch.tensor([1, 2]), torch.tensor([2.0, 5.0])),
+    ]
+    values = [torch.tensor([8.0, 3.0, 4.0]), torch.tensor([6.0, 7.0])]
+    predictions = (value[None, None, :, None, None] for value in values)
+    found = blend(predictions, windows, 3).flatten()
+    torch.testing.assert_close(found, torch.tensor([5.0, 5.0, 7.0]))

@@ -1,4 +1,4 @@
-"""Fits the templates to the bundled model, after another one took its place.
+"""Fits the templates to the bundled model, after it was replaced.
 
     make fit-workflows
 
@@ -19,7 +19,7 @@ MIN_DRAFT_STEPS = 4
 
 
 def values_for(node: dict[str, Any], config: BundleConfig) -> dict[str, Any]:
-    """What the bundled model wants of a node: widget name → value."""
+    """The bundled model's values for a node: widget name → value."""
     # The page writes 8.0 as 8.
     return {name: int(v) if v == int(v) else v for name, v in _wanted(node, config).items()}
 
@@ -32,13 +32,13 @@ def _wanted(node: dict[str, Any], config: BundleConfig) -> dict[str, float]:
         return {"fps": own.fps}
     if kind == "KSampler":
         return {"steps": own.steps, "cfg": own.guidance}
-    if kind == "LoopAnimate_LoopSampler" and widgets(node)["steps"]:  # 0 is the model's best
+    if kind == "LoopAnimate_LoopSampler" and widgets(node)["steps"]:  # 0 is the model's own number
         return {"steps": max(MIN_DRAFT_STEPS, own.steps // 3)}
     return {}
 
 
 def fit(graph: dict[str, Any], config: BundleConfig) -> None:
-    """Change the workflow, in the page's format, to suit the model; one of parts is left alone."""
+    """Change a workflow in the page's format to suit the model; workflows that load parts stay as they are."""
     nodes = graph["nodes"]
     (loader,) = [node for node in nodes if node["type"] == "LoopAnimate_LoadLoopAnimate"]
     if widgets(loader)["bundle"] == "parts":

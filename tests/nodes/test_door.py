@@ -1,4 +1,4 @@
-"""The extension loads as ComfyUI loads it: by path, under a name no import statement could spell."""
+"""The extension loads as ComfyUI loads it: by path, under a name that is not an identifier."""
 
 from __future__ import annotations
 

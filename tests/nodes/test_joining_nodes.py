@@ -11,7 +11,7 @@ from loopanimate_core.errors import LoopAnimateError
 
 
 def interpolate(frames: torch.Tensor) -> torch.Tensor:
-    """What a frame-interpolation node does: (n - 1) * 2 + 1 frames, and it knows of no seam."""
+    """A frame interpolation node: (n - 1) * 2 + 1 frames, without new ones at the seam."""
     between = (frames[1:] + frames[:-1]) / 2
     pairs = torch.stack([frames[:-1], between], 1).flatten(0, 1)
     return torch.cat([pairs, frames[-1:]])
@@ -31,5 +31,5 @@ def test_loops_are_chained_in_order_and_gaps_are_skipped(nodes: Any, loop: torch
 
 
 def test_loops_of_two_sizes_are_refused(nodes: Any, loop: torch.Tensor) -> None:
-    with pytest.raises(LoopAnimateError, match="of one size"):
+    with pytest.raises(LoopAnimateError, match="the same size"):
         nodes["ChainLoops"].execute(loop_1=loop, loop_2=loop[:, ::2])

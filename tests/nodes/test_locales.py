@@ -1,4 +1,4 @@
-"""Every language has every word the page shows of our nodes, in a form the page can show."""
+"""Every language has all texts of our nodes, in a form that the page can show."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_english_is_what_the_schemas_say() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_words_are_messages_the_page_can_show(language: str) -> None:
-    """Its translator takes these for placeholders, plurals and links, and shows nothing."""
+    """The page's translator reads these characters as placeholders, plurals and links, and then shows nothing."""
     for path, text in leaves(read(language, "nodeDefs.json")):
         assert text.strip() == text != "" and not set(text) & set("{}@|"), path
 

@@ -1,4 +1,4 @@
-"""Loop Check: verdict, what the page is told, and what it does with a bad loop."""
+"""Loop Check: the verdict, the data for the page, and a bad loop."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_reference_and_clip_vision_add_their_figures(nodes: Any, loop: torch.Ten
 def test_a_value_off_the_list_is_refused(
     nodes: Any, loop: torch.Tensor, change: dict[str, Any], words: str
 ) -> None:
-    """ComfyUI before 0.3.65 lets any text through."""
+    """ComfyUI before 0.3.65 does not check combo values itself."""
     with pytest.raises(LoopAnimateError, match=words):
         nodes["LoopCheck"].execute(loop, **DEFAULTS | change)
 

@@ -1,11 +1,14 @@
-"""Every node's schema: what saved workflows rely on, and what people are told."""
+"""Every node's schema: what saved workflows rely on, and the texts."""
 
 from __future__ import annotations
 
+import ast
 import copy
+import sys
 from collections.abc import Callable
 from typing import Any
 
+import extension
 import pytest
 from schema_golden import broken_promises, describe, read_golden
 
@@ -106,3 +109,48 @@ def test_defaults_are_legal_and_combos_never_empty(nodes: dict[str, Any]) -> Non
                 assert default in entry["options"], where
             if entry["type"] in ("INT", "FLOAT"):
                 assert entry["min"] <= default <= entry["max"], where
+
+
+def literal_node_ids(source: str) -> set[str]:
+    """The node ids that ComfyUI-Manager's scanner finds in a file, which it reads without running it.
+
+    Its rule: a class that derives from ComfyNode and whose `define_schema` calls `Schema(…)` with a literal
+    `node_id`.
+    """
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.ClassDef):
+            continue
+        methods = [entry for entry in node.body if isinstance(entry, ast.FunctionDef)]
+        calls = [
+            call
+            for method in methods
+            if method.name == "define_schema" and "ComfyNode" in map(last_name, node.bases)
+            for call in ast.walk(method)
+            if isinstance(call, ast.Call) and last_name(call.func) == "Schema"
+        ]
+        found |= {
+            keyword.value.value
+            for call in calls
+            for keyword in call.keywords
+            if keyword.arg == "node_id" and isinstance(keyword.value, ast.Constant)
+        }
+    return found
+
+
+def last_name(node: ast.expr) -> str:
+    """`ComfyNode` for `io.ComfyNode` and for `ComfyNode`."""
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def test_node_ids_can_be_read_from_the_source(nodes: dict[str, Any]) -> None:
+    """Otherwise ComfyUI-Manager could not tell which pack a shared workflow needs."""
+    sources = (extension.ROOT / "nodes").rglob("*.py")
+    found = set().union(*(literal_node_ids(path.read_text(encoding="utf-8")) for path in sources))
+    assert found == {f"LoopAnimate_{name}" for name in nodes}
+
+
+def test_fields_that_an_older_comfyui_lacks_are_dropped(nodes: dict[str, Any]) -> None:
+    schema = sys.modules[f"{extension.PACK}.nodes.schema"]
+    fields = {"description": "known", "no_such_field": 1}
+    assert schema.supported(**fields) == {"description": "known"}

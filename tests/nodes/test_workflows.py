@@ -1,4 +1,4 @@
-"""The templates open, run with one click and mean what they say: held against the nodes' schemas."""
+"""The templates fit the nodes' schemas and run with one click."""
 
 from __future__ import annotations
 

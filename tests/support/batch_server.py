@@ -22,18 +22,24 @@ class ComfyStandIn:
         posted: the graphs that were queued.
         fail_for: uploaded names that contain this fail.
         die_before, die_after: the server dies when it begins, or has saved, its n-th prompt.
+        go: clear it, and no prompt is begun until it is set.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port, self.made = folder, 0, 0
         self.run_s, self.fail_for, self.refuse, self.partly = 0.02, "", "", False
         self.die_before, self.die_after = -1, -1
+        self.go, self._gone = threading.Event(), threading.Event()
+        self.go.set()
+        self._gone.set()
         self.node_types = set(NODE_TYPES)
         self.posted: list[dict[str, Any]] = []
         self.start()
 
     def start(self) -> None:
-        """Come up with an empty queue and history, on the port it had."""
+        """Come up with an empty queue and history, on the port it had, once that is free."""
+        self._gone.wait()
+        self._gone.clear()
         self.pending: list[tuple[str, dict[str, Any]]] = []
         self.running: list[tuple[str, dict[str, Any]]] = []
         self.history: dict[str, Any] = {}
@@ -49,6 +55,7 @@ class ComfyStandIn:
         self.alive = False
         self.http.shutdown()
         self.http.server_close()
+        self._gone.set()
 
     @property
     def outputs(self) -> list[str]:
@@ -65,6 +72,7 @@ class ComfyStandIn:
             if not self.running:
                 time.sleep(0.005)
                 continue
+            self.go.wait()
             prompt_id, graph = self.running[0]
             if self.made == self.die_before:
                 self.die_before = -1

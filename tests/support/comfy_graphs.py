@@ -16,7 +16,7 @@ def node(class_type: str, **inputs: Any) -> dict[str, Any]:
 
 
 def give_picture(server: ComfyServer, name: str = "ghost.png") -> str:
-    """Put one of the pack's pictures where Load Image finds it."""
+    """Copy one of the bundled pictures to where Load Image finds it."""
     shutil.copy(PACK / "loopanimate_core/data/pictures" / name, server.base_dir / "input" / name)
     return name
 
@@ -30,9 +30,15 @@ def load_node(bundle: str = "mini (bundled)", **parts: str) -> dict[str, Any]:
 
 
 def conditions_graph(
-    image: str, *, bundle: str = "mini (bundled)", prompt: str = "bobbing up and down",
-    side: int = 96, frames: int = 15, start: float = 1.0, **parts: str,
-) -> Graph:  # fmt: skip
+    image: str,
+    *,
+    bundle: str = "mini (bundled)",
+    prompt: str = "bobbing up and down",
+    side: int = 96,
+    frames: int = 15,
+    start: float = 1.0,
+    **parts: str,
+) -> Graph:
     """Model "load", picture "image", prompts, and Build Loop Conditions "build"."""
     return {
         "load": load_node(bundle, **parts),
@@ -40,11 +46,18 @@ def conditions_graph(
         "negative": node("CLIPTextEncode", clip=["load", 1], text=""),
         "image": node("LoadImage", image=image),
         "build": node(
-            "LoopAnimate_BuildLoopConditions", positive=["positive", 0], negative=["negative", 0],
-            clip_vision=["load", 2], vae=["load", 3], image=["image", 0], width=side, height=side,
-            frames=frames, start=start,
+            "LoopAnimate_BuildLoopConditions",
+            positive=["positive", 0],
+            negative=["negative", 0],
+            clip_vision=["load", 2],
+            vae=["load", 3],
+            image=["image", 0],
+            width=side,
+            height=side,
+            frames=frames,
+            start=start,
         ),
-    }  # fmt: skip
+    }
 
 
 def saved(latent: list[Any], prefix: str = "loop", vae: str = "load") -> Graph:
@@ -56,28 +69,59 @@ def saved(latent: list[Any], prefix: str = "loop", vae: str = "load") -> Graph:
 
 
 def loop_graph(
-    image: str, *, seed: int = 1, steps: int = 0, cfg: float = 0.0, sampler: str = BEST,
-    scheduler: str = BEST, closing: str = "tie", prefix: str = "loop", **conditions: Any,
-) -> Graph:  # fmt: skip
+    image: str,
+    *,
+    seed: int = 1,
+    steps: int = 0,
+    cfg: float = 0.0,
+    sampler: str = BEST,
+    scheduler: str = BEST,
+    closing: str = "tie",
+    prefix: str = "loop",
+    **conditions: Any,
+) -> Graph:
     """From a picture to the saved frames of a loop, by Loop Sampler."""
     sample = node(
-        "LoopAnimate_LoopSampler", model=["load", 0], positive=["build", 0], negative=["build", 1],
-        latent=["build", 2], seed=seed, steps=steps, cfg=cfg, sampler=sampler, scheduler=scheduler,
+        "LoopAnimate_LoopSampler",
+        model=["load", 0],
+        positive=["build", 0],
+        negative=["build", 1],
+        latent=["build", 2],
+        seed=seed,
+        steps=steps,
+        cfg=cfg,
+        sampler=sampler,
+        scheduler=scheduler,
         closing=closing,
-    )  # fmt: skip
+    )
     return conditions_graph(image, **conditions) | {"sample": sample} | saved(["sample", 0], prefix)
 
 
 def ksampler_graph(
-    image: str, *, seed: int = 1, steps: int = 2, cfg: float = 2.0, sampler: str = "euler",
-    prefix: str = "stock", model: list[Any] | None = None, **conditions: Any,
-) -> Graph:  # fmt: skip
+    image: str,
+    *,
+    seed: int = 1,
+    steps: int = 2,
+    cfg: float = 2.0,
+    sampler: str = "euler",
+    prefix: str = "stock",
+    model: list[Any] | None = None,
+    **conditions: Any,
+) -> Graph:
     """The same with ComfyUI's own KSampler; `model` may come from a node in between."""
     sample = node(
-        "KSampler", model=model or ["load", 0], positive=["build", 0], negative=["build", 1],
-        latent_image=["build", 2], seed=seed, steps=steps, cfg=cfg, sampler_name=sampler,
-        scheduler="normal", denoise=1.0,
-    )  # fmt: skip
+        "KSampler",
+        model=model or ["load", 0],
+        positive=["build", 0],
+        negative=["build", 1],
+        latent_image=["build", 2],
+        seed=seed,
+        steps=steps,
+        cfg=cfg,
+        sampler_name=sampler,
+        scheduler="normal",
+        denoise=1.0,
+    )
     return conditions_graph(image, **conditions) | {"sample": sample} | saved(["sample", 0], prefix)
 
 

@@ -1,4 +1,4 @@
-"""A real ComfyUI in a process of its own, driven as its web page drives it. Standard library only."""
+"""A real ComfyUI in its own process, used over HTTP as its web page does. Standard library only."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from waiting import HANGS_S
+
 PACK = Path(__file__).resolve().parent.parent.parent
 """The folder that an artist puts into custom_nodes."""
-
-START_TIMEOUT_S = 240.0  # 6 to 8 s on a quiet machine; continuous integration is not one
 
 
 class PromptError(Exception):
@@ -81,18 +81,32 @@ class ComfyServer:
             (base_dir / folder).mkdir(parents=True, exist_ok=True)
         install_pack(base_dir)
         command = [
-            python or python_of(root), "main.py", "--cpu", "--disable-api-nodes",
-            "--listen", "127.0.0.1", "--port", str(self.port), "--base-directory", str(base_dir),
-            "--database-url", f"sqlite:///{base_dir}/user/comfy.db", *extra_args,
-        ]  # fmt: skip
+            python or python_of(root),
+            "main.py",
+            "--cpu",
+            "--disable-api-nodes",
+            "--listen",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--base-directory",
+            str(base_dir),
+            "--database-url",
+            f"sqlite:///{base_dir}/user/comfy.db",
+            *extra_args,
+        ]
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         environment.setdefault("OMP_NUM_THREADS", "1")
         environment |= {"HF_HUB_OFFLINE": "1", **(env or {})}
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=root, env=environment, stdout=log, stderr=subprocess.STDOUT,
+                command,
+                cwd=root,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
                 start_new_session=True,
-            )  # fmt: skip
+            )
 
     @classmethod
     def start(
@@ -113,7 +127,7 @@ class ComfyServer:
         return server
 
     def _wait_until_up(self) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + HANGS_S
         while True:
             try:
                 self.get("/system_stats")
@@ -157,7 +171,7 @@ class ComfyServer:
         return self._request(urllib.request.Request(self.url + path, body, headers))
 
     def _request(self, request: urllib.request.Request) -> Any:
-        with urllib.request.urlopen(request, timeout=120) as answer:
+        with urllib.request.urlopen(request, timeout=HANGS_S) as answer:
             content = answer.read()
             is_json = "json" in (answer.headers.get("Content-Type") or "")
             return json.loads(content) if is_json and content else content
@@ -182,7 +196,7 @@ class ComfyServer:
             raise PromptError(json.dumps(answer["node_errors"]))
         return answer["prompt_id"]
 
-    def wait(self, prompt_id: str, timeout_s: float = 120) -> dict[str, Any]:
+    def wait(self, prompt_id: str, timeout_s: float = HANGS_S) -> dict[str, Any]:
         """Wait for a prompt to end, well or not, and return its entry in the history."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -194,7 +208,7 @@ class ComfyServer:
         raise TimeoutError(f"prompt {prompt_id} runs for over {timeout_s} s")
 
     def run(
-        self, graph: dict[str, Any], timeout_s: float = 120, workflow: Any = None
+        self, graph: dict[str, Any], timeout_s: float = HANGS_S, workflow: Any = None
     ) -> dict[str, Any]:
         """Run a graph to its end.
 

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from waiting import HANGS_S
+
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
 
@@ -22,7 +24,7 @@ class Listener:
 
     def __init__(self, port: int, client_id: str = "listener") -> None:
         self.client_id = client_id
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=HANGS_S)
         key = base64.b64encode(os.urandom(16)).decode()
         self._socket.sendall(
             f"GET /ws?clientId={client_id} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
@@ -41,7 +43,7 @@ class Listener:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
-    def messages(self, timeout_s: float = 60) -> Iterator[dict[str, Any] | bytes]:
+    def messages(self, timeout_s: float = HANGS_S) -> Iterator[dict[str, Any] | bytes]:
         """Messages as they come, for at most `timeout_s` in total."""
         deadline = time.monotonic() + timeout_s
         while (left_s := deadline - time.monotonic()) > 0:
@@ -51,7 +53,9 @@ class Listener:
                 return
             yield json.loads(content) if kind == TEXT else content
 
-    def until_done(self, prompt_id: str, timeout_s: float = 60) -> list[dict[str, Any] | bytes]:
+    def until_done(
+        self, prompt_id: str, timeout_s: float = HANGS_S
+    ) -> list[dict[str, Any] | bytes]:
         """Everything up to the end of a prompt, good or bad."""
         heard = []
         for message in self.messages(timeout_s):

@@ -31,7 +31,7 @@ def load_nodes() -> list[Any]:
 
 
 def use_folders(base: Path) -> ModuleType:
-    """Point `folder_paths` at empty folders under `base`; the extension's own are made known again."""
+    """Point `folder_paths` at empty folders under `base`, and register the extension's own again."""
     load_nodes()
     import folder_paths
 

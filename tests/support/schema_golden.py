@@ -2,9 +2,9 @@
 
     make node-schemas
 
-writes schemas.json anew, and with it locales/en. It refuses a change after which a saved workflow would mean something else:
-a page stores widget values by position and links by number. Only new nodes, and new optional inputs and
-new outputs at the end of old ones, leave saved workflows as they were.
+writes schemas.json and locales/en again. It refuses a change that would break saved workflows: a page stores
+widget values by position and links by number. Only new nodes, and new optional inputs and outputs after the
+old ones, leave saved workflows as they were.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ def _describe(schema: Any) -> Description:
 
 
 def broken_promises(old: Description, new: Description) -> list[str]:
-    """What saved workflows would lose by going from `old` to `new`, a sentence each."""
+    """What saved workflows would lose from `old` to `new`, one sentence each."""
     found = [f"{name} is gone" for name in old if name not in new]
     for name in old.keys() & new.keys():
         for side in ("inputs", "outputs"):
             found += _broken(name, side, old[name][side], new[name][side])
         if old[name]["is_output_node"] and not new[name]["is_output_node"]:
-            found.append(f"{name} is no output node any more")
+            found.append(f"{name} is no longer an output node")
     return found
 
 
@@ -89,7 +89,7 @@ def _broken(node: str, side: str, old: list[Description], new: list[Description]
 
 
 def labels(description: Description) -> Description:
-    """A description as `nodeDefs.json`, where ComfyUI's page looks for a language's words."""
+    """A description in the form of `nodeDefs.json`, a language's texts in ComfyUI's page."""
     return {
         name: {
             "display_name": node["display_name"],
@@ -114,7 +114,7 @@ def main() -> int:
         new = describe(extension.load_nodes())
     if broken := broken_promises(read_golden() if GOLDEN.exists() else {}, new):
         print(
-            "schemas.json is left as it was, because saved workflows would break:",
+            "schemas.json was not changed, because saved workflows would break:",
             *broken,
             sep="\n",
         )

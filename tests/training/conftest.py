@@ -17,8 +17,9 @@ import pytest
 from PIL import Image
 
 from loopanimate_training.config import RunConfig, resolve
-from loopanimate_training.data.stickers.emoji import EmojiCache, prepare
-from loopanimate_training.soak import toy_run
+from loopanimate_training.data.stickers.emoji import EmojiCache
+from loopanimate_training.data.stickers.packages import prepare
+from loopanimate_training.testing import toy_run
 
 Overrides = dict[str, Any]
 
@@ -99,7 +100,7 @@ def films() -> type[Films]:
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three videos of 110 frames with captions, one too short and one that is none."""
+    """Three videos of 110 frames with captions, a video that is too short, and an HTML page named .mp4."""
     folder = tmp_path_factory.mktemp("videos")
     for number in range(3):
         write_video(folder / f"clip{number}.mp4", moving_square(110, 0.05 * (number + 1)))
@@ -111,7 +112,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def index_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where toy runs keep their index, so that the videos are examined once."""
+    """Where toy runs keep their index, so that the videos are probed once."""
     return tmp_path_factory.mktemp("index")
 
 
@@ -228,7 +229,7 @@ def sticker_cache(
 
 @pytest.fixture
 def free_port() -> int:
-    """A TCP port of this machine that nobody listens on."""
+    """A free TCP port of this machine."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]

@@ -10,14 +10,27 @@ import pytest
 from loopanimate_core.bundle import read_bundle
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models import LoopUNet, LoopUNetConfig
-from loopanimate_core.models.parts import STAGE_PARTS, is_idle, part_of
+from loopanimate_core.models.parts import in_part, is_idle, part_of
 from loopanimate_training.commands.dry_run import describe_run
-from loopanimate_training.config import RunConfig, resolve
-from loopanimate_training.model.start import in_part, trained_parameters
+from loopanimate_training.config import (
+    RunConfig,
+    ValidationConfig,
+    parse,
+    require_same_run,
+    resolve,
+)
+from loopanimate_training.config.describe import describe_config, sections
+from loopanimate_training.model.weights import trained_parameters
 from loopanimate_training.stages import STAGES
 
 NEEDED = ["out=run", "model.start=b.safetensors", "data.source=videos", "data.path=clips"]
 MakeRun = Callable[..., RunConfig]
+TEMM = {"temm", "temm.q", "temm.k", "temm.v"}
+PARTS_TRAINED = {
+    1: {"conv_in", "cab", *TEMM},
+    2: {"conv_in", *TEMM},
+    3: {"conv_in", "temm.q", "temm.v"},
+}
 
 
 @pytest.mark.parametrize(
@@ -46,7 +59,7 @@ def test_stages_are_the_papers(
         if any(in_part(name, part) for part in config.model.train)
     ]
     assert round(sum(size for _, size in trained) / 1e6, 1) == millions
-    assert {part_of(name) for name, _ in trained} == STAGE_PARTS[stage]
+    assert {part_of(name) for name, _ in trained} == PARTS_TRAINED[stage]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -92,7 +105,7 @@ def test_numbers_with_an_exponent_are_numbers_anywhere(tmp_path: Path) -> None:
         ("optimizer.lr=-1", "optimizer.lr"),
         ("loss.drop_turn=2", "loss.drop_turn"),
         ("clip.reverse_steps=[8]", "no 7 steps out of"),
-        ("clip.width_px=500", "divide by 8"),
+        ("clip.width_px=500", "multiples of 8"),
         ("model.train=[everything]", "model.train"),
         ("nonsense", "must look like"),
     ],
@@ -113,6 +126,36 @@ def test_unknown_stage_and_broken_file(tmp_path: Path) -> None:
         resolve(1, tmp_path / "bad.yaml")
 
 
+def test_every_setting_has_a_sentence() -> None:
+    text = describe_config()
+    for prefix, section in sections():
+        assert (section.__doc__ or "").strip().endswith("."), section
+        for name, field in section.model_fields.items():
+            assert (field.description or "").endswith("."), prefix + name
+    for line in (
+        "  data.threads: integer > 0 (default 1)",
+        "  optimizer.lr: number > 0 (set by --stage)",
+    ):
+        assert line in text.splitlines()
+    assert "loss.drop_turn: number >= 0 <= 1 (default 0.5)" in text
+    assert (
+        'model.lora.targets: [cab | temm | temm.q | temm.k | temm.v, …] (default ["temm", "cab"])'
+        in text
+    )
+
+
+def test_sheets_is_read_as_validation(tmp_path: Path) -> None:
+    """The section's name in earlier versions: in files, in --set, and in the settings that checkpoints hold."""
+    file = tmp_path / "run.yaml"
+    file.write_text("sheets: {every_steps: 10, clips: 2}\n")
+    config = resolve(1, file, [*NEEDED, "validation.steps=7", "validation.clips=3"])
+    assert config.validation == ValidationConfig(every_steps=10, clips=3, steps=7)
+    stored = config.model_dump(mode="json")
+    old = {"sheets" if name == "validation" else name: value for name, value in stored.items()}
+    assert parse(old) == config
+    require_same_run(old, config)
+
+
 def test_description_names_parts_and_paths(make_run: MakeRun) -> None:
     text = describe_run(make_run(3))
-    assert "277,164,295 ways back" in text and "temm.q" in text and "temm.k" not in text
+    assert "277,164,295 backward paths" in text and "temm.q" in text and "temm.k" not in text

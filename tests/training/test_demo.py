@@ -82,9 +82,9 @@ def test_main_trains_kills_resumes_exports_and_animates(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     demo.main([str(work)])
     said = capfd.readouterr().out
-    assert "12 videos in" in said and f"{work / 'stage1/report.html'} tells" in said
-    killed = re.search(r"killed; step-(\d+) is there", said)
-    assert killed and 5 <= int(killed[1]) < 8
+    assert "12 videos in" in said and f"{work / 'stage1/report.html'} is the report" in said
+    killed = re.search(r"killed; the same command resumes from step-(\d+)", said)
+    assert killed and 5 <= int(killed[1]) <= 8  # a busy machine may see the first one late
     logged = [row["step"] for row in read_log(work / "stage1/log.jsonl")]
     assert logged == list(range(1, 9))
     made = bundle_info(work / "demo.safetensors")

@@ -26,9 +26,12 @@ def test_overfit_learns_a_clip_by_heart(
     clips.mkdir()
     square_video(clips / "square.mp4", 24).with_suffix(".txt").write_text("a square swinging")
     settings = {
-        "out": tmp_path / "run", "steps": 20, "model.start": mini_bundle_path(), "data.path": clips,
+        "out": tmp_path / "run",
+        "steps": 20,
+        "model.start": mini_bundle_path(),
+        "data.path": clips,
         "data.index": tmp_path / "index",
-    }  # fmt: skip
+    }
     overrides = [f"{name}={value}" for name, value in settings.items()]
     config = resolve(1, demo.RECIPES / "overfit.yaml", overrides)
     assert train(config).exit_code == 0

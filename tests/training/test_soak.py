@@ -10,24 +10,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from runs import train_in_a_child
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training import soak
 from loopanimate_training.config import RunConfig
 from loopanimate_training.loop import train
 from loopanimate_training.run.log import read_log
-from loopanimate_training.soak import (
+from loopanimate_training.soak import FAULTS, Soak, finish_and_compare
+from loopanimate_training.storage.checkpoint import load_latest
+from loopanimate_training.testing import (
     ENDLESS,
-    TROUBLES,
-    Life,
-    Soak,
+    RunProcess,
     difference,
-    finish_and_compare,
     log_difference,
     newest_step,
     with_settings,
 )
-from loopanimate_training.storage.checkpoint import load_latest
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX systems")
 Toy = Callable[..., RunConfig]
@@ -38,10 +37,10 @@ def test_each_trouble_happens_and_all_are_outlived(toy: Toy) -> None:
     trouble = Soak(toy(steps=ENDLESS), random.Random(0))
     cache = trouble.config.data.cache
     assert cache is not None
-    train(with_settings(trouble.config, steps=2))
-    for kind in TROUBLES:
+    train_in_a_child(with_settings(trouble.config, steps=2))
+    for kind in FAULTS:
         before, sizes = newest_step(trouble.config.out), sizes_in(cache)
-        said = trouble.suffer(kind)
+        said = trouble.fault(kind)
         after = newest_step(trouble.config.out)
         if kind == "damage":
             assert said.startswith(f"damaged step-{before:08d}/") and after == before - 1
@@ -99,16 +98,16 @@ def test_a_run_that_fails_fails_the_soak(
 
 
 def test_a_wait_for_a_run_that_has_failed_says_why(toy: Toy) -> None:
-    life = Life(toy(start="absent.safetensors"))
+    life = RunProcess(toy(start="absent.safetensors"))
     with pytest.raises(LoopAnimateError, match=r"(?s)code 1 before 1 steps.* no file absent\."):
         life.wait_for_steps(1)
 
 
 def test_a_wait_has_an_end(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soak, "WAIT_S", 0.05)
-    life = Life(toy(steps=ENDLESS))
-    with pytest.raises(LoopAnimateError, match="the state 'finished': not in"):
+    life = RunProcess(toy(steps=ENDLESS))
+    with pytest.raises(LoopAnimateError, match="the state 'finished': not within"):
         life.wait_for_state("finished")
-    with pytest.raises(LoopAnimateError, match="did not end in"):
+    with pytest.raises(LoopAnimateError, match="did not end within"):
         life.end()
     life.process.join()

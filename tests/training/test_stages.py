@@ -9,9 +9,10 @@ import pytest
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models import LoopUNet, LoopUNetConfig
+from loopanimate_core.models.parts import in_part
 from loopanimate_training.config import RunConfig, resolve
 from loopanimate_training.demo import RECIPES
-from loopanimate_training.model.start import in_part, open_start
+from loopanimate_training.model.start import open_start
 from loopanimate_training.stages import RUNS, parse_run_name, table_rows
 
 NEEDED = ["out=run", "model.start=b.safetensors", "data.source=videos", "data.path=clips"]

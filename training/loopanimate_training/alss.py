@@ -1,8 +1,8 @@
 """Asymmetric Loop Sampling Strategy (Eq. 3, 4): which source frames make a looping training clip.
 
-The clip goes forward over f frames, `stride` apart, to the turning frame, and returns to the first frame
-in f-1 moves drawn uniformly from all sequences over `steps` with the right sum. As printed, Eq. 3 lists
-the turning frame twice; the reading here has 2f-1 frames, as the paper says everywhere else.
+The clip goes forward over f frames, `stride` apart, to the turning frame, and returns to the first frame in f-1
+backward steps. These are drawn uniformly from all sequences of `steps` that sum to the way forward. As printed,
+Eq. 3 lists the turning frame twice; here a clip has 2f-1 frames, as in the rest of the paper.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def count_paths(
 ) -> int:
     """Number of ways back to the first frame (1,128, 44,803 and 277,164,295 for f = 8, 11, 18).
 
-    `strict` counts those on which no interior frame equals its mirror image on the way there.
+    `strict` counts only those where no frame in between equals its mirror image on the way forward.
     """
     return _completions(f, stride, tuple(steps), strict)[0].get(0, 0)
 
@@ -45,10 +45,10 @@ def sample_reverse_steps(
     rng: random.Random,
     strict: bool = False,
 ) -> list[int]:
-    """Draw the f-1 backward moves, every legal sequence being equally likely (Eq. 4).
+    """Draw the f-1 backward steps; all legal sequences are equally likely (Eq. 4).
 
     Raises:
-        LoopAnimateError: no sequence of `steps` has the sum `stride * (f-1)`.
+        LoopAnimateError: no sequence of `steps` sums to `stride * (f-1)`.
     """
     table = _completions(f, stride, tuple(steps), strict)
     total = table[0].get(0, 0)
@@ -89,12 +89,12 @@ def _unrank(rank: int, table: list[dict[int, int]], steps: tuple[int, ...]) -> I
 
 @lru_cache(maxsize=32)
 def _completions(f: int, stride: int, steps: tuple[int, ...], strict: bool) -> list[dict[int, int]]:
-    """`table[j][d]`: ways to finish after j moves back over d source frames in all."""
+    """`table[j][d]`: number of ways to finish after j backward steps over d source frames in total."""
     moves, length = f - 1, stride * (f - 1)
     if f < 2 or stride < 1 or not steps or min(steps) < 1 or len(set(steps)) != len(steps):
         raise LoopAnimateError(
-            f"f = {f}, stride = {stride}, steps = {steps}: f needs 2 or more, stride and the (different) "
-            "steps 1 or more"
+            "f must be at least 2, stride at least 1, and steps different numbers of at least 1, "
+            f"got f = {f}, stride = {stride}, steps = {steps}"
         )
     table: list[dict[int, int]] = [{} for _ in range(moves + 1)]
     table[moves] = {length: 1}

@@ -1,8 +1,7 @@
-"""The whole way in minutes on a CPU: videos, three stages with a kill in between, a bundle, a loop.
+"""A whole training in minutes on a CPU: videos, three stages with a kill in between, a bundle, a loop.
 
-`python -m loopanimate_training.demo WORK` runs, and prints, the commands that a real training would, on
-designers' animations that lie in the package and on its pictures, moved. It starts from the bundled mini
-model and downloads nothing.
+`python -m loopanimate_training.demo WORK` runs, and prints, the commands of a real training, on animations from
+the package and on its pictures in motion. It starts from the bundled mini model and downloads nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ KILLED_STAGE = 2
 
 
 def write_clips(folder: Path) -> list[Path]:
-    """Write a video of each packaged picture and verb, with its caption beside it."""
+    """Write a video for each packaged picture and verb, with its caption beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     times_s = torch.arange(SPAN_FRAMES) / FPS
@@ -49,7 +48,7 @@ def write_clips(folder: Path) -> list[Path]:
         for verb in VERBS:
             target = folder / f"{path.stem}_{verb.split()[0]}.mp4"
             written.append(target)
-            if target.with_suffix(".txt").is_file():  # written last
+            if target.with_suffix(".txt").is_file():  # written last: the video is complete
                 continue
             frames, _ = render_clip(
                 sprite, Motion(verb), times_s, background, Placement(scale=0.75), SIZE_PX
@@ -68,7 +67,7 @@ def copy_clips(folder: Path) -> list[Path]:
 
 
 def cut_out(path: Path) -> tuple[np.ndarray, Tensor]:
-    """A picture's object, `[S, S, 4]` uint8, and a plain background `[H, W, 3]` of its border's colour."""
+    """A picture's object, `[S, S, 4]` uint8, and a plain background `[H, W, 3]` in its border's colour."""
     picture = load_picture(path)
     pixels = fit_pixels(picture.over(), SPRITE_PX, SPRITE_PX)
     alpha = picture.alpha
@@ -83,7 +82,7 @@ def cut_out(path: Path) -> tuple[np.ndarray, Tensor]:
 
 
 def train_command(work: Path, stage: int) -> list[str]:
-    """The command of one stage: the earlier stage's run, or the mini, is its start."""
+    """The command of one stage, which starts from the run of the stage before, or from the mini model."""
     start = mini_bundle_path() if stage == 1 else work / f"stage{stage - 1}"
     settings = {
         "out": work / f"stage{stage}",
@@ -92,7 +91,7 @@ def train_command(work: Path, stage: int) -> list[str]:
         "data.path": work / "clips",
         "data.cache": work / "cache",
         "steps": STEPS[stage],
-        "sheets.every_steps": STEPS[stage],
+        "validation.every_steps": STEPS[stage],
     }
     sets = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
     recipe = str(RECIPES / "demo.yaml")
@@ -100,10 +99,10 @@ def train_command(work: Path, stage: int) -> list[str]:
 
 
 def run(arguments: list[str]) -> None:
-    """Run a Python command, and show it.
+    """Print a Python command and run it.
 
     Raises:
-        LoopAnimateError: it failed; what it printed says why.
+        LoopAnimateError: the command failed; its own output says why.
     """
     print(f"$ python {shlex.join(arguments)}", flush=True)
     if code := subprocess.run([sys.executable, *arguments], check=False).returncode:
@@ -111,12 +110,12 @@ def run(arguments: list[str]) -> None:
 
 
 def run_and_kill(arguments: list[str], run_folder: Path) -> None:
-    """Start a training and kill it, as a power cut would, once it has saved a checkpoint.
+    """Start a training, and kill it once it has saved a checkpoint, as a power cut would.
 
     Raises:
-        LoopAnimateError: it ended by itself before.
+        LoopAnimateError: it ended by itself before that.
     """
-    print(f"$ python {shlex.join(arguments)}   # killed on the way", flush=True)
+    print(f"$ python {shlex.join(arguments)}   # will be killed", flush=True)
     process = subprocess.Popen([sys.executable, *arguments])
     while process.poll() is None and not checkpoints(run_folder):
         time.sleep(0.2)
@@ -127,7 +126,7 @@ def run_and_kill(arguments: list[str], run_folder: Path) -> None:
         raise LoopAnimateError(
             f"a training ended with exit code {code} before its first checkpoint"
         )
-    print(f"\nkilled; {saved[-1].name} is there, the same command goes on", flush=True)
+    print(f"\nkilled; the same command resumes from {saved[-1].name}", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -146,10 +145,20 @@ def main(arguments: list[str] | None = None) -> None:
     last, bundle, loop = work / f"stage{max(STEPS)}", work / "demo.safetensors", work / "ghost.mp4"
     run(["-m", "loopanimate_training", "export", str(last), "-o", str(bundle)])
     picture = str(PICTURES / "ghost.png")
-    run(["-m", "loopanimate_core", "animate", picture, "--bundle", str(bundle), "--prompt",
-         "a ghost bobbing up and down", "-o", str(loop), "--sheet", str(work / "ghost.png"), "--force"])  # fmt: skip
+    animate = [
+        "-m",
+        "loopanimate_core",
+        "animate",
+        picture,
+        "--bundle",
+        str(bundle),
+        "-o",
+        str(loop),
+    ]
+    prompt = ["--prompt", "a ghost bobbing up and down"]
+    run([*animate, *prompt, "--sheet", str(work / "ghost.png"), "--force"])
     minutes = (time.perf_counter() - began) / 60
-    print(f"{minutes:.1f} minutes; {last / 'report.html'} tells of the last stage")
+    print(f"{minutes:.1f} minutes; {last / 'report.html'} is the report of the last stage")
 
 
 if __name__ == "__main__":

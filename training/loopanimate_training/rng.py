@@ -1,7 +1,7 @@
-"""Stateless randomness: every draw is a pure function of a key such as (seed, purpose, sample number).
+"""Stateless random numbers: every draw is a function of a key such as (seed, purpose, sample number).
 
-Nothing has to be saved or replayed to resume a run, and the draws do not depend on how many processes,
-threads or micro-batches share the work.
+So a run resumes without saving or replaying generator states, and the draws do not depend on the number of
+processes, threads or micro-batches.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 
 
 def key_hash(*key: int | str) -> int:
-    """A 63-bit number, the same on every machine and Python."""
+    """A 63-bit number, the same on every machine and in every version of Python."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -23,5 +23,5 @@ def python_rng(*key: int | str) -> random.Random:
 
 
 def torch_rng(*key: int | str) -> torch.Generator:
-    """A CPU generator, so that draws are the same on every device."""
+    """A generator on the CPU, so that draws are the same for every device."""
     return torch.Generator().manual_seed(key_hash(*key))

@@ -1,7 +1,7 @@
-"""The three stages of the paper (Sec. 3.5 and 4) and the runs of its ablations: two tables, a row each.
+"""The three stages of the paper (Sec. 3.5 and 4) and the variants of its ablations: two tables, a row each.
 
-A stage is a set of defaults for `RunConfig`, a variant is laid over it; a configuration file or `--set` may
-replace any of them. `--stage 3-qk` names stage 3 with the variant `qk`.
+A stage is a set of defaults for `RunConfig`, and a variant replaces some of them; a configuration file or
+`--set` may replace any. `--stage 3-qk` is stage 3 with the variant `qk`.
 """
 
 from __future__ import annotations
@@ -9,38 +9,41 @@ from __future__ import annotations
 from typing import Any
 
 from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.models.parts import STAGE_PARTS
 
-# stage: trained parts, forward frames f (2f-1 are trained on), learning rate, steps, Z_M (Eq. 10)
-_COLUMNS = ("parts", "f", "lr", "steps", "mask")
-_TABLE: dict[int, tuple[tuple[str, ...], int, float, int, str]] = {
-    1: (("conv_in", "cab", "temm"), 8, 2e-4, 200_000, "ones"),
-    2: (("conv_in", "temm"), 11, 6e-5, 100_000, "object"),
-    3: (("conv_in", "temm.q", "temm.v"), 18, 2e-5, 100_000, "object"),
+# stage: forward frames f (clips have 2f-1), learning rate, steps, mask channel Z_M (Eq. 10)
+_TABLE: dict[int, tuple[int, float, int, str]] = {
+    1: (8, 2e-4, 200_000, "ones"),
+    2: (11, 6e-5, 100_000, "object"),
+    3: (18, 2e-5, 100_000, "object"),
 }
 STAGES = tuple(_TABLE)
 
-# variant: the stages it derives from, what differs, and where it comes from
+
+def _trains(*parts: str) -> dict[str, Any]:
+    return {"model": {"train": parts}}
+
+
+def _reads(down: str, middle: str, up: str) -> dict[str, Any]:
+    return {"model": {"routing": (down, middle, up)}}
+
+
+_ADAPTERS = {"rank": 16, "alpha": 16.0, "targets": ("temm", "cab")}
+# variant: the stages it is for, the settings it replaces, and where it comes from
 _VARIANTS: dict[str, tuple[tuple[int, ...], dict[str, Any], str]] = {
-    "q": ((3,), {"model": {"train": ("conv_in", "temm.q")}}, "Table 5, row Q"),
-    "qk": ((3,), {"model": {"train": ("conv_in", "temm.q", "temm.k")}}, "Table 5, row QK"),
-    "qv": ((3,), {"model": {"train": ("conv_in", "temm.q", "temm.v")}}, "Table 5, row QV: stage 3"),
-    "qkv": (
-        (3,),
-        {"model": {"train": ("conv_in", "temm.q", "temm.k", "temm.v")}},
-        "Table 5, row QKV",
-    ),
-    "routing0": (STAGES, {"model": {"routing": ("image", "text", "text")}}, "Table 4, row 0"),
-    "routing1": (STAGES, {"model": {"routing": ("image", "none", "text")}}, "Table 4, row 1"),
-    "routing2": (STAGES, {"model": {"routing": ("text", "text", "text")}}, "Table 4, row 2"),
-    "routing3": (STAGES, {"model": {"routing": ("image", "image", "image")}}, "Table 4, row 3"),
-    "routing4": (STAGES, {"model": {"routing": ("text", "text", "image")}}, "Table 4, row 4"),
+    "q": ((3,), _trains("conv_in", "temm.q"), "Table 5, row Q"),
+    "qk": ((3,), _trains("conv_in", "temm.q", "temm.k"), "Table 5, row QK"),
+    "qv": ((3,), _trains("conv_in", "temm.q", "temm.v"), "Table 5, row QV: stage 3"),
+    "qkv": ((3,), _trains("conv_in", "temm.q", "temm.k", "temm.v"), "Table 5, row QKV"),
+    "routing0": (STAGES, _reads("image", "text", "text"), "Table 4, row 0"),
+    "routing1": (STAGES, _reads("image", "none", "text"), "Table 4, row 1"),
+    "routing2": (STAGES, _reads("text", "text", "text"), "Table 4, row 2"),
+    "routing3": (STAGES, _reads("image", "image", "image"), "Table 4, row 3"),
+    "routing4": (STAGES, _reads("text", "text", "image"), "Table 4, row 4"),
     "lora": (
         STAGES,
-        {
-            "model": {"train": (), "lora": {"rank": 16, "alpha": 16.0, "targets": ("temm", "cab")}},
-            "optimizer": {"lr": 1e-4},
-        },
-        "adapters alone",
+        {"model": {"train": (), "lora": _ADAPTERS}, "optimizer": {"lr": 1e-4}},
+        "adapters only",
     ),
 }
 RUNS = (
@@ -50,10 +53,10 @@ RUNS = (
 
 
 def parse_run_name(name: int | str) -> tuple[int, str]:
-    """`3`, `"3-qk"` or `"stage3-qk"` as stage and variant ("" for the stage itself).
+    """Stage and variant ("" for none) in a name such as `3`, `"3-qk"` or `"stage3-qk"`.
 
     Raises:
-        LoopAnimateError: there is no such row.
+        LoopAnimateError: the tables have no such row.
     """
     text = str(name).removeprefix("stage")
     if text not in RUNS:
@@ -63,15 +66,15 @@ def parse_run_name(name: int | str) -> tuple[int, str]:
 
 
 def stage_defaults(stage: int, variant: str = "") -> dict[str, Any]:
-    """The row of `stage`, with its variant's laid over it, as nested values for `RunConfig`."""
-    row = dict(zip(_COLUMNS, _TABLE[stage], strict=True))
+    """The row of `stage`, with the variant's settings, as nested values for `RunConfig`."""
+    f, lr, steps, mask = _TABLE[stage]
     values: dict[str, Any] = {
         "stage": stage,
         "variant": variant,
-        "steps": row["steps"],
-        "model": {"train": row["parts"]},
-        "clip": {"f": row["f"], "mask": row["mask"]},
-        "optimizer": {"lr": row["lr"]},
+        "steps": steps,
+        "model": {"train": STAGE_PARTS[stage]},
+        "clip": {"f": f, "mask": mask},
+        "optimizer": {"lr": lr},
     }
     for section, settings in _VARIANTS[variant][1].items() if variant else ():
         values[section] = {**values[section], **settings}
@@ -81,8 +84,9 @@ def stage_defaults(stage: int, variant: str = "") -> dict[str, Any]:
 def table_rows() -> list[str]:
     """Both tables as lines of text, for `--help`."""
     lines = [f"{'run':<12}{'frames':>7}{'rate':>9}{'steps':>10}  trains"]
-    for stage, (parts, f, lr, steps, _) in _TABLE.items():
-        lines.append(f"{stage:<12}{2 * f - 1:>7}{lr:>9g}{steps:>10,}  {', '.join(parts)}")
+    for stage, (f, lr, steps, _) in _TABLE.items():
+        parts = ", ".join(STAGE_PARTS[stage])
+        lines.append(f"{stage:<12}{2 * f - 1:>7}{lr:>9g}{steps:>10,}  {parts}")
     for name, (stages, _, source) in _VARIANTS.items():
         lines.append(f"{'/'.join(map(str, stages)) + '-' + name:<38}  {source}")
     return lines

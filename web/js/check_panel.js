@@ -1,4 +1,4 @@
-// What the Loop Check node shows: the loop, its seam chart, the verdict.
+// The panel of the Loop Check node: the loop, its seam chart, the verdict.
 
 import { html, icon, svg } from "./dom.js"
 import { LoopPlayer } from "./loop_player.js"
@@ -8,7 +8,7 @@ import { readSheet } from "./sheet.js"
 import { verdictWords } from "./verdict.js"
 
 export class CheckPanel {
-  /** @param {(file: object) => string} addressOf the URL of a file as the server names it. */
+  /** @param {(file: object) => string} addressOf returns the URL of a file in the node's output. */
   constructor(addressOf) {
     this.addressOf = addressOf
     this.latest = null
@@ -47,22 +47,22 @@ export class CheckPanel {
     this.element.classList.remove("la-passed", "la-failed", "la-stopped")
   }
 
-  /** @param {object} entry of the node's ui output, see nodes/loop_check.py. */
+  /** @param {object} entry of the node's UI output, see nodes/loop_check.py. */
   async show(entry) {
     this.latest = entry
     this.showVerdict(entry)
     this.showChart(entry.report)
     const sheet = readSheet(entry)
     const picture = sheet && (await loadPicture(this.addressOf(entry.sheet)).catch(() => null))
-    if (this.latest !== entry) return // overtaken by the next run
+    if (this.latest !== entry) return // a newer run has replaced it
     if (picture) this.player.show(sheet, picture)
     else this.say("The frames are no longer in ComfyUI’s temporary folder. Run again to see them.")
   }
 
-  /** The node ended the run: nothing older may look like its verdict. */
+  /** The node stopped the run: clear older results, so that they are not taken for its verdict. */
   stop(message) {
     this.clear()
-    this.say("No loop to show: the run ended here")
+    this.say("No loop to show: the run stopped here")
     this.showWords("stopped", "Stopped", String(message ?? "").trim(), "")
   }
 

@@ -7,7 +7,7 @@ export function html(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children)
 }
 
-/** An SVG element, likewise. */
+/** The same for an SVG element. */
 export function svg(tag, attributes = {}, ...children) {
   return fill(document.createElementNS(SVG, tag), attributes, children)
 }
@@ -30,7 +30,7 @@ const OUTLINES = {
 }
 const SOLID = new Set(["play", "pause"])
 
-/** One of the drawings above, in the colour of the text. Decoration: words stand beside it. */
+/** One of the icons above, in the text colour. Hidden from screen readers: there is always text beside it. */
 export function icon(name) {
   const path = svg("path", {
     d: OUTLINES[name],

@@ -1,4 +1,4 @@
-// A loop with its controls: play, scrub, speed, and the seam held against itself.
+// A player for a loop: play, scrub, speed, and a view that lays the first frame over the last.
 
 import { html, icon } from "./dom.js"
 import { LoopStage, wantsStill } from "./loop_stage.js"
@@ -6,7 +6,7 @@ import { LoopStage, wantsStill } from "./loop_stage.js"
 const SPEEDS = [0.25, 0.5, 1, 2]
 
 export class LoopPlayer {
-  /** @param {(frame: number | null) => void} onFrame called with every frame that shows. */
+  /** @param {(frame: number | null) => void} onFrame called with every frame that is shown. */
   constructor(onFrame = () => {}) {
     this.onFrame = onFrame
     this.comparing = false
@@ -19,7 +19,7 @@ export class LoopPlayer {
 
   build() {
     this.notice = html("div", { class: "la-notice" })
-    this.badge = html("div", { class: "la-badge", hidden: "" }, "last over first")
+    this.badge = html("div", { class: "la-badge", hidden: "" }, "first frame over last")
     this.screen = html("div", { class: "la-screen" }, this.stage.canvas, this.notice, this.badge)
     this.screen.addEventListener("click", () => this.toggle())
     this.playButton = button("la-play", () => this.toggle())
@@ -57,7 +57,7 @@ export class LoopPlayer {
     this.element.addEventListener("keydown", (event) => this.onKey(event))
   }
 
-  /** Play a sheet, from the start, unless the artist asked for less motion. */
+  /** Play a sheet from the start, unless the user prefers reduced motion. */
   show(sheet, picture) {
     this.frames = sheet.frames
     this.notice.replaceChildren()
@@ -68,7 +68,7 @@ export class LoopPlayer {
     this.setPlaying(!wantsStill())
   }
 
-  /** Show words instead of a loop. */
+  /** Show a message instead of a loop. */
   say(...content) {
     this.setPlaying(false)
     this.compare(false)
@@ -99,7 +99,7 @@ export class LoopPlayer {
     this.playButton.setAttribute("aria-label", word)
   }
 
-  /** The slider goes through the frames, or, while comparing, from the last frame to the first. */
+  /** The slider selects a frame or, while comparing, blends from the last frame to the first. */
   scrub(value) {
     if (this.comparing) return this.overlay(value)
     this.setPlaying(false)
@@ -163,8 +163,8 @@ export class LoopPlayer {
       End: onSlider && this.comparing ? null : () => this.seek(this.frames - 1),
     }
     if (event.target === this.speed || !(event.key in actions)) return
-    event.stopPropagation() // space and the arrows mean something else to the canvas
-    if (!actions[event.key]) return // what the browser does is right
+    event.stopPropagation() // the canvas has its own shortcuts for space and arrows
+    if (!actions[event.key]) return // keep the browser's default
     event.preventDefault()
     actions[event.key]()
   }

@@ -1,14 +1,14 @@
-// A canvas on which a sheet of frames plays as a loop.
+// A canvas that plays a sheet of frames as a loop.
 
 import { html } from "./dom.js"
 import { advance, cellOf, wrap } from "./sheet.js"
 
 /**
- * Plays frames; it has no buttons. It draws only while it can be seen, and stops by itself once its
- * element is taken off the page, so nobody has to dispose of it.
+ * Plays frames; it has no controls. It draws only while visible, and stops by itself once its element
+ * is removed from the page, so it needs no dispose method.
  */
 export class LoopStage {
-  /** @param {(frame: number) => void} onFrame called when another frame shows. */
+  /** @param {(frame: number) => void} onFrame called when another frame is shown. */
   constructor(onFrame = () => {}) {
     this.canvas = html("canvas", { class: "la-canvas" })
     this.playing = false
@@ -28,7 +28,7 @@ export class LoopStage {
     }).observe(this.canvas)
   }
 
-  /** Show another sheet. The position stays if the clip is as long as the last one. */
+  /** Show another sheet. Keeps the position if the new clip has the same number of frames. */
   show(sheet, picture) {
     if (sheet.frames !== this.sheet?.frames) this.position = 0
     this.sheet = sheet
@@ -56,14 +56,14 @@ export class LoopStage {
     this.schedule()
   }
 
-  /** Go to a frame; out of range goes round. */
+  /** Go to a frame; indices out of range wrap around. */
   seek(frame) {
     if (!this.sheet) return
     this.position = wrap(Math.trunc(frame), this.sheet.frames)
     this.draw()
   }
 
-  /** The last frame with the first over it: `share` 0 is the last alone, 1 the first alone. */
+  /** Draw the first frame over the last: with `share` 0 only the last is visible, with 1 only the first. */
   overlay(share) {
     if (!this.sheet) return
     this.shown = -1
@@ -108,7 +108,7 @@ export class LoopStage {
   }
 }
 
-/** Someone who asked for less motion is shown a still first. */
+/** Whether the user prefers reduced motion, so that loops must not start by themselves. */
 export function wantsStill() {
   return matchMedia("(prefers-reduced-motion: reduce)").matches
 }

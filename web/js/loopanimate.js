@@ -1,4 +1,4 @@
-// The LoopAnimate extension of ComfyUI's page: which node shows what, and when.
+// LoopAnimate's extension of ComfyUI's page: connects panels to nodes and events.
 
 import { api } from "../../../scripts/api.js"
 import { app } from "../../../scripts/app.js"
@@ -18,7 +18,7 @@ const CHECK_WIDTH_PX = 320
 const PREVIEW_HEIGHT_PX = 240
 
 const panels = new WeakMap() // node -> its panel
-const previews = new Map() // node whose preview shows -> its height before and since, in pixels
+const previews = new Map() // node with a visible preview -> its height before and with it, in pixels
 
 app.registerExtension({
   name: "loopanimate.loops",
@@ -37,7 +37,7 @@ app.registerExtension({
     for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
       api.addEventListener(end, ({ detail }) => clearPreviews(detail?.prompt_id))
     }
-    api.addEventListener("reconnected", () => clearPreviews()) // what ended meanwhile was not heard
+    api.addEventListener("reconnected", () => clearPreviews()) // events during the interruption are lost
   },
 
   nodeCreated(node) {
@@ -47,7 +47,7 @@ app.registerExtension({
     if (node.comfyClass === FOLDER) goThroughInOrder(node)
   },
 
-  // Undo, another tab's workflow and a run picked from the queue put results back this way.
+  // Called when undo, a switch of workflow tabs or a run chosen from the queue restores results.
   onNodeOutputsUpdated(outputs) {
     for (const [id, output] of Object.entries(outputs ?? {})) {
       if (output?.loopanimate_check) showCheck(findNode(rootGraph(), id), output)
@@ -90,23 +90,23 @@ function addPreview(node) {
   })
 }
 
-/** The page's own default is a random picture per run; a saved workflow's choice is set after this. */
+/** The page's default is a random picture per run. A saved workflow's value is set after this. */
 function goThroughInOrder(node) {
   const control = node.widgets?.find((widget) => widget.name === "control_after_generate")
   if (control) control.value = "increment"
 }
 
 function addPanel(node, name, element, options) {
-  // Both are needed: the option keeps it out of the prompt, the property out of the saved workflow.
+  // Both are needed: the option keeps the widget out of the prompt, the property out of the saved workflow.
   const settings = { serialize: false, hideOnZoom: false, ...options }
   const widget = node.addDOMWidget(name, "loopanimate", element, settings)
   widget.serialize = false
   element.addEventListener("wheel", passOn, { passive: false })
 }
 
-/** Classic nodes: panels lie over the canvas, and the wheel has to zoom there too. */
+/** Classic nodes: panels are in front of the canvas, so pass the wheel on for zooming. */
 function passOn(event) {
-  if (!event.currentTarget.closest(".dom-widget")) return // Vue nodes do this themselves
+  if (!event.currentTarget.closest(".dom-widget")) return // Vue nodes do this by themselves
   event.preventDefault()
   app.canvas.processMouseWheel?.(event)
 }
@@ -133,13 +133,13 @@ function showPreview(data) {
   previews.set(node, { before: height, grown: node.size[1] })
 }
 
-/** Whatever the node's run came to, its preview goes and the node is as large as it was. */
+/** Remove the node's preview and restore its size, however the run ended. */
 function clearPreview(node) {
   const { before, grown } = previews.get(node)
   previews.delete(node)
   panels.get(node).clear()
-  if (!node.graph) return // removed meanwhile
-  if (node.size[1] === grown) node.setSize([node.size[0], before]) // else resized by hand
+  if (!node.graph) return // the node was removed
+  if (node.size[1] === grown) node.setSize([node.size[0], before]) // otherwise the user has resized it
   node.setDirtyCanvas?.(true, true)
 }
 

@@ -1,4 +1,4 @@
-// What the Loop Sampler node shows while it samples: the loop as it is so far.
+// The panel of the Loop Sampler node: an animated preview while it samples.
 
 import { html } from "./dom.js"
 import { LoopStage, loadPicture, wantsStill } from "./loop_stage.js"
@@ -23,14 +23,14 @@ export class PreviewPanel {
     return this.latest !== null
   }
 
-  /** @param {object} data of a "loopanimate.preview" event. Resolves once it shows. */
+  /** @param {object} data of a "loopanimate.preview" event. Resolves once it is visible. */
   async show(data) {
     const sheet = readSheet(data)
     if (!sheet) return
     this.latest = data
     this.prompt = data.prompt_id ?? null
     const picture = await loadPicture(data.sheet).catch(() => null)
-    if (!picture || this.latest !== data) return // cleared, or overtaken by the next one
+    if (!picture || this.latest !== data) return // cleared, or replaced by a newer one
     this.element.hidden = false
     this.stage.show(sheet, picture)
     if (!this.stage.playing) this.stage.play(!wantsStill())

@@ -1,17 +1,17 @@
-// The seam chart: every step of the loop as a bar, the seam in the middle.
+// The seam chart: one bar per step of the loop, with the seam in the middle.
 
 import { svg } from "./dom.js"
 
-const MAX_BARS = 121 // of a long clip only the surroundings of the seam are drawn
+const MAX_BARS = 121 // of a long clip only the steps around the seam are drawn
 const HEADROOM = 1.08
 
 /**
- * Bars in playing order, turned so that the seam stands in the middle.
+ * Bars in playing order, rotated so that the seam is in the middle.
  *
- * @param {number[]} steps difference of every frame to the next; the last is the seam.
+ * @param {number[]} steps difference between each frame and the next; the last one is the seam.
  * @returns {{bars: {step: number, frame: number, left: number, width: number, height: number,
- *   seam: boolean}[], scale: number}} lengths in percent of the plot; `frame` is where a step
- *   starts; `scale` is the step that would fill the plot.
+ *   seam: boolean}[], scale: number}} lengths in percent of the plot; a step goes from
+ *   `frame` to the next; `scale` is the step that would fill the plot.
  */
 export function chartBars(steps) {
   const count = steps.length
@@ -34,12 +34,12 @@ export function chartBars(steps) {
 }
 
 /**
- * Draw into an SVG element; it keeps its shape at every size and zoom.
+ * Draw the chart into an SVG element. Lengths are in percent, so it fits every size and zoom.
  *
- * @param {SVGElement} plot is emptied first.
+ * @param {SVGElement} plot is cleared first.
  * @param {{steps: number[], motion: number}} report
  * @param {(frame: number) => void} onPick called with the frame whose bar was clicked.
- * @returns {(frame: number | null) => void} marks the step that is playing.
+ * @returns {(frame: number | null) => void} marks the step that starts at this frame.
  */
 export function drawChart(plot, { steps, motion }, onPick) {
   const { bars, scale } = chartBars(steps)

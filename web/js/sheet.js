@@ -1,6 +1,7 @@
-// The frames of a loop on one picture, row by row, and which of them shows when. No DOM, no state.
+// A sheet holds the frames of a loop in one picture, row by row. These functions tell which frame is
+// where on the sheet, and which one to show when. No DOM, no state.
 
-/** Where frame `index` lies on its sheet, in pixels. */
+/** Position and size of frame `index` on its sheet, in pixels. */
 export function cellOf(sheet, index) {
   const row = Math.floor(index / sheet.columns)
   return {
@@ -11,21 +12,21 @@ export function cellOf(sheet, index) {
   }
 }
 
-/** `index` brought into 0 … frames - 1, going round: -1 is the last frame. */
+/** `index` wrapped to 0 … frames - 1: -1 is the last frame. */
 export function wrap(index, frames) {
   return ((index % frames) + frames) % frames
 }
 
-const LONGEST_GAP_MS = 250 // a page that slept goes on where it was, it does not skip ahead
+const LONGEST_GAP_MS = 250 // a page that was suspended continues where it was instead of skipping ahead
 
-/** The playing position, in frames, after `elapsedMs` at `fps` frames per second. */
+/** The playback position, in frames, after `elapsedMs` at `fps` frames per second. */
 export function advance(position, elapsedMs, fps, frames) {
   const gap = Math.min(Math.max(elapsedMs, 0), LONGEST_GAP_MS)
   return wrap(position + (gap / 1000) * fps, frames)
 }
 
 /**
- * A sheet as the server describes it, or null if it cannot be played.
+ * Reads the server's description of a sheet; null if it cannot be played.
  *
  * @param {object} data `{columns, frames, width, height, fps}`: counts, pixels of one frame, frames
  *   per second.

@@ -1,10 +1,10 @@
-// The words under the player.
+// The text under the player.
 
-// What usually helps, per reason of `loopanimate_core.check`; docs/loop-check.md says more.
+// The usual fix for each reason of `loopanimate_core.check`; see docs/loop-check.md.
 const REMEDIES = {
-  frozen: "use a stronger word for the motion, or a lower start",
-  jump: "set closing to “tie”, and see that no frame was dropped too many",
-  held_frame: "drop the last frame, it repeats the first",
+  frozen: "use a stronger word for the motion, or a higher start",
+  jump: "set closing to “tie”, and check that only a repeated frame was dropped",
+  held_frame: "drop the last frame: it repeats the first",
   stall: "try another seed",
   colour_drift: "pass the frames through the VAE less often",
   ping_pong: "sample a loop instead of mirroring a clip",
@@ -12,7 +12,7 @@ const REMEDIES = {
 }
 
 /**
- * The verdict as a headline, what was found, and what helps.
+ * The verdict as a headline, the findings, and advice.
  *
  * @param {object} entry what the Loop Check node sent.
  * @returns {{headline: string, found: string, advice: string}}
@@ -31,7 +31,7 @@ export function verdictWords(entry) {
   }
 }
 
-/** Length and seam in a few words; what was not measured is left out. */
+/** Length and seam in a few words; skips what was not measured. */
 export function facts(report) {
   const said = []
   if (report.frames) said.push(`${report.frames} frames`)

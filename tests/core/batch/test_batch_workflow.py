@@ -37,15 +37,15 @@ def read(tmp_path: Path, graph: object, loader: str | None = None) -> BatchWorkf
         ({"1": {"inputs": {}}}, "not a workflow in API format"),
         ({"2": SAVER}, "no node that loads a picture"),
         ({"1": LOADER}, "needs Save Loop"),
-        ({"1": LOADER, "2": LOADER, "3": SAVER}, "--picture-node .* 1 \\(LoadImage\\), 2 "),
+        ({"1": LOADER, "2": LOADER, "3": SAVER}, "--picture-node: 1 \\(LoadImage\\), 2 "),
     ],
 )
-def test_what_is_refused(tmp_path: Path, graph: object, reason: str) -> None:
+def test_unusable_workflows(tmp_path: Path, graph: object, reason: str) -> None:
     with pytest.raises(LoopAnimateError, match=reason):
         read(tmp_path, graph)
 
 
-def test_files_that_are_no_workflow(tmp_path: Path) -> None:
+def test_files_that_are_not_a_workflow(tmp_path: Path) -> None:
     (tmp_path / "text.json").write_text("hello")
     with pytest.raises(LoopAnimateError, match="not JSON"):
         read_workflow(tmp_path / "text.json")
@@ -116,7 +116,7 @@ def test_what_a_lost_prompt_would_have_saved(
 
 def test_folders_of_frames_cannot_be_fetched(tmp_path: Path) -> None:
     saver = SAVER | {"inputs": SAVER["inputs"] | {"format": "png"}}
-    with pytest.raises(LoopAnimateError, match="does not hand out"):
+    with pytest.raises(LoopAnimateError, match="cannot be downloaded"):
         read(tmp_path, {"1": LOADER, "2": saver}).require_fetchable()
 
 
@@ -131,7 +131,7 @@ def test_names_are_unique_and_safe(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_pictures(tmp_path: Path) -> None:
-    with pytest.raises(LoopAnimateError, match="holds no picture files"):
+    with pytest.raises(LoopAnimateError, match="has no picture files"):
         list_pictures(tmp_path)
     with pytest.raises(LoopAnimateError, match="there is no folder"):
         list_pictures(tmp_path / "x")

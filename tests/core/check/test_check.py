@@ -22,6 +22,8 @@ from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.picture.images import Picture
 from loopanimate_training.alss import loop_indices
 
+pytestmark = pytest.mark.numeric
+
 SIDE_PX = 96
 TAU = 2 * math.pi
 
@@ -250,9 +252,10 @@ def test_ssim_is_the_published_formula():
             var_p, var_q = (window * (p - mean_p) ** 2).sum(), (window * (q - mean_q) ** 2).sum()
             covariance = (window * (p - mean_p) * (q - mean_q)).sum()
             scores.append(
-                (2 * mean_p * mean_q + 1e-4) * (2 * covariance + 9e-4)
+                (2 * mean_p * mean_q + 1e-4)
+                * (2 * covariance + 9e-4)
                 / ((mean_p**2 + mean_q**2 + 1e-4) * (var_p + var_q + 9e-4))
-            )  # fmt: skip
+            )
     assert measures.ssim_adjacent(frames) == pytest.approx(
         float(torch.stack(scores).mean()), abs=1e-5
     )
@@ -305,10 +308,10 @@ def test_the_chart_shows_the_seam_in_the_colour_of_the_verdict(fps, repeats):
 @pytest.mark.parametrize(
     ("frames", "options", "message"),
     [
-        (torch.zeros(3, 16, 16, 3), {}, "3 frames are too few"),
+        (torch.zeros(3, 16, 16, 3), {}, "at least 4 frames, got 3"),
         (torch.zeros(16, 16, 3), {}, r"\[F, H, W, 3\]"),
-        (torch.full((5, 16, 16, 3), math.nan), {}, "not finite"),
-        (torch.zeros(5, 16, 16, 3), {"fps": 0}, r"fps \(0\)"),
+        (torch.full((5, 16, 16, 3), math.nan), {}, "NaN or infinite"),
+        (torch.zeros(5, 16, 16, 3), {"fps": 0}, "fps must be above 0"),
         (torch.zeros(5, 16, 16, 3), {"reference": torch.zeros(5)}, r"\[H, W, 3\]"),
     ],
 )

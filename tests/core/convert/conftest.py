@@ -8,7 +8,8 @@ import pytest
 from networks import Parts
 
 from loopanimate_core.bundle import Bundle
-from loopanimate_core.convert.assemble import PartFiles, assemble, extract
+from loopanimate_core.convert.assemble import PartFiles, assemble
+from loopanimate_core.convert.extract import extract
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from closeness import NETWORK, assert_close
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.models.unets.unet_motion_model import MotionAdapter, UNetMotionModel
@@ -20,8 +21,11 @@ from transformers import (
 from loopanimate_core.bundle import read_bundle, write_bundle
 from loopanimate_core.bundle.components import build_on_meta, shapes_of, state_of
 from loopanimate_core.convert import layouts, sources
-from loopanimate_core.convert.assemble import PartFiles, assemble, extract
+from loopanimate_core.convert.assemble import PartFiles, assemble
+from loopanimate_core.convert.extract import extract
 from loopanimate_core.models import LoopUNetConfig
+
+pytestmark = pytest.mark.numeric
 
 
 # ------------------------------------------------------------------------------- diffusers folders
@@ -57,7 +61,7 @@ def test_it_computes_what_diffusers_computes(parts, bundle) -> None:
         conditions = torch.zeros(1, 5, 3, 8, 8)  # the new channels see nothing
         here = ours(torch.cat([sample, conditions], 1), torch.tensor(10), text[:, :1], text)
         there = theirs(sample, 10, text.repeat_interleave(3, 0)).sample
-    torch.testing.assert_close(here, there, rtol=1e-4, atol=1e-5)
+    assert_close(here, there, depth=NETWORK)
 
 
 def test_bundle_file_of_an_assembled_model(bundle, tmp_path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from closeness import NETWORK, assert_close
 from diffusers.models.unets.unet_motion_model import MotionAdapter, UNetMotionModel
 from networks import Parts, State, assert_equal, assert_same_model, load, save
 
@@ -14,6 +15,8 @@ from loopanimate_core.convert import layouts, sources
 from loopanimate_core.convert.assemble import PartFiles, assemble, widen_conv_in
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.schedule import ScheduleConfig
+
+pytestmark = pytest.mark.numeric
 
 
 # ---------------------------------------------------------------------------------- motion modules
@@ -131,7 +134,10 @@ def test_a_whole_motion_unet_is_a_source_of_both(
     [
         (lambda s: {f"lora_unet_{k}.lora_down.weight": v for k, v in s.items()}, "is a LoRA"),
         (
-            lambda s: {k.replace(".to_q.weight", ".processor.to_q_lora.down.weight"): v for k, v in s.items()},
+            lambda s: {
+                k.replace(".to_q.weight", ".processor.to_q_lora.down.weight"): v
+                for k, v in s.items()
+            },
             "is a LoRA",
         ),
         (lambda s: {**s, "controlnet_cond_embedding.conv_in.weight": torch.ones(1)}, "SparseCtrl"),
@@ -143,11 +149,17 @@ def test_a_whole_motion_unet_is_a_source_of_both(
         (lambda s: {k: v for k, v in s.items() if "pos_encoder" not in k}, "AnimateLCM"),
         (lambda s: {**s, "img_encoder.x": torch.ones(1)}, "AnimateLCM"),
         (lambda s: {**s, "fps_embedding.linear.weight": torch.ones(1)}, "FancyVideo"),
-        (lambda s: {"strange.weight": torch.ones(1)}, r"unknown kind; its first tensor is 'strange"),
+        (
+            lambda s: {"strange.weight": torch.ones(1)},
+            r"unknown layout; its first tensor is 'strange",
+        ),
         (lambda s: {**s, "strange.weight": torch.ones(1)}, "unknown tensor 'strange.weight'"),
-        (lambda s: {k: 1.5 * v if "pos_enc" in k else v for k, v in s.items()}, "not AnimateDiff's sinusoid"),
+        (
+            lambda s: {k: 1.5 * v if "pos_enc" in k else v for k, v in s.items()},
+            "differs from AnimateDiff's sinusoid",
+        ),
     ],
-)  # fmt: skip
+)
 def test_motion_files_that_are_rejected(modules, tmp_path, changed, message) -> None:
     path = save(changed(modules), tmp_path / "mm.safetensors")
     with pytest.raises(LoopAnimateError, match=message) as caught:
@@ -158,11 +170,22 @@ def test_motion_files_that_are_rejected(modules, tmp_path, changed, message) -> 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (lambda s: {**s, "up_blocks.0.motion_modules.9.temporal_transformer.norm.bias": torch.ones(1)}, "unknown tensor 'up_blocks.0.motion_modules.9.norm.bias'"),
-        (lambda s: {k: v[:1] if k.endswith("transformer.norm.bias") else v for k, v in s.items()}, "has shape"),
-        (lambda s: {k: v for k, v in s.items() if "ff_norm.bias" not in k}, "lacks the tensor"),
+        (
+            lambda s: {
+                **s,
+                "up_blocks.0.motion_modules.9.temporal_transformer.norm.bias": torch.ones(1),
+            },
+            "unknown tensor 'up_blocks.0.motion_modules.9.norm.bias'",
+        ),
+        (
+            lambda s: {
+                k: v[:1] if k.endswith("transformer.norm.bias") else v for k, v in s.items()
+            },
+            "must have shape",
+        ),
+        (lambda s: {k: v for k, v in s.items() if "ff_norm.bias" not in k}, "has no tensor"),
     ],
-)  # fmt: skip
+)
 def test_motion_modules_that_do_not_fit(
     modules, folder, text_folder, tmp_path, changed, message
 ) -> None:
@@ -182,7 +205,7 @@ def test_conv_in_from_four_to_nine() -> None:
     assert 0 < random[:, 4:].abs().max() <= (9 * 9) ** -0.5
     other = torch.randn(8, 9, 3, 3, generator=generator)
     assert torch.equal(widen_conv_in(weight, other, "zero", generator)[:, 4:], other[:, 4:])
-    with pytest.raises(LoopAnimateError, match="conv_in of the motion module has shape"):
+    with pytest.raises(LoopAnimateError, match="in the motion module"):
         widen_conv_in(weight, other[:2], "zero", generator)
 
 
@@ -201,7 +224,7 @@ def test_without_motion_modules_frames_are_independent(folder, text_folder) -> N
     with torch.no_grad():
         together = bundle.unet(x, torch.tensor(5), text[:, :1], text)
         alone = bundle.unet(x[:, :, 1:2], torch.tensor(5), text[:, :1], text)
-    torch.testing.assert_close(together[:, :, 1:2], alone, rtol=1e-4, atol=1e-5)
+    assert_close(together[:, :, 1:2], alone, depth=NETWORK)
 
 
 def test_choices(folder, text_folder, adapter) -> None:
@@ -214,5 +237,5 @@ def test_choices(folder, text_folder, adapter) -> None:
     assert bundle.unet.config.routing == ("text", "text", "text")
     assert bundle.unet.conv_in.weight.dtype == bundle.vae.dtype == torch.float16
     assert bundle.provenance["assembled_from"]["motion"] == adapter.name
-    with pytest.raises(LoopAnimateError, match="conv_in_init is 'ones'"):
+    with pytest.raises(LoopAnimateError, match="got 'ones'"):
         assemble(files, conv_in_init="ones")

@@ -6,35 +6,23 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from closeness import NETWORK, assert_close
+from toy_bundle import build_toy_vae
 
 from loopanimate_core.encoders.vae import decode_latents, encode_frames, pixels_per_latent
 from loopanimate_core.errors import LoopAnimateError
 
+pytestmark = pytest.mark.numeric
+
 
 def tiny_kl() -> Any:
     torch.manual_seed(0)
-    build: Any = AutoencoderKL  # its annotations say tuples of length one
-    return build(
-        block_out_channels=(8, 8, 8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4,
-        norm_num_groups=4,
-    ).eval()
+    return build_toy_vae("kl")
 
 
 def tiny_taesd() -> Any:
     torch.manual_seed(0)
-    build: Any = AutoencoderTiny
-    return build(
-        encoder_block_out_channels=(8, 8, 8, 8),
-        decoder_block_out_channels=(8, 8, 8, 8),
-        num_encoder_blocks=(1, 1, 1, 1),
-        num_decoder_blocks=(1, 1, 1, 1),
-        scaling_factor=0.7,
-    ).eval()
+    return build_toy_vae("tiny", scaling_factor=0.7)
 
 
 @pytest.fixture(params=[tiny_kl, tiny_taesd], ids=["kl", "tiny"])
@@ -54,7 +42,7 @@ def test_shapes_and_range(vae, frames) -> None:
     assert pictures.shape == frames.shape
     assert pictures.min() >= 0 and pictures.max() <= 1
     assert not latents.requires_grad and not pictures.requires_grad
-    assert pixels_per_latent(vae) == 8
+    assert pixels_per_latent(vae.config) == 8
 
 
 def test_equal_to_the_class_itself(vae, frames) -> None:
@@ -64,9 +52,9 @@ def test_equal_to_the_class_itself(vae, frames) -> None:
         plain = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
         sample = vae.decode(plain).sample
     latents = encode_frames(vae, frames)
-    torch.testing.assert_close(latents[0].transpose(0, 1), plain * vae.config.scaling_factor)
+    assert_close(latents[0].transpose(0, 1), plain * vae.config.scaling_factor, depth=NETWORK)
     expected = ((sample + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1)
-    torch.testing.assert_close(decode_latents(vae, latents), expected)
+    assert_close(decode_latents(vae, latents), expected, depth=NETWORK)
 
 
 def test_taesd_sees_pictures_in_0_to_1(frames) -> None:
@@ -75,7 +63,7 @@ def test_taesd_sees_pictures_in_0_to_1(frames) -> None:
     pictures = frames.permute(0, 3, 1, 2)
     with torch.no_grad():
         inside = vae.encoder.layers(pictures) * vae.config.scaling_factor
-    torch.testing.assert_close(encode_frames(vae, frames)[0].transpose(0, 1), inside)
+    assert_close(encode_frames(vae, frames)[0].transpose(0, 1), inside, depth=NETWORK)
 
 
 def test_gradients_reach_encoder_and_decoder_when_asked_for(vae, frames) -> None:
@@ -87,10 +75,9 @@ def test_gradients_reach_encoder_and_decoder_when_asked_for(vae, frames) -> None
 
 def test_chunks_change_nothing(vae, frames) -> None:
     latents = encode_frames(vae, frames, chunk=8)
-    torch.testing.assert_close(encode_frames(vae, frames, chunk=2), latents)
-    torch.testing.assert_close(
-        decode_latents(vae, latents, chunk=2), decode_latents(vae, latents, chunk=8)
-    )
+    assert_close(encode_frames(vae, frames, chunk=2), latents, depth=NETWORK)
+    by_two, by_eight = (decode_latents(vae, latents, chunk=chunk) for chunk in (2, 8))
+    assert_close(by_two, by_eight, depth=NETWORK)
 
 
 def test_half_precision_autoencoder_gives_float32(vae, frames) -> None:

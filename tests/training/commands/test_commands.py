@@ -14,7 +14,7 @@ import pytest
 from loopanimate_core.bundle import bundle_info
 from loopanimate_training.cli import main
 from loopanimate_training.config import RunConfig
-from loopanimate_training.data.index import index_path
+from loopanimate_training.data.index.build import index_path
 from loopanimate_training.stages import table_rows
 
 MakeRun = Callable[..., RunConfig]
@@ -48,9 +48,9 @@ def test_dry_run_cache_train_and_export(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "say which stage to train"),
+        ((), "--stage is missing; choose one of 1, 2, 3"),
         (("--stage", "1"), "configuration: out: Field required"),
-        (("export", "absent", "-o", "x.safetensors"), "absent holds no whole checkpoint"),
+        (("export", "absent", "-o", "x.safetensors"), "absent has no complete checkpoint"),
     ],
 )
 def test_mistakes_are_one_sentence(
@@ -74,7 +74,7 @@ WITH_A_RUN = {
     ),
     "settings in another encoding": (
         ("--stage", "1", "--config", "{bad}"),
-        "bad.yaml is no UTF-8 text (byte 7 is 0xe9); save it as UTF-8",
+        "bad.yaml is not UTF-8 text (byte 7 is 0xe9); save it as UTF-8",
     ),
     "a number out of range": (
         ("--stage", "1", "--set", "optimizer.lr=-1e-4"),
@@ -82,24 +82,24 @@ WITH_A_RUN = {
     ),
     "a text for a number": (
         ("--stage", "1", "--set", "model.unet={{norm_eps: small}}"),
-        "model.unet: the UNet's norm_eps is 'small'; it must be a number above 0",
+        "model.unet: norm_eps of the UNet must be a number above 0, got 'small'",
     ),
-    "another stage": (("--stage", "2"), "the settings say stage = 1, and --stage 2 means 2"),
+    "another stage": (("--stage", "2"), "the settings have stage = 1, but --stage 2 means 2"),
     "another variant": (
         ("--stage", "1-lora"),
-        "the settings say variant = '', and --stage 1-lora means 'lora'",
+        "the settings have variant = '', but --stage 1-lora means 'lora'",
     ),
     "out is a file": (
         ("--stage", "1", "--set", "out={bad}"),
-        "bad.yaml, and that folder cannot be made: File exists",
+        "bad.yaml; that folder cannot be created: File exists",
     ),
     "out is below a file": (
         ("--stage", "1", "--set", "out={bad}/run"),
-        "bad.yaml/run, and that folder cannot be made: Not a directory",
+        "bad.yaml/run; that folder cannot be created: Not a directory",
     ),
     "the cache is a file": (
         ("--stage", "1", "--set", "data.cache={bad}"),
-        "bad.yaml; that is a file, and must be a folder",
+        "bad.yaml is a file",
     ),
     "an unknown compiler": (
         ("--stage", "1", "--set", "model.compile=foo"),
@@ -131,7 +131,7 @@ def test_a_cache_command_without_a_folder(
     file.write_text(json.dumps(make_run().model_dump(mode="json")))
     options = ("--stage", "1", "--config", str(file), "--set", f"data.cache={file}")
     assert run("cache", *options) == 1
-    assert_one_sentence(capsys, "run.yaml, and that folder cannot be made: File exists")
+    assert_one_sentence(capsys, "run.yaml; that folder cannot be created: File exists")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
@@ -143,7 +143,9 @@ def test_a_full_disk_while_indexing(
     index_path(config.data).with_suffix(".journal").symlink_to("/dev/full")
     (tmp_path / "run.yaml").write_text(json.dumps(config.model_dump(mode="json")))
     assert run("index", str(tmp_path / "run.yaml")) == 1
-    assert_one_sentence(capsys, "No space left on device; the same command goes on")
+    assert_one_sentence(
+        capsys, "No space left on device; the same command will continue where it stopped"
+    )
 
 
 def test_settings_of_a_stage_are_inspected_for_that_stage(
@@ -174,8 +176,8 @@ def test_help_shows_the_stages(capsys: pytest.CaptureFixture[str]) -> None:
 COMMANDS = {
     "loop:train": (),
     "commands.plan:plan": ("plan",),
-    "commands.inspect:survey": ("inspect", "."),
-    "data.index:open_index": ("index", "."),
+    "data.survey:survey": ("inspect", "."),
+    "data.index.build:open_index": ("index", "."),
     "commands.cache:fill_cache": ("cache",),
     "run.report:write_page": ("report", "."),
     "model.export:export_bundle": ("export", ".", "-o", "x.safetensors"),
@@ -208,7 +210,7 @@ def test_ctrl_c_is_one_sentence_in_every_command(
         pytest.fail("it came through")  # or the tests would end here
     finally:
         signal.signal(signal.SIGINT, before)
-    assert_one_sentence(capsys, "interrupted; the same command goes on from what is saved")
+    assert_one_sentence(capsys, "interrupted; the same command continues from what is saved")
 
 
 def assert_one_sentence(capsys: pytest.CaptureFixture[str], message: str) -> None:

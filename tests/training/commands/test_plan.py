@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,32 +16,33 @@ from torch.profiler import ProfilerActivity, profile
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models import LoopUNetConfig
-from loopanimate_training.commands.plan import (
+from loopanimate_training.commands.plan import PLACEHOLDERS, plan
+from loopanimate_training.config import RunConfig, resolve
+from loopanimate_training.loop import train
+from loopanimate_training.model.fitting import (
     LADDER,
-    PLACEHOLDERS,
     find_networks,
     fit_line,
-    measure,
-    on_one_card,
-    plan,
+    on_one_gpu,
     whole_memory,
     with_settings,
 )
-from loopanimate_training.config import RunConfig, resolve
-from loopanimate_training.loop import train
+from loopanimate_training.model.measuring import measure
 from loopanimate_training.model.memory import (
     StepMemory,
     build_network,
     network_inputs,
+    run_memory,
     step_memory,
 )
 from loopanimate_training.model.precision import DTYPES
-from loopanimate_training.soak import toy_run
 from loopanimate_training.storage.checkpoint import STATE, checkpoints
+from loopanimate_training.testing import toy_run
 
 ROOT = Path(__file__).parents[3]
 
-TOLERANCE = 0.03  # of the prediction, either way
+TOLERANCE = 0.1  # either way: kernels of other processors take other scratch memory
+DOCUMENTED = 0.05  # versions of torch keep other tensors for the backward pass
 TOY = LoopUNetConfig(
     block_out_channels=(16, 32),
     layers_per_block=1,
@@ -103,6 +105,7 @@ def real_step(config: RunConfig, frames: int) -> tuple[int, int]:
     return sum(saved.values()), peak
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize(
     ("stage", "settings"),
     [
@@ -136,12 +139,12 @@ def full_size_gb(stage: int, rung: str, frames: int) -> list[float]:
     return [size / 1e9 for size in (*dataclasses.astuple(memory), memory.total)]
 
 
-def documented(title: str, row: str) -> list[str]:
+def documented(title: str, row: str) -> list[float]:
     """The figures of a row in the table of docs/training-memory.md whose first cell is `title`."""
     lines = iter((ROOT / "docs" / "training-memory.md").read_text(encoding="utf-8").splitlines())
     assert any(line.startswith(f"| {title} |") for line in lines)  # leaves those below it
     found = next(line for line in lines if line.startswith(f"| {row} |"))
-    return found.replace("*", "").strip("| ").split(" | ")[1:]
+    return [float(figure) for figure in found.replace("*", "").strip("| ").split(" | ")[1:]]
 
 
 def test_a_text_encoder_that_trains_takes_twenty_bytes_a_parameter() -> None:
@@ -169,18 +172,18 @@ def test_claims_at_full_size(stage: int, rung: str, frames: int, card_gb: float)
     sizes = full_size_gb(stage, rung, frames)
     assert sizes[-1] < card_gb
     if frames == 141:
-        assert f"{sizes[-1]:.1f}" == documented("stage 3", rung)[2]
+        assert sizes[-1] == pytest.approx(documented("stage 3", rung)[2], rel=DOCUMENTED)
     else:
         title = "35 frames" if stage == 3 else f"stage {stage}, {frames} frames"
-        assert [f"{size:.2f}" for size in sizes] == documented(title, rung)
+        assert sizes == pytest.approx(documented(title, rung), rel=DOCUMENTED)
 
 
 def test_a_card_of_several_sees_its_share_of_the_clips() -> None:
     config = toy(1, **{"batch.size": 6, "clip.f": 2})
-    assert on_one_card(config, 3) == toy(1, **{"batch.size": 2, "clip.f": 2})
-    assert "2 clips at a time on a card" in plan(tiny(config), [3], processes=3)
+    assert on_one_gpu(config, 3) == toy(1, **{"batch.size": 2, "clip.f": 2})
+    assert "2 clips at a time on a GPU" in plan(tiny(config), [3], processes=3)
     for processes, action in ((4, plan), (0, plan), (4, measure)):
-        message = rf"batch.size is 6; it must divide by the number of processes \({processes}\)"
+        message = rf"batch.size must be divisible by the number of processes \({processes}\), got 6"
         with pytest.raises(LoopAnimateError, match=message):
             action(config, processes=processes)
 
@@ -204,7 +207,7 @@ def test_sizes_of_a_run_whose_newest_checkpoint_is_damaged(
     (newest / STATE).write_text('{"step": 2, "conf')
     assert find_networks(model) == whole
     (oldest / STATE).write_text("")
-    with pytest.raises(LoopAnimateError, match=r"none of the 2 checkpoints in .* is whole"):
+    with pytest.raises(LoopAnimateError, match=r"none of the 2 checkpoints in .* is complete"):
         find_networks(model)
 
 
@@ -217,16 +220,19 @@ def test_measured_steps_are_real_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, fast = toy(1, **settings), toy(1, **settings, **{"model.compile": "eager"})
     first, head, *rows = measure(tiny(plain), [7], processes=2).splitlines()
     assert first == "CPU" and head.endswith("s/step") and not compiled
+    share = tiny(on_one_gpu(plain, 2))
     for row, frames in zip(rows, (5, 7), strict=True):
-        count, predicted, taken, reserved, seconds = row.split()
+        count, predicted_gb, taken, reserved, seconds = row.split()
         assert (count, taken, reserved) == (str(frames), "-", "-")
-        assert float(predicted) >= 0 and float(seconds) >= 0
+        memory = run_memory(share, TOY, [], step_memory(share, TOY, frames))
+        assert predicted_gb == f"{(memory.total - memory.reserve) / 1e9:.2f}"
+        assert re.fullmatch(r"\d+\.\d\d", seconds)
     measure(tiny(fast))
     assert compiled and set(compiled) == {"eager"}
 
 
 def test_mistakes_are_one_sentence() -> None:
-    with pytest.raises(LoopAnimateError, match="--frames has 2; a clip has 3 frames or more"):
+    with pytest.raises(LoopAnimateError, match="--frames must be 3 or more, got 2"):
         plan(make(3), [2])
     if not torch.cuda.is_available():
         with pytest.raises(LoopAnimateError, match="needs a CUDA device"):

@@ -1,4 +1,4 @@
-"""What a step sees is a pure function of (seed, step); sources, cache and drops."""
+"""A batch is a pure function of seed and step, with or without a cache; bad clips are replaced."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ from loopanimate_core.bundle import read_bundle
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.commands.cache import fill_cache
 from loopanimate_training.config import RunConfig
-from loopanimate_training.data import latent_cache as clips
-from loopanimate_training.data.loader import Feed
+from loopanimate_training.data import latent_cache
+from loopanimate_training.data.batch import Batch
+from loopanimate_training.data.loader import ClipLoader
 from loopanimate_training.data.quarantine import require_few
 from loopanimate_training.data.source import FileSource
-from loopanimate_training.loop import make_feed
-from loopanimate_training.model.losses import Batch
+from loopanimate_training.setup import make_loader
+
+pytestmark = pytest.mark.numeric
 
 MakeRun = Callable[..., RunConfig]
 
 
-def open_feed(config: RunConfig, rank: int = 0, world: int = 1) -> Feed:
-    feed = make_feed(config, read_bundle(config.model.start), Accelerator(cpu=True))
-    feed.rank, feed.world = rank, world
-    return feed
+def open_loader(config: RunConfig, rank: int = 0, world: int = 1) -> ClipLoader:
+    loader = make_loader(config, read_bundle(config.model.start), Accelerator(cpu=True))
+    loader.rank, loader.world = rank, world
+    return loader
 
 
 def tensors(batch: Batch) -> list[torch.Tensor]:
@@ -43,28 +45,28 @@ def assert_same(a: Batch, b: Batch) -> None:
 
 
 def test_batches_are_a_function_of_seed_and_step(make_run: MakeRun) -> None:
-    feed, again = open_feed(make_run()), open_feed(make_run())
+    loader, again = open_loader(make_run()), open_loader(make_run())
     later = again.batch(5, 0)  # not having made the steps before
     for step in range(5):
-        feed.batch(step, 0)
-    assert_same(feed.batch(5, 0), later)
-    other = open_feed(make_run(seed=1)).batch(5, 0)
+        loader.batch(step, 0)
+    assert_same(loader.batch(5, 0), later)
+    other = open_loader(make_run(seed=1)).batch(5, 0)
     assert not torch.equal(other.noise, later.noise)
 
 
 def test_processes_and_accumulation_share_the_same_clips(make_run: MakeRun) -> None:
-    whole = open_feed(make_run(**{"batch.size": 4})).batch(3, 0)
-    split = [open_feed(make_run(**{"batch.size": 4}), rank, 2).batch(3, 0) for rank in range(2)]
-    micro = [open_feed(make_run(**{"batch.accumulate": 2})).batch(3, i) for i in range(2)]
+    whole = open_loader(make_run(**{"batch.size": 4})).batch(3, 0)
+    split = [open_loader(make_run(**{"batch.size": 4}), rank, 2).batch(3, 0) for rank in range(2)]
+    micro = [open_loader(make_run(**{"batch.accumulate": 2})).batch(3, i) for i in range(2)]
     for parts in (split, micro):
         for i, column in enumerate(tensors(whole)):
             assert torch.equal(column, torch.cat([tensors(part)[i] for part in parts]))
 
 
 def test_cache_changes_nothing(make_run: MakeRun) -> None:
-    cached = open_feed(make_run())
+    cached = open_loader(make_run())
     assert_same(cached.batch(0, 0), cached.batch(0, 0))
-    plain = open_feed(make_run(**{"data.cache": "null"}))
+    plain = open_loader(make_run(**{"data.cache": "null"}))
     assert_same(cached.batch(0, 0), plain.batch(0, 0))
 
 
@@ -75,52 +77,54 @@ def test_cache_command_encodes_everything_once(make_run: MakeRun) -> None:
     assert (filled.windows, filled.bad_clips) == (6, 0)
     assert len(files) == 6 + 4  # three captions, and the empty one
     times = [file.stat().st_mtime_ns for file in files]
-    feed = open_feed(config)
+    loader = open_loader(config)
     for step in range(4):
-        feed.batch(step, 0)
+        loader.batch(step, 0)
     assert [file.stat().st_mtime_ns for file in files] == times
 
 
-def test_damaged_cache_entry_is_made_anew(make_run: MakeRun) -> None:
+def test_a_damaged_cache_file_is_encoded_again(make_run: MakeRun) -> None:
     config = make_run()
-    before = open_feed(config).batch(0, 0)
+    before = open_loader(config).batch(0, 0)
     for file in (config.data.cache or Path()).rglob("*.safetensors"):
         file.write_bytes(file.read_bytes()[:100])
-    assert_same(open_feed(config).batch(0, 0), before)
+    assert_same(open_loader(config).batch(0, 0), before)
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
-def test_an_unreadable_cache_entry_is_made_anew(
+def test_an_unreadable_cache_file_is_encoded_again(
     make_run: MakeRun,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     number: int,
 ) -> None:
     config = make_run()
-    before = open_feed(config).batch(0, 0)
+    before = open_loader(config).batch(0, 0)
 
     def fail(path: Path) -> None:
         raise OSError(number, os.strerror(number), str(path))
 
-    monkeypatch.setattr(clips, "load_file", fail)
-    assert_same(open_feed(config).batch(0, 0), before)
-    assert "cannot be read and is made anew" in caplog.text
+    monkeypatch.setattr(latent_cache, "load_file", fail)
+    assert_same(open_loader(config).batch(0, 0), before)
+    assert "cannot be read and is encoded again" in caplog.text
 
 
 def test_every_clip_once_per_epoch_and_times_spread(make_run: MakeRun) -> None:
-    feed = open_feed(make_run(**{"batch.size": 4}))
+    loader = open_loader(make_run(**{"batch.size": 4}))
     for epoch in range(3):
-        assert sorted(feed.clip_id(3 * epoch + i) for i in range(3)) == [0, 1, 2]
-    times = feed.batch(0, 0).timesteps.sort().values
+        assert sorted(loader.clip_id(3 * epoch + i) for i in range(3)) == [0, 1, 2]
+    times = loader.batch(0, 0).timesteps.sort().values
     assert set(times.diff().tolist()) <= {249, 250, 251}
 
 
 def test_loops_close_and_drops_have_their_rates(make_run: MakeRun) -> None:
-    feed = open_feed(make_run(**{"batch.size": 200, "loss.drop_image": 0.3, "loss.drop_text": 0.2}))
-    batch = feed.batch(0, 0)
+    loader = open_loader(
+        make_run(**{"batch.size": 200, "loss.drop_image": 0.3, "loss.drop_text": 0.2})
+    )
+    batch = loader.batch(0, 0)
     assert batch.latents.shape == (200, 4, 15, 4, 4)
     assert torch.equal(batch.latents[:, :, 0], batch.latents[:, :, -1])
-    empty = feed.store.text("")
+    empty = loader.cache.text("")
     assert 0.4 < batch.keep_turn.float().mean() < 0.6
     assert 0.1 < (batch.text == empty).flatten(1).all(1).float().mean() < 0.3
     assert 0.2 < (batch.image_embeds == 0).flatten(1).all(1).float().mean() < 0.4
@@ -143,7 +147,7 @@ def test_frame_folders_with_masks(make_run: MakeRun, tmp_path: Path) -> None:
     assert frames[2, 0, 0].tolist() == [41, 0, 0]
     assert masks is not None and len(masks) == 2  # of the ends alone
     assert masks[0, 0, 0] and not masks[1, 0, 0]
-    latent_masks = open_feed(config).batch(0, 0).masks[0]
+    latent_masks = open_loader(config).batch(0, 0).masks[0]
     assert latent_masks[0, 0, :, :2].min() == 1 and latent_masks[0, 0, :, 2:].max() == 0
     assert torch.equal(latent_masks[1], 1 - latent_masks[0])
 
@@ -161,9 +165,12 @@ def pictures(tmp_path: Path) -> Callable[..., dict[str, object]]:
                 picture.save(root / name / f"{i:03}.png")
         (tmp_path / "run").mkdir()
         return {
-            "data.source": "frames", "data.path": root, "data.cache": "null", "data.uncaptioned": "keep",
+            "data.source": "frames",
+            "data.path": root,
+            "data.cache": "null",
+            "data.uncaptioned": "keep",
             "data.index": tmp_path / "index",
-        }  # fmt: skip
+        }
 
     return make
 
@@ -172,83 +179,88 @@ def spoil(settings: dict[str, object], name: str) -> None:
     (Path(str(settings["data.path"])) / name / "000.png").write_bytes(b"not a picture")
 
 
-def take_steps(feed: Feed, steps: int = 3) -> None:
+def take_steps(loader: ClipLoader, steps: int = 3) -> None:
     for step in range(steps):
-        feed.batch(step, 0)
+        loader.batch(step, 0)
 
 
 def test_bad_clips_are_set_aside_and_too_many_stop_the_run(
     make_run: MakeRun, pictures: Callable[..., dict[str, object]], tmp_path: Path
 ) -> None:
     settings = pictures("ab")
-    feed = open_feed(make_run(**settings, **{"data.max_bad_share": 0.5}))
+    loader = open_loader(make_run(**settings, **{"data.max_bad_share": 0.5}))
     spoil(settings, "b")
-    take_steps(feed)
+    take_steps(loader)
     assert "cannot be read" in (tmp_path / "run" / "quarantine.jsonl").read_text()
     spoil(settings, "a")
     with pytest.raises(LoopAnimateError, match="2 of 2 clips could not be read"):
-        take_steps(feed)
+        take_steps(loader)
 
 
 def test_where_no_bad_clip_is_allowed_the_first_stops_the_run(
     make_run: MakeRun, pictures: Callable[..., dict[str, object]]
 ) -> None:
     settings = pictures("ab")
-    feed = open_feed(make_run(**settings, **{"data.max_bad_share": 0}))
+    loader = open_loader(make_run(**settings, **{"data.max_bad_share": 0}))
     spoil(settings, "b")
     with pytest.raises(LoopAnimateError, match=r"1 of 2 clips .*\.max_bad_share = 0 allows"):
-        take_steps(feed)
+        take_steps(loader)
 
 
 def test_a_resumed_run_knows_its_bad_clips(
     make_run: MakeRun, pictures: Callable[..., dict[str, object]], tmp_path: Path
 ) -> None:
     settings = {**pictures("abcd"), "data.max_bad_share": 0.5}
-    feeds = [open_feed(make_run(**settings)) for _ in range(4)]
+    loaders = [open_loader(make_run(**settings)) for _ in range(4)]
     listing = tmp_path / "run" / "quarantine.jsonl"
-    for name, feed in zip("ab", feeds, strict=False):  # two lives of a run, a bad clip in each
+    for name, loader in zip("ab", loaders, strict=False):  # two lives of a run, a bad clip in each
         spoil(settings, name)
-        with feed.batches(0):
-            take_steps(feed, 8)
+        with loader.batches(0):
+            take_steps(loader, 8)
         with listing.open("a") as file:
             file.write('{"clip": "cut off by a cra')
-    with feeds[2].batches(0):
-        take_steps(feeds[2], 8)
+    with loaders[2].batches(0):
+        take_steps(loaders[2], 8)
     names = [json.loads(line)["clip"][0] for line in listing.read_text().splitlines()[0::2]]
     assert names == ["a", "b"]
     spoil(settings, "c")
-    with pytest.raises(LoopAnimateError, match="3 of 4 clips"), feeds[2].batches(0):
-        take_steps(feeds[2], 8)
-    with pytest.raises(LoopAnimateError, match="3 of 4 clips"), feeds[3].batches(0):
+    with pytest.raises(LoopAnimateError, match="3 of 4 clips"), loaders[2].batches(0):
+        take_steps(loaders[2], 8)
+    with pytest.raises(LoopAnimateError, match="3 of 4 clips"), loaders[3].batches(0):
         pass
     shutil.rmtree(tmp_path / "frames" / "a")
-    again = open_feed(make_run(**settings))  # the index has those that are whole
+    again = open_loader(make_run(**settings))  # the index lists the readable ones only
     with again.batches(0):
         take_steps(again)
 
 
-def test_a_mended_clip_is_no_longer_counted(
+def test_a_repaired_clip_is_no_longer_counted(
     make_run: MakeRun, pictures: Callable[..., dict[str, object]], tmp_path: Path
 ) -> None:
     settings = {**pictures("ab"), "data.max_bad_share": 0}
-    feed = open_feed(make_run(**settings))
+    loader = open_loader(make_run(**settings))
     spoil(settings, "b")
     with pytest.raises(LoopAnimateError, match="1 of 2 clips"):
-        take_steps(feed)
+        take_steps(loader)
     Image.new("RGB", (32, 32), "blue").save(tmp_path / "frames" / "b" / "000.png")
-    mended = open_feed(make_run(**settings))
-    with mended.batches(0):
-        take_steps(mended)
-    assert len(mended.store.source) == 2
+    repaired = open_loader(make_run(**settings))
+    with repaired.batches(0):
+        take_steps(repaired)
+    assert len(repaired.cache.source) == 2
 
 
 @pytest.mark.parametrize(
     ("bad", "count", "share", "few"),
     [
-        (0, 9, 0.0, True), (1, 9, 0.0, False), (1, 1000, 0.0, False), (1, 9, 0.05, True), (2, 9, 0.05, False),
-        (5, 100, 0.05, True), (6, 100, 0.05, False),
+        (0, 9, 0.0, True),
+        (1, 9, 0.0, False),
+        (1, 1000, 0.0, False),
+        (1, 9, 0.05, True),
+        (2, 9, 0.05, False),
+        (5, 100, 0.05, True),
+        (6, 100, 0.05, False),
     ],
-)  # fmt: skip
+)
 def test_how_many_bad_clips_are_few(bad: int, count: int, share: float, few: bool) -> None:
     try:
         require_few(bad, count, share, Path("bad.jsonl"))

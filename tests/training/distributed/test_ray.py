@@ -8,31 +8,33 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from runs import SMOOTH, assert_close_runs, train_in_a_child
+from waiting import HANGS_S, wait_until
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.cli import main
 from loopanimate_training.config import RunConfig
 from loopanimate_training.distributed import ray as on_ray
-from loopanimate_training.distributed.launch import PATIENCE
+from loopanimate_training.distributed.launch import TIMEOUT
 from loopanimate_training.distributed.ray import require_processors, train_on_ray
 from loopanimate_training.loop import train
 from loopanimate_training.run.heartbeat import TRAINING, Heartbeat, read_heartbeat
 from loopanimate_training.run.log import FILE as LOG
 from loopanimate_training.run.log import read_log
-from loopanimate_training.run.requests import QUIT_FILE
-from loopanimate_training.soak import toy_run
+from loopanimate_training.signals import QUIT_FILE
 from loopanimate_training.storage.checkpoint import load_latest
+from loopanimate_training.testing import toy_run
+
+pytestmark = pytest.mark.numeric
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="needs Ray: pip install 'ray[train]'"
 )
-WAIT_S = 600.0
 Toy = Callable[..., RunConfig]
 
 
@@ -51,7 +53,7 @@ def toy(tmp_path: Path, toy_bundle_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def ray() -> Iterator[Any]:
     """Ray on this machine, with two processors whether it has them or not."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(WAIT_S))  # busy machines
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(HANGS_S))  # busy machines
     ray = importlib.import_module("ray")
     ray.init(num_cpus=2, num_gpus=0, include_dashboard=False)
     yield ray
@@ -63,10 +65,7 @@ def losses(config: RunConfig) -> list[tuple[int, float]]:
 
 
 def wait_for_steps(config: RunConfig, steps: int) -> None:
-    until = time.monotonic() + WAIT_S
-    while not any(step >= steps for step, _ in losses(config)):
-        assert time.monotonic() < until, f"no step {steps}"
-        time.sleep(0.05)
+    wait_until(f"step {steps}", lambda: any(step >= steps for step, _ in losses(config)))
 
 
 @pytest.fixture
@@ -87,20 +86,19 @@ def meanwhile() -> Iterator[Callable[[Callable[[], None]], None]]:
 
     yield begin
     for thread in threads:
-        thread.join(10)
+        thread.join(HANGS_S)
     assert not errors and not any(thread.is_alive() for thread in threads), errors
 
 
 @needs_ray
 def test_two_workers_take_the_steps_of_one_process(ray: Any, toy: Toy) -> None:
-    alone, shared = toy("alone", steps=3), toy("shared", steps=3)
-    train(alone)
-    outcome = train_on_ray(shared, 2)
+    settings = {"steps": 3, **SMOOTH}
+    alone, shared = toy("alone", **settings), toy("shared", **settings)
+    train_in_a_child(alone)
+    outcome = train_on_ray(train, shared, 2)
     assert (outcome.step, outcome.exit_code) == (3, 0)
     assert [step for step, _ in losses(shared)] == [1, 2, 3]  # of one process each: six rows
-    assert [loss for _, loss in losses(shared)] == pytest.approx(
-        [loss for _, loss in losses(alone)], rel=1e-4
-    )
+    assert_close_runs(shared, alone)
 
 
 @needs_ray
@@ -133,10 +131,7 @@ def test_killed_workers_are_started_again_and_the_run_finishes(
         first = (read_heartbeat(config.out) or {})["pid"]
         killed.append(first)
         os.kill(first, signal.SIGKILL)
-        until = time.monotonic() + WAIT_S
-        while (read_heartbeat(config.out) or {})["pid"] == first:
-            assert time.monotonic() < until, "rank 0 did not come back"
-            time.sleep(0.05)
+        wait_until("rank 0 is back", lambda: (read_heartbeat(config.out) or {})["pid"] != first)
         wait_for_steps(config, losses(config)[-1][0] + 2)
         family = processes.Process().children(recursive=True)
         workers = [p.pid for p in family if "RayTrainWorker" in " ".join(p.cmdline())]
@@ -144,7 +139,7 @@ def test_killed_workers_are_started_again_and_the_run_finishes(
         os.kill(killed[1], signal.SIGKILL)
 
     meanwhile(kill_the_first_then_another)
-    outcome = train_on_ray(config, 2)
+    outcome = train_on_ray(train, config, 2)
     assert (outcome.step, outcome.exit_code) == (30, 0) and len(killed) == 2
     assert [step for step, _ in losses(config)] == list(range(1, 31))
 
@@ -160,7 +155,7 @@ def test_a_signal_saves_and_has_its_exit_code(
         os.kill(os.getpid(), signal.SIGTERM)
 
     meanwhile(terminate)
-    outcome = train_on_ray(config, 2)
+    outcome = train_on_ray(train, config, 2)
     found = load_latest(config.out)
     assert outcome.exit_code == 128 + signal.SIGTERM
     assert found is not None and found.step == outcome.step < 100_000
@@ -181,16 +176,20 @@ def test_ray_waits_as_long_as_other_launchers(
 
     monkeypatch.setattr("ray.train.torch.TorchTrainer", Recorder)
     with pytest.raises(LoopAnimateError, match=r"does not say how: is .* on a disk that all"):
-        train_on_ray(toy(), 2)
-    assert asked["torch_config"].timeout_s == PATIENCE.total_seconds()
+        train_on_ray(train, toy(), 2)
+    assert asked["torch_config"].timeout_s == TIMEOUT.total_seconds()
     assert not asked["scaling_config"].use_gpu
     assert asked["train_loop_config"]["run"]["device"] == "cpu"
 
 
 @pytest.mark.parametrize(
     ("resources", "device", "gpus"),
-    [({"CPU": 4.0}, "auto", False), ({"CPU": 4.0, "GPU": 2.0}, "auto", True), ({"CPU": 4.0, "GPU": 2.0}, "cpu", False)],
-)  # fmt: skip
+    [
+        ({"CPU": 4.0}, "auto", False),
+        ({"CPU": 4.0, "GPU": 2.0}, "auto", True),
+        ({"CPU": 4.0, "GPU": 2.0}, "cpu", False),
+    ],
+)
 def test_gpus_are_asked_for_where_there_are_some(
     resources: dict[str, float], device: str, gpus: bool
 ) -> None:
@@ -216,7 +215,7 @@ def test_without_ray_there_is_one_sentence(
 
 
 def test_what_an_earlier_launch_left_is_not_believed(tmp_path: Path) -> None:
-    content = {"launch": "a", "mistake": "of yesterday"}
+    content = {"launch": "a", "error": "of yesterday"}
     (tmp_path / on_ray.FILE).write_text(json.dumps(content))
     assert on_ray._read(tmp_path, "b") is None
     with pytest.raises(LoopAnimateError, match="of yesterday"):

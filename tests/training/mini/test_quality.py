@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from closeness import assert_close
 
 from loopanimate_core.pipeline import LoopAnimatePipeline
-from loopanimate_training.data.stickers.clips import SourceClip
+from loopanimate_training.data.stickers.clips import StickerClip
 from loopanimate_training.data.stickers.emoji import Emoji
 from loopanimate_training.data.stickers.motion import CORE_VERBS, STILL, Motion
 from loopanimate_training.data.stickers.render import Placement
+
+pytestmark = pytest.mark.numeric
 
 SCRIPT = Path(__file__).parents[3] / "benchmarks" / "mini_quality.py"
 
@@ -34,15 +37,20 @@ def quality() -> ModuleType:
     return module
 
 
-def clips_of_one_sticker(size_px: int = 64) -> list[SourceClip]:
+def clips_of_one_sticker(size_px: int = 64) -> list[StickerClip]:
     sprite = np.zeros((48, 48, 4), np.uint8)
     sprite[8:40, 10:38] = (200, 60, 40, 255)
     sprite[8:20, 10:22, :3] = (30, 60, 200)
     emoji = Emoji("1", "box", (), "1", True, False)
-    clip = SourceClip(
-        "", None, emoji, Placement(0, 0, 0.6), torch.full((size_px, size_px, 3), 0.85), size_px,
+    clip = StickerClip(
+        "",
+        None,
+        emoji,
+        Placement(0, 0, 0.6),
+        torch.full((size_px, size_px, 3), 0.85),
+        size_px,
         sprite=sprite,
-    )  # fmt: skip
+    )
     return [replace(clip, caption=f"a box {verb}", motion=Motion(verb)) for verb in CORE_VERBS]
 
 
@@ -90,15 +98,15 @@ def test_baselines_start_from_the_picture_and_close(quality: ModuleType, baselin
     picture = clips_of_one_sticker()[0].draw([0])[0][0]
     loop = getattr(quality, baseline)(picture, 34, np.random.default_rng(1))
     steps = (loop.roll(-1, 0) - loop).abs().mean((1, 2, 3))
-    torch.testing.assert_close(loop[0], picture, atol=1e-4, rtol=0.0)
+    assert_close(loop[0], picture)
     assert loop.shape == (34, 64, 64, 3)
-    assert 0 < steps[-1] <= 1.5 * steps.max()
+    assert 0 < steps[-1] <= 1.5 * steps[:-1].max()  # the seam is a step as others are
 
 
 def test_ping_pong_runs_backwards(quality: ModuleType) -> None:
     picture = clips_of_one_sticker()[0].draw([0])[0][0]
     loop = quality.ping_pong(picture, 14, np.random.default_rng(1))
-    torch.testing.assert_close(loop[1:], loop[1:].flip(0), atol=1e-4, rtol=0.0)
+    assert_close(loop[1:], loop[1:].flip(0))
 
 
 def test_table_and_json_hold_every_figure(quality: ModuleType, figures: Any) -> None:

@@ -16,13 +16,16 @@ from accelerate import Accelerator
 from loopanimate_core.bundle import read_bundle
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.config import RunConfig
-from loopanimate_training.loop import make_feed, train
+from loopanimate_training.loop import train
 from loopanimate_training.model import precision as precision_module
 from loopanimate_training.model.losses import DiffusionLoss
 from loopanimate_training.model.precision import BAD_STEPS_IN_A_ROW, StepGuard
 from loopanimate_training.run.log import read_log
-from loopanimate_training.soak import difference, log_difference, toy_run, with_settings
+from loopanimate_training.setup import make_loader
 from loopanimate_training.storage.checkpoint import load_latest
+from loopanimate_training.testing import difference, log_difference, toy_run, with_settings
+
+pytestmark = pytest.mark.numeric
 
 Toy = Callable[..., RunConfig]
 STEPS = 6
@@ -113,9 +116,11 @@ def test_a_row_is_a_function_of_seed_and_number(toy: Toy) -> None:
     bundle = read_bundle(toy().model.start)
 
     def rows(config: RunConfig, numbers: list[int], threads: int) -> dict[int, list[torch.Tensor]]:
-        feed = make_feed(config, bundle, Accelerator(cpu=True))
+        loader = make_loader(config, bundle, Accelerator(cpu=True))
         with ThreadPoolExecutor(threads) as pool:
-            return dict(zip(numbers, pool.map(lambda n: list(feed._row(n)), numbers), strict=True))
+            return dict(
+                zip(numbers, pool.map(lambda n: list(loader.sample(n)), numbers), strict=True)
+            )
 
     numbers = list(range(12))
     forwards = rows(toy(), numbers, 1)
@@ -131,13 +136,13 @@ def test_a_row_is_a_function_of_seed_and_number(toy: Toy) -> None:
 @pytest.mark.parametrize(("size", "accumulate", "world"), [(4, 1, 1), (4, 2, 2), (8, 3, 4)])
 def test_steps_share_out_the_numbers(toy: Toy, size: int, accumulate: int, world: int) -> None:
     config = toy(**{"batch.size": size, "batch.accumulate": accumulate})
-    feed = make_feed(config, read_bundle(config.model.start), Accelerator(cpu=True))
-    feed.world = world
+    loader = make_loader(config, read_bundle(config.model.start), Accelerator(cpu=True))
+    loader.world = world
     numbers = []
     for step in range(3):
         for micro in range(accumulate):
-            for feed.rank in range(world):
-                numbers += feed.numbers(step, micro)
+            for loader.rank in range(world):
+                numbers += loader.numbers(step, micro)
     assert numbers == list(range(3 * size * accumulate))
 
 

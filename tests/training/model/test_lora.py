@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from closeness import NETWORK, assert_close, assert_different
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -16,8 +17,16 @@ from loopanimate_core.bundle.lora import kohya_name, merge_lora, read_lora, writ
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models.parts import is_idle, part_of
 from loopanimate_training.config import LoraConfig, RunConfig
-from loopanimate_training.model.lora import add_adapters, is_adapter, merge_adapters, updates_of
-from loopanimate_training.model.start import open_start, trained_parameters
+from loopanimate_training.model.lora import (
+    adapter_updates,
+    add_adapters,
+    is_adapter,
+    merge_adapters,
+)
+from loopanimate_training.model.start import open_start
+from loopanimate_training.model.weights import trained_parameters
+
+pytestmark = pytest.mark.numeric
 
 MakeRun = Callable[..., RunConfig]
 LORA = LoraConfig(rank=3, alpha=6.0)
@@ -51,7 +60,7 @@ def with_random_up(unet: nn.Module) -> None:
 def test_new_adapters_change_nothing_and_sit_on_every_effective_layer(bundle: Bundle) -> None:
     unet, before = bundle.unet, output(bundle.unet)
     add_adapters(unet, LORA, seed=0)
-    assert torch.equal(output(unet), before)
+    assert_close(output(unet), before, depth=NETWORK)
     expected = {
         name
         for name, module in unet.named_modules()
@@ -59,22 +68,22 @@ def test_new_adapters_change_nothing_and_sit_on_every_effective_layer(bundle: Bu
         and part_of(f"{name}.weight").split(".")[0] in ("temm", "cab")
         and not is_idle(f"{name}.weight", unet.config)
     }
-    assert set(updates_of(unet)) == expected and len(expected) > 50
+    assert set(adapter_updates(unet)) == expected and len(expected) > 50
 
 
 def test_merged_weights_are_w_plus_scale_b_a(bundle: Bundle) -> None:
     unet = bundle.unet
     add_adapters(unet, LORA, seed=0)
     with_random_up(unet)
-    wanted, updates = output(unet), updates_of(unet)
+    wanted, updates = output(unet), adapter_updates(unet)
     before = {name: unet.get_parameter(f"{name}.weight").clone() for name in updates}
     merge_adapters(unet)
     assert not any(is_adapter(name) for name, _ in unet.named_parameters())
     for name, update in updates.items():
         by_hand = before[name] + LORA.alpha / LORA.rank * update.up @ update.down
-        assert torch.allclose(unet.get_parameter(f"{name}.weight"), by_hand, atol=1e-7)
-    assert torch.allclose(output(unet), wanted, atol=1e-5)
-    assert not torch.allclose(wanted, output(read_bundle(str(bundle.path)).unet), atol=1e-3)
+        assert_close(unet.get_parameter(f"{name}.weight"), by_hand)
+    assert_close(output(unet), wanted, depth=NETWORK)
+    assert_different(output(read_bundle(str(bundle.path)).unet), wanted)
 
 
 def test_a_file_reads_back_to_the_same_output(bundle: Bundle, tmp_path: Path) -> None:
@@ -82,10 +91,10 @@ def test_a_file_reads_back_to_the_same_output(bundle: Bundle, tmp_path: Path) ->
     add_adapters(bundle.unet, LORA, seed=0)
     with_random_up(bundle.unet)
     path = tmp_path / "style.safetensors"
-    write_lora(path, updates_of(bundle.unet), {}, torch.float32)
+    write_lora(path, adapter_updates(bundle.unet), {}, torch.float32)
     wanted = output(bundle.unet)
     merge_lora(plain, read_lora(path, plain))
-    assert torch.allclose(output(plain), wanted, atol=1e-5)
+    assert_close(output(plain), wanted, depth=NETWORK)
 
     names = {name.partition(".")[0] for name in load_file(path)}
     assert (
@@ -93,17 +102,17 @@ def test_a_file_reads_back_to_the_same_output(bundle: Bundle, tmp_path: Path) ->
         and "lora_unet_up_blocks_1_attentions_0_transformer_blocks_0_ff_net_0_proj" in names
     )
     assert load_file(path)[min(names) + ".alpha"].item() == LORA.alpha
-    assert names == {kohya_name(name) for name in updates_of(bundle.unet)}
+    assert names == {kohya_name(name) for name in adapter_updates(bundle.unet)}
 
 
 def test_files_for_other_networks_are_refused(bundle: Bundle, tmp_path: Path) -> None:
     add_adapters(bundle.unet, LORA, seed=0)
-    updates = updates_of(bundle.unet)
+    updates = adapter_updates(bundle.unet)
     path = tmp_path / "other.safetensors"
     write_lora(path, {"elsewhere.to_q": next(iter(updates.values()))}, {})
     with pytest.raises(LoopAnimateError, match="no linear layer lora_unet_elsewhere_to_q"):
         read_lora(path, bundle.unet)
-    with pytest.raises(LoopAnimateError, match="is no LoRA"):
+    with pytest.raises(LoopAnimateError, match="is not a LoRA"):
         read_lora(str(bundle.path), bundle.unet)
     names = [name for name in updates if name.endswith("ff.net.2")]
     with pytest.raises(LoopAnimateError, match="the layer"):

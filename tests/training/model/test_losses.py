@@ -28,7 +28,9 @@ from loopanimate_training.model.optim import (
     make_optimizer,
     set_learning_rate,
 )
-from loopanimate_training.model.start import trained_parameters
+from loopanimate_training.model.weights import trained_parameters
+
+pytestmark = pytest.mark.numeric
 
 FRAMES = 5
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from waiting import clock_of_bars
 
 from loopanimate_training import progress
 from loopanimate_training.loop import train
+from loopanimate_training.run import log as runlog
 from loopanimate_training.run.log import RunLog, read_log
-from loopanimate_training.soak import toy_run, with_settings
+from loopanimate_training.testing import toy_run, with_settings
 
 STATE = re.compile(
     r"(?P<step>\d+)/(?P<steps>\d+) \[[\d:]+<(?P<left>[\d:]+|\?), +[\d.?]+(step/s|s/step)"
@@ -38,15 +39,19 @@ def read_bar(text: str) -> list[Bar]:
             left_s = 0
             for part in found["left"].split(":"):
                 left_s = 60 * left_s + int(part)
-        bars.append(Bar(int(found["step"]), int(found["steps"]), left_s, *found.group("loss", "speed", "memory")))  # fmt: skip
+        step, steps = int(found["step"]), int(found["steps"])
+        bars.append(Bar(step, steps, left_s, *found.group("loss", "speed", "memory")))
     return bars
 
 
 def test_it_shows_what_the_log_has(
-    tmp_path: Path, toy_bundle_path: Path, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    toy_bundle_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr(progress, "FILE_S", 0.0)  # every step
+    monkeypatch.setattr(runlog, "memory_gb", lambda: 1.26)  # the real one grows at any moment
     config = toy_run(tmp_path, toy_bundle_path, steps=6)
     train(with_settings(config, steps=4))
     assert {bar.steps for bar in read_bar(capsys.readouterr().err)} == {4}
@@ -60,22 +65,18 @@ def test_it_shows_what_the_log_has(
         row = rows[step]
         assert bar.loss == f"{row['mean_loss']:.4f}" and bar.left_s is not None
         assert float(bar.speed or 0) == pytest.approx(row["clips_per_s"], abs=0.051)
-        assert float(bar.memory or 0) == pytest.approx(row["memory_gb"], abs=0.051)
+        assert (bar.memory, row["memory_gb"]) == ("1.3", 1.26)
 
 
 def test_the_time_left_is_that_of_the_steps_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "FILE_S", 0.0)
-    start, steps, slept_s = 4000, 5000, 0.05
-    with RunLog(tmp_path, steps, start, None, active=True) as log:
-        began = time.monotonic()
+    clock = clock_of_bars(monkeypatch)
+    with RunLog(tmp_path, 5000, 4000, None, active=True) as log:
         for _ in range(6):
-            time.sleep(slept_s)
-            log.step(1.0, 2.0)
-        took_s = time.monotonic() - began
+            clock.advance(0.05)
+            log.advance(1.0, 2.0)
     last = read_bar(capsys.readouterr().err)[-1]
-    left = steps - start - 6
-    assert last.step == start + 6 and last.left_s is not None
-    assert 0.9 * left * slept_s < last.left_s < left * took_s
+    assert (last.step, last.left_s) == (4006, 49)  # 994 steps of 0.05 s
     assert (last.speed, last.loss) == ("2.0", "1.0000")

@@ -15,8 +15,8 @@ from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.config import RunConfig, require_same_run
 from loopanimate_training.loop import train
 from loopanimate_training.model.export import export_bundle
-from loopanimate_training.soak import Life, with_settings
 from loopanimate_training.storage.checkpoint import load_latest
+from loopanimate_training.testing import RunProcess, with_settings
 
 Toy = Callable[..., RunConfig]
 
@@ -84,7 +84,7 @@ def test_processes_that_see_different_folders_say_so(toy: Toy, free_port: int) -
     runs = [with_settings(one, steps=4), with_settings(one, steps=4, out=str(one.out) + "-other")]
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port)}
     ranks = [
-        Life(run, {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        RunProcess(run, {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank, run in enumerate(runs)
     ]
     for life in ranks:

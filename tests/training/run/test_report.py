@@ -18,7 +18,7 @@ from loopanimate_training.config import RunConfig
 from loopanimate_training.loop import train
 from loopanimate_training.run.curves import curve, number, thin
 from loopanimate_training.run.report import write_page
-from loopanimate_training.soak import ENDLESS, Life
+from loopanimate_training.testing import ENDLESS, RunProcess
 
 MakeRun = Callable[..., RunConfig]
 
@@ -27,7 +27,12 @@ def test_a_run_ends_with_its_page(make_run: MakeRun) -> None:
     config = make_run(
         steps=3,
         title="Squares & <circles>",
-        **{"sheets.every_steps": 3, "sheets.steps": 2, "sheets.clips": 2, "batch.size": 1},
+        **{
+            "validation.every_steps": 3,
+            "validation.steps": 2,
+            "validation.clips": 2,
+            "batch.size": 1,
+        },
     )
     train(config)
     html = (config.out / "report.html").read_text(encoding="utf-8")
@@ -55,10 +60,15 @@ def test_a_run_ends_with_its_page(make_run: MakeRun) -> None:
 
 
 def test_a_run_in_progress_has_a_page_from_its_first_sheet_on(make_run: MakeRun) -> None:
-    settings = {"sheets.every_steps": 1, "sheets.steps": 1, "sheets.clips": 1, "batch.size": 1}
+    settings = {
+        "validation.every_steps": 1,
+        "validation.steps": 1,
+        "validation.clips": 1,
+        "batch.size": 1,
+    }
     config = make_run(steps=ENDLESS, **settings)
     page = config.out / "report.html"
-    life = Life(config)
+    life = RunProcess(config)
     life.wait_until("a page", page.exists)
     html = page.read_text(encoding="utf-8")
     life.send(signal.SIGKILL)

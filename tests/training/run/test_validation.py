@@ -12,13 +12,16 @@ import pytest
 import torch
 from accelerate import Accelerator
 from PIL import Image
+from runs import SMOOTH, train_in_a_child
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.pipeline import LoopAnimatePipeline
 from loopanimate_training.config import RunConfig
-from loopanimate_training.loop import Run, open_run, train
 from loopanimate_training.run.validation import in_order
-from loopanimate_training.soak import toy_run, two_processes
+from loopanimate_training.setup import Run, open_run
+from loopanimate_training.testing import toy_run, two_processes
+
+pytestmark = pytest.mark.numeric
 
 Toy = Callable[..., RunConfig]
 SHEET = "sheet-00000001.png"
@@ -29,12 +32,12 @@ def toy(tmp_path: Path, toy_bundle_path: Path) -> Toy:
     def make(name: str = "run", **settings: Any) -> RunConfig:
         more = {
             "steps": 1,
-            "sheets.every_steps": 1,
-            "sheets.steps": 2,
-            "sheets.clips": 3,
+            "validation.every_steps": 1,
+            "validation.steps": 2,
+            "validation.clips": 3,
             **settings,
         }
-        return toy_run(tmp_path, toy_bundle_path, out=tmp_path / name, **more)  # fmt: skip
+        return toy_run(tmp_path, toy_bundle_path, out=tmp_path / name, **more)
 
     return make
 
@@ -52,25 +55,27 @@ def test_shares_are_disjoint_and_make_the_whole(toy: Toy, monkeypatch: pytest.Mo
         return call(self, *args, **settings)
 
     monkeypatch.setattr(LoopAnimatePipeline, "__call__", counted)
-    maker = opened(toy()).sheets
-    whole = maker.draw_share(0, 1)
+    validator = opened(toy()).validator
+    whole = validator.generate_share(0, 1)
     assert seeds == [0, 1, 2]
     seeds.clear()
-    shares = [maker.draw_share(rank, 4) for rank in range(4)]
+    shares = [validator.generate_share(rank, 4) for rank in range(4)]
     assert seeds == [0, 1, 2] and shares[3] == []
-    together = in_order([maker.draw_share(1, 2), maker.draw_share(0, 2)])
+    together = in_order([validator.generate_share(1, 2), validator.generate_share(0, 2)])
     for one, other in zip(whole, together, strict=True):
         assert one.row == other.row and torch.equal(one.frames, other.frames)
 
 
 def test_two_processes_draw_the_sheet_of_one(toy: Toy, free_port: int) -> None:
-    alone, shared = toy("alone"), toy("shared")
-    train(alone)
+    alone, shared = toy("alone", **SMOOTH), toy("shared", **SMOOTH)
+    train_in_a_child(alone)
     assert [life.end() for life in two_processes(shared, free_port)] == [0, 0]
     ours, theirs = (
         np.asarray(Image.open(config.out / SHEET)).astype(int) for config in (alone, shared)
     )
-    assert ours.shape == theirs.shape and abs(ours - theirs).max() <= 2  # of 255
+    assert (
+        ours.shape == theirs.shape and abs(ours - theirs).max() <= 2
+    )  # of 255: rounded to another whole number
     rows = [
         json.loads((config.out / "loops-00000001.json").read_text())["loops"]
         for config in (alone, shared)
@@ -94,10 +99,10 @@ def test_a_process_that_cannot_draw_keeps_no_other_waiting(
     def fail(*_: object) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate")
 
-    monkeypatch.setattr(run.sheets, "draw_share", fail)
-    monkeypatch.setattr(run.sheets, "_gather", lambda mine, _: gathered.append(mine))
+    monkeypatch.setattr(run.validator, "generate_share", fail)
+    monkeypatch.setattr(run.validator, "_gather", lambda mine, _: gathered.append(mine))
     before = {name: p.clone() for name, p in run.state.parameters.items()}
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        run.sheets.draw(run.state.ema, 1, run.accelerator)
+        run.validator.validate(run.state.ema, 1, run.accelerator)
     assert gathered == ["CUDA out of memory. Tried to allocate"]
     assert all(torch.equal(before[name], p) for name, p in run.state.parameters.items())

@@ -1,4 +1,4 @@
-"""What a run would do, in words and tables, before it does it."""
+"""`loopanimate-train --dry-run`: what a run would do, in words and tables."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from .. import alss
 from ..config import OptimizerConfig, RunConfig
 from ..model.lora import is_adapter
 from ..model.optim import lr_factor
-from ..model.start import open_start, trained_parameters
+from ..model.start import open_start
+from ..model.weights import trained_parameters
 
 
 def describe_run(config: RunConfig) -> str:
-    """The resolved settings, the trained parameters and the schedule, as printed by `--dry-run`."""
+    """The resolved settings, the trained parameters and the learning rates."""
     bundle = open_start(config.model, config.seed)
     trained = trained_parameters(bundle, config.model)
     clip, optimizer = config.clip, config.optimizer
@@ -25,7 +26,7 @@ def describe_run(config: RunConfig) -> str:
     down, middle, up = bundle.unet.config.routing
     lines = [
         yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
-        f"clips      {clip.frames} frames out of {clip.span_frames}, {paths:,} ways back, Z_M {clip.mask}",
+        f"clips      {clip.frames} frames out of {clip.span_frames}, {paths:,} backward paths, Z_M {clip.mask}",
         f"steps      {config.steps:,} of {config.batch.clips} clips",
         f"reads      down blocks {down}, middle block {middle}, up blocks {up}",
         "",
@@ -38,7 +39,7 @@ def describe_run(config: RunConfig) -> str:
 
 
 def schedule_rows(optimizer: OptimizerConfig, steps: int) -> list[str]:
-    """The learning rate at the start, at the end of the warm-up and at every quarter, with a bar."""
+    """Learning rate at the start, the end of the warm-up and every quarter of the run, with a bar."""
     quarters = {steps * quarter // 4 for quarter in range(1, 4)}
     chosen = sorted({0, min(optimizer.warmup_steps, steps - 1), *quarters, steps - 1})
     rows = [f"{'step':>10}  learning rate ({optimizer.schedule})"]
@@ -49,14 +50,14 @@ def schedule_rows(optimizer: OptimizerConfig, steps: int) -> list[str]:
 
 
 def parameter_rows(sizes: dict[str, int]) -> list[str]:
-    """A table of trained parameters by part; megabytes are float32, as in Table 1 of the paper."""
+    """A table of trained parameters by part; megabytes of float32, as in Table 1 of the paper."""
     parts: Counter[str] = Counter()
     for name, size in sizes.items():
         parts[_part_label(name)] += size
     rows = [f"{'trained':<26}{'parameters':>15}{'float32':>15}"]
     rows += [f"  {part:<24}{n:>15,}{4 * n / 1e6:>12.2f} MB" for part, n in sorted(parts.items())]
     total = sum(parts.values())
-    return [*rows, f"  {'together':<24}{total:>15,}{4 * total / 1e6:>12.2f} MB"]
+    return [*rows, f"  {'total':<24}{total:>15,}{4 * total / 1e6:>12.2f} MB"]
 
 
 def _part_label(name: str) -> str:

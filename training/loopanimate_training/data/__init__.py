@@ -1,1 +1,1 @@
-"""Training data: where clips come from, which are usable, and how they reach the network."""
+"""Training data: `readers` list a data set, `index` checks its clips, `loader` makes batches of them."""

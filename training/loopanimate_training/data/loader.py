@@ -1,8 +1,8 @@
-"""Batches for every step: all draws are made here, stateless, and clips are prepared ahead in threads.
+"""The batches of every step. All random draws of a run are made here, and clips are prepared in threads.
 
-The clips of a run are numbered: step k uses numbers k·B … (k+1)·B - 1 for B clips per step. Which clip a
-number means, its loop, noise and drops depend on the seed and the number alone, so a run resumes exactly
-and sees the same data on any number of processes.
+The samples of a run are numbered: with B clips per step, step k uses samples k·B … (k+1)·B - 1. Which clip a
+sample shows, its loop, noise and dropped conditions depend on the seed and the number alone. So a run resumes
+exactly, and sees the same data with any number of processes.
 """
 
 from __future__ import annotations
@@ -21,28 +21,29 @@ from loopanimate_core.errors import LoopAnimateError
 
 from .. import alss
 from ..config import RunConfig
-from ..model.losses import Batch
 from ..rng import python_rng, torch_rng
-from .latent_cache import ClipStore, EncodedClip
+from .batch import Batch
+from .clip_encoder import EncodedClip
+from .latent_cache import LatentCache
 from .quarantine import Quarantine
-from .source import BadClip
+from .video.bad_clip import BadClip
 
-ATTEMPTS = 8  # different clips tried for one number; bad data stops the run long before
+ATTEMPTS = 8  # clips tried for one sample; max_bad_share stops a run with bad data long before
 
 
-class Feed:
-    """Makes clip number n of a run into tensors, and numbers into batches.
+class ClipLoader:
+    """Makes samples into tensors, and batches of them.
 
     Args:
         timesteps: length of the noise schedule.
-        rank, world: this process and the number of processes.
+        rank, world: number of this process, and of all processes.
         quarantine: JSON-lines file that lists clips which could not be read.
     """
 
     def __init__(
         self,
         config: RunConfig,
-        store: ClipStore,
+        cache: LatentCache,
         timesteps: int,
         *,
         rank: int = 0,
@@ -51,15 +52,15 @@ class Feed:
     ) -> None:
         if config.batch.size % world:
             raise LoopAnimateError(
-                f"batch.size is {config.batch.size}; it must divide by the number of processes ({world})"
+                f"batch.size must be divisible by the number of processes ({world}), got {config.batch.size}"
             )
-        self.config, self.store, self.timesteps = config, store, timesteps
+        self.config, self.cache, self.timesteps = config, cache, timesteps
         self.rank, self.world = rank, world
-        source = store.source
+        source = cache.source
         self._bad = Quarantine(quarantine, source, range(len(source)), config.data.max_bad_share)
 
     def numbers(self, step: int, micro: int) -> range:
-        """The clip numbers of this process in micro-batch `micro` of a step."""
+        """The samples of this process in micro-batch `micro` of a step."""
         batch, share = self.config.batch, self.config.batch.size // self.world
         first = step * batch.clips + micro * batch.size + self.rank * share
         return range(first, first + share)
@@ -69,9 +70,9 @@ class Feed:
         """An endless iterator over the micro-batches of step `start`, `start + 1`, …
 
         Raises:
-            LoopAnimateError: too many clips are bad, those of the run so far among them.
+            LoopAnimateError: too many clips are bad, counting those of the run so far.
         """
-        self._bad.recall()
+        self._bad.load()
         with ThreadPoolExecutor(self.config.data.threads, thread_name_prefix="clips") as pool:
             try:
                 yield self._iterate(pool, start)
@@ -80,24 +81,11 @@ class Feed:
 
     def batch(self, step: int, micro: int) -> Batch:
         """One micro-batch of this process."""
-        rows = [self._row(number) for number in self.numbers(step, micro)]
-        return Batch(*(torch.stack(column) for column in zip(*rows, strict=True)))
+        samples = [self.sample(number) for number in self.numbers(step, micro)]
+        return Batch(*(torch.stack(column) for column in zip(*samples, strict=True)))
 
-    def _iterate(self, pool: ThreadPoolExecutor, step: int) -> Iterator[list[Batch]]:
-        ahead: deque[list[Future[Batch]]] = deque()
-        while True:
-            while len(ahead) < self.config.data.prefetch:
-                ahead.append(
-                    [
-                        pool.submit(self.batch, step, micro)
-                        for micro in range(self.config.batch.accumulate)
-                    ]
-                )
-                step += 1
-            yield [future.result() for future in ahead.popleft()]
-
-    def _row(self, number: int) -> tuple[Tensor, ...]:
-        """The fields of `Batch` for one clip, without the leading N."""
+    def sample(self, number: int) -> tuple[Tensor, ...]:
+        """The fields of `Batch` for one sample, without the leading N."""
         config, rng = self.config, python_rng(self.config.seed, "clip", number)
         loop = alss.loop_indices(
             config.clip.f,
@@ -119,51 +107,61 @@ class Feed:
             noise,
             clip.masks.float(),
             clip.image_embeds.float() * keep_image,
-            self.store.text(caption if keep_text else ""),
+            self.cache.text(caption if keep_text else ""),
             torch.tensor(self._timestep(number)),
             torch.tensor(keep_turn),
         )
 
+    def clip_names(self, step: int) -> list[str]:
+        """The clips of a step, over all processes. Substitutes for unreadable clips are not considered."""
+        first = step * self.config.batch.clips
+        numbers = range(first, first + self.config.batch.clips)
+        return [self.cache.source.name(self.clip_id(number)) for number in numbers]
+
+    def clip_id(self, number: int, attempt: int = 0) -> int:
+        """The clip of a sample: every clip once per epoch, in a new order each time. If it is unreadable,
+        later attempts draw any clip."""
+        count = len(self.cache.source)
+        if attempt:
+            return python_rng(self.config.seed, "substitute", number, attempt).randrange(count)
+        epoch, place = divmod(number, count)
+        return int(_permutation(self.config.seed, epoch, count)[place])
+
+    def _iterate(self, pool: ThreadPoolExecutor, step: int) -> Iterator[list[Batch]]:
+        ahead: deque[list[Future[Batch]]] = deque()
+        micro_batches = range(self.config.batch.accumulate)
+        while True:
+            while len(ahead) < self.config.data.prefetch:
+                ahead.append([pool.submit(self.batch, step, micro) for micro in micro_batches])
+                step += 1
+            yield [future.result() for future in ahead.popleft()]
+
     def _timestep(self, number: int) -> int:
-        """Uniform for each clip before the shift, and evenly spread over the clips of a step, which
-        steadies the loss."""
+        """Before the shift, uniform for each sample and evenly spread over the samples of a step, which
+        reduces the variance of the loss."""
         step, place = divmod(number, self.config.batch.clips)
         offset = python_rng(self.config.seed, "time", step).random()
         share = (offset + place / self.config.batch.clips) % 1.0
         return int(shifted(share, self.config.loss.timestep_shift) * self.timesteps)
 
     def _readable_clip(self, number: int, window: int, loop: list[int]) -> tuple[str, EncodedClip]:
-        """Caption and window of clip `number`, or of a substitute when its file is bad."""
+        """Caption and window of a sample's clip, or of a substitute if it cannot be read."""
         for attempt in range(ATTEMPTS):
             clip_id = self.clip_id(number, attempt)
             if clip_id in self._bad:
                 continue
             try:
-                start = self.store.start_of(clip_id, window)
-                return self.store.source.caption(clip_id), self.store.get(clip_id, start, loop)
+                start = self.cache.start_of(clip_id, window)
+                return self.cache.source.caption(clip_id), self.cache.get(clip_id, start, loop)
             except BadClip as error:
                 self._bad.add(clip_id, error)
         raise LoopAnimateError(
-            f"{ATTEMPTS} clips in a row could not be read; quarantine.jsonl in the run's folder names them"
+            f"{ATTEMPTS} clips in a row could not be read; {self._bad.path} lists them"
         )
-
-    def clip_names(self, step: int) -> list[str]:
-        """The clips of a step, over all processes; substitutes for unreadable ones are not looked up."""
-        first = step * self.config.batch.clips
-        numbers = range(first, first + self.config.batch.clips)
-        return [self.store.source.name(self.clip_id(number)) for number in numbers]
-
-    def clip_id(self, number: int, attempt: int = 0) -> int:
-        """Every clip once per epoch in an order drawn anew; later attempts draw any clip."""
-        count = len(self.store.source)
-        if attempt:
-            return python_rng(self.config.seed, "substitute", number, attempt).randrange(count)
-        epoch, place = divmod(number, count)
-        return int(_permutation(self.config.seed, epoch, count)[place])
 
 
 def shifted(share: float, shift: float) -> float:
-    """A share of the schedule moved towards noise, 0 and 1 staying (Esser et al. 2024, Eq. 23)."""
+    """A share of the noise schedule moved towards more noise; 0 and 1 stay (Esser et al. 2024, Eq. 23)."""
     return shift * share / (1.0 + (shift - 1.0) * share)
 
 

@@ -1,4 +1,4 @@
-"""Clips that could not be read: written down once each, counted, and too many of them are an error."""
+"""Clips that could not be read: each is written down once, and too many of them stop the run."""
 
 from __future__ import annotations
 
@@ -6,22 +6,19 @@ import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from loopanimate_core.errors import LoopAnimateError
 
-from ..storage.jsonl import Journal
-from .bad_clip import BadClip
-
-if TYPE_CHECKING:
-    from .source import ClipSource
+from ..storage.jsonl import JsonlWriter
+from .source import ClipSource
+from .video.bad_clip import BadClip
 
 
 class Quarantine:
-    """The bad ones of the clips `clip_ids`, and a file of JSON lines that names each once.
+    """The bad clips among `clip_ids`, and a JSON-lines file that names each of them once.
 
-    Clips are told apart by their content: one that was mended is another. Safe to call from several threads;
-    other processes may add to the same file.
+    Clips are identified by their content, so a repaired one is no longer bad. Safe to call from several
+    threads; other processes may add to the same file.
     """
 
     def __init__(
@@ -30,7 +27,7 @@ class Quarantine:
         self.path, self._source = path, source
         self._clip_ids, self._max_share = clip_ids, max_share
         self._bad: set[int] = set()
-        self._journal, self._lock = Journal(path), threading.Lock()
+        self._rows, self._lock = JsonlWriter(path), threading.Lock()
 
     def __len__(self) -> int:
         return len(self._bad)
@@ -38,21 +35,21 @@ class Quarantine:
     def __contains__(self, clip_id: int) -> bool:
         return clip_id in self._bad
 
-    def recall(self) -> None:
-        """Count the clips that the file names, so that a resumed run does not start from none.
+    def load(self) -> None:
+        """Read the bad clips of an earlier part of the run from the file.
 
         Raises:
-            LoopAnimateError: they are too many already.
+            LoopAnimateError: there are too many.
         """
         if listed := self._listed():
             self._bad |= {i for i in self._clip_ids if self._source.key(i) in listed}
             require_few(len(self._bad), len(self._clip_ids), self._max_share, self.path)
 
     def add(self, clip_id: int, error: BadClip) -> None:
-        """Set a clip aside.
+        """Add a clip that could not be read.
 
         Raises:
-            LoopAnimateError: it was one too many.
+            LoopAnimateError: there are too many now.
         """
         with self._lock:
             if clip_id in self._bad:
@@ -61,11 +58,11 @@ class Quarantine:
             key = self._source.key(clip_id)
             if key not in self._listed():
                 name = self._source.name(clip_id)
-                self._journal.write({"clip": name, "key": key, "error": str(error)})
+                self._rows.write({"clip": name, "key": key, "error": str(error)})
             require_few(len(self._bad), len(self._clip_ids), self._max_share, self.path)
 
     def _listed(self) -> set[str]:
-        """Keys of the clips in the file; a line cut off by a crash is passed over."""
+        """Keys of the clips in the file; a line cut off by a crash is ignored."""
         try:
             lines = self.path.read_text(encoding="utf-8").splitlines()
         except OSError:
@@ -80,14 +77,14 @@ class Quarantine:
 
 
 def require_few(bad: int, count: int, max_share: float, listing: Path) -> None:
-    """Refuse more bad clips than `max_share` of `count`. A small set may have one too; 0 means none.
+    """Refuse more than `max_share` of `count` clips. One bad clip is always allowed, unless the share is 0.
 
     Raises:
-        LoopAnimateError: there are more.
+        LoopAnimateError: more are bad.
     """
     allowed = max(max_share * count, 1) if max_share > 0 else 0
     if bad > allowed:
         raise LoopAnimateError(
             f"{bad} of {count} clips could not be read, more than data.max_bad_share = {max_share:g} allows; "
-            f"{listing} names them: mend them and delete it, or allow more"
+            f"{listing} lists them: repair them and delete this file, or allow more"
         )

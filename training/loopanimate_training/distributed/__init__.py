@@ -1,1 +1,1 @@
-"""One run on several processes: accelerate, FSDP2, Ray."""
+"""One run in several processes: accelerate, FSDP2, Ray."""

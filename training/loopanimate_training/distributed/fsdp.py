@@ -1,6 +1,6 @@
-"""FSDP2: weights, gradients, averages and the optimiser's state divided between processes.
+"""FSDP2: weights, gradients, averages and optimiser state sharded over the processes.
 
-What is saved is always whole, so a run may go on sharded or not, on any number of processes.
+Checkpoints always hold full tensors, so a run may resume sharded or not, on any number of processes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ UNITS = (ResnetBlock, SpatialTransformer, MotionModule)  # gathered one at a tim
 
 
 def shard(model: nn.Module, device: torch.device, processes: int) -> nn.Module:
-    """Divide a model in place between all processes."""
+    """Shard a model over all processes, in place."""
     mesh = init_device_mesh(device.type, (processes,))
     for module in model.modules():
         if isinstance(module, UNITS):
@@ -28,35 +28,35 @@ def shard(model: nn.Module, device: torch.device, processes: int) -> nn.Module:
     return model
 
 
-def whole(value: Any) -> Any:
-    """Tensors in nested dicts and lists gathered and copied to the CPU; every process must call it."""
+def full_tensors(value: Any) -> Any:
+    """Nested dicts and lists with every tensor gathered and copied to the CPU; all processes must call it."""
     if isinstance(value, DTensor):
         return value.full_tensor().cpu()
     if isinstance(value, Tensor):
         return value.detach().cpu()
     if isinstance(value, dict):
-        return {key: whole(item) for key, item in value.items()}
+        return {key: full_tensors(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [whole(item) for item in value]
+        return [full_tensors(item) for item in value]
     return value
 
 
-def divided_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """This process's share of a whole tensor, where `like` is divided."""
+def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """This process's shard of a full tensor where `like` is sharded, else the tensor."""
     if not isinstance(like, DTensor) or tensor.shape != like.shape:
         return tensor
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
 
 
-def divided_state(state: dict[str, Any], parameters: list[nn.Parameter]) -> dict[str, Any]:
-    """An optimiser's whole state with the tensors of each parameter divided as the parameter is."""
+def shard_optimizer_state(state: dict[str, Any], parameters: list[nn.Parameter]) -> dict[str, Any]:
+    """A full optimiser state with each parameter's tensors sharded as the parameter is."""
     if not any(isinstance(p, DTensor) for p in parameters):
         return state
-    shares = {
+    shards = {
         index: {
-            name: divided_like(value, parameters[index]) if isinstance(value, Tensor) else value
+            name: shard_like(value, parameters[index]) if isinstance(value, Tensor) else value
             for name, value in values.items()
         }
         for index, values in state["state"].items()
     }
-    return {**state, "state": shares}
+    return {**state, "state": shards}

@@ -15,14 +15,14 @@ def main() -> int:
         prog="python -m loopanimate_training.mini", description=__doc__
     )
     parser.add_argument(
-        "work", help="folder for data, checkpoints and the bundle; the same command goes on"
+        "work", help="folder for data, checkpoints and the bundle; the same command continues there"
     )
     parser.add_argument(
         "--preset", choices=list(PRESETS), default="cpu", help="default: %(default)s"
     )
     parser.add_argument(
         "--archives",
-        help="folder of the five npm packages as .tgz; downloaded by npm when not given",
+        help="folder of the five npm packages as .tgz (default: download them with npm)",
     )
     parser.add_argument(
         "--stages",
@@ -31,20 +31,20 @@ def main() -> int:
         default=3,
         help="stages to train: loops of 15, 21 or 35 frames (default: %(default)s)",
     )
-    parser.add_argument("--until", default="bundle", help="last step to do (default: %(default)s)")
+    parser.add_argument("--until", default="bundle", help="last step to run (default: %(default)s)")
     options = parser.parse_args()
     try:
         build = Build(options.work, options.preset, options.archives, options.stages)
         if options.until not in build.steps:
             raise LoopAnimateError(
-                f"--until is {options.until!r}; choose one of {', '.join(build.steps)}"
+                f"--until must be one of {', '.join(build.steps)}, got {options.until!r}"
             )
         build.run(options.until)
     except LoopAnimateError as error:
         print(f"mini: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
+        print("stopped; the same command continues", file=sys.stderr)
         return 130
     return 0
 

@@ -1,7 +1,8 @@
-"""Build the mini model from packaged data: every step is skipped when its result is there.
+"""Build the mini model from packaged data: steps whose result exists are skipped.
 
-data → vae → encoders → start → stage1 → stage2 → stage3 → decoder → bundle, all in one work folder. The
-three stages are runs of the same trainer that anyone uses, with the settings in `presets/`.
+data → vae → encoders → start → stage1 → stage2 → stage3 → decoder → bundle, all in one work folder. The three stages
+are ordinary runs of the trainer, with the settings in `presets/`. Every step ends after a given number of optimiser
+steps.
 """
 
 from __future__ import annotations
@@ -21,19 +22,21 @@ from loopanimate_core.bundle.components import (
     text_encoder_settings,
     vae_settings,
 )
-from loopanimate_core.encoders.text import build_tokenizer
+from loopanimate_core.encoders.tokenizer import build_tokenizer
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
 from loopanimate_core.models import LoopUNet, LoopUNetConfig
-from loopanimate_core.sampling import SamplingDefaults
 from loopanimate_core.schedule import ScheduleConfig
+from loopanimate_core.settings import SamplingDefaults
 
 from ..config import resolve
-from ..data.stickers.emoji import EmojiCache, download, prepare
+from ..data.stickers.emoji import EmojiCache
+from ..data.stickers.packages import download, prepare
 from ..loop import train
 from ..model.export import export_bundle
 from .encoders import learn_vocabulary, train_encoders
-from .vae import QUALITY_FILE, VaeRecipe, VaeTrainer
+from .vae import CropPhase, VaeRecipe
+from .vae_training import QUALITY_FILE, VaeTrainer
 
 PRESETS_FOLDER = Path(__file__).parent / "presets"
 LICENSE = "Apache-2.0; trained on Microsoft Fluent emoji (MIT, @lobehub/fluent-emoji-anim 1.0.0)"
@@ -42,18 +45,20 @@ DESCRIPTION = (
     "staying still. Trained with LoopAnimate's three stages."
 )
 
-STILL_PRIOR = 0.3  # of latents: a frame differs from its still by 0.23, by 0.48 where it moves
+STILL_PRIOR = (
+    0.3  # standard deviation of a frame from its still: 0.23 on average, 0.48 where it moves
+)
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Sizes of one mini model; the stages' settings are `{name}_stage{n}.yaml` in `folder`."""
+    """Sizes of one mini model; the settings of its stages are `{name}_stage{n}.yaml` in `folder`."""
 
     name: str
     size_px: int
     unet: LoopUNetConfig
     vae: VaeRecipe
-    encoder_minutes: float
+    encoder_steps: int = 940
     precision: str = "no"
     folder: Path = PRESETS_FOLDER
     defaults: SamplingDefaults = field(
@@ -75,7 +80,7 @@ def _unet(channels: tuple[int, ...], layers: int, heads: int) -> LoopUNetConfig:
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset("cpu", 96, _unet((48, 96, 128), 1, 2), VaeRecipe(bf16=True), 5.0),
+        Preset("cpu", 96, _unet((48, 96, 128), 1, 2), VaeRecipe(bf16=True)),
         Preset(
             "gpu",
             128,
@@ -86,15 +91,17 @@ PRESETS = {
                 encoder_blocks=(1, 3, 3, 3),
                 decoder_blocks=(3, 3, 3, 1),
                 learning_rate=1e-3,
-                joint_minutes=6.0,
-                decoder_minutes=4.0,
-                crops=((0.3, 32, 512), (0.6, 64, 256), (1.0, 128, 128)),
+                joint=(
+                    CropPhase(steps=3_000, crop_px=32, batch=512),
+                    CropPhase(steps=1_500, crop_px=64, batch=256),
+                    CropPhase(steps=1_500, crop_px=128, batch=128),
+                ),
+                decoder=CropPhase(steps=2_500, crop_px=128, batch=128),
                 bf16=True,
                 device="cuda",
                 workers=12,
             ),
-            2.0,
-            "bf16",
+            precision="bf16",
         ),
     )
 }
@@ -112,15 +119,17 @@ class Build:
     ) -> None:
         if isinstance(preset, str):
             if preset not in PRESETS:
-                raise LoopAnimateError(f"preset is {preset!r}; choose one of {', '.join(PRESETS)}")
+                raise LoopAnimateError(
+                    f"preset must be one of {', '.join(PRESETS)}, got {preset!r}"
+                )
             preset = PRESETS[preset]
         self.work, self.preset, self.stages = Path(work), preset, range(1, stages + 1)
-        self.archives = Path(archives) if archives else self.work / "archives"
+        self.archives = Path(archives) if archives else None
         self.work.mkdir(parents=True, exist_ok=True)
 
     @property
     def steps(self) -> dict[str, Callable[[], None]]:
-        """What `run` does, by name."""
+        """All steps by name, in order."""
         return {
             "data": self.data,
             "vae": self.vae,
@@ -134,7 +143,7 @@ class Build:
         }
 
     def run(self, last: str = "bundle") -> None:
-        """Do everything that is not done yet, up to the step `last`."""
+        """Do the steps that are not done yet, up to the step `last`."""
         for name, step in self.steps.items():
             print(f"== {name}", flush=True)
             step()
@@ -142,11 +151,17 @@ class Build:
                 return
 
     def data(self) -> None:
-        """Download the packages by npm and cut them into a sticker cache."""
+        """Download the packages with npm and make a sticker cache of them."""
         if not (self.work / "data" / "emoji.json").is_file():
-            self.archives.mkdir(parents=True, exist_ok=True)
-            archives = sorted(self.archives.glob("*.tgz")) or download(self.archives)
-            prepare(archives, self.work / "data")
+            prepare(self._archives(), self.work / "data")
+
+    def _archives(self) -> list[Path]:
+        if self.archives is None:
+            return download(self.work / "archives")
+        archives = sorted(self.archives.glob("*.tgz"))
+        if not archives:
+            raise LoopAnimateError(f"--archives {self.archives} holds no .tgz files")
+        return archives
 
     def vae(self) -> None:
         """Train the autoencoder until its encoder is frozen."""
@@ -160,7 +175,7 @@ class Build:
         words = (text for emoji in self.stickers.emoji for text in (emoji.name, *emoji.tags))
         vocabulary = learn_vocabulary(words)
         text, image, quality = train_encoders(
-            self.stickers, vocabulary, minutes=self.preset.encoder_minutes
+            self.stickers, vocabulary, steps=self.preset.encoder_steps
         )
         text.save_pretrained(self.work / "text_encoder")
         image.save_pretrained(self.work / "image_encoder")
@@ -169,7 +184,7 @@ class Build:
             path.write_text(json.dumps(vocabulary))
 
     def start(self) -> None:
-        """The bundle stage 1 starts from: everything above and a random UNet."""
+        """The bundle that stage 1 starts from: the networks so far and a random UNet."""
         target = self.work / "start.safetensors"
         if target.is_file():
             return
@@ -190,7 +205,7 @@ class Build:
             image_encoder=image_encoder_settings(image.config),
             tokenizer=vocabulary,
             schedule=ScheduleConfig(prediction_type="v_prediction", still_prior=STILL_PRIOR),
-            frames=(15,),  # what stage 1 will train; later stages add theirs
+            frames=(15,),  # those of stage 1; later stages add theirs
             height_px=self.preset.size_px,
             width_px=self.preset.size_px,
             defaults=self.preset.defaults,
@@ -200,7 +215,7 @@ class Build:
         write_bundle(target, bundle, torch.float32, title="LoopAnimate mini, untrained")
 
     def stage(self, number: int) -> None:
-        """One stage of the paper; an unfinished run goes on."""
+        """One stage of the paper; an unfinished run is resumed."""
         start = self.work / ("start.safetensors" if number == 1 else f"stage{number - 1}")
         settings = {
             "out": self.work / f"stage{number}",
@@ -216,12 +231,12 @@ class Build:
             raise SystemExit(outcome.exit_code)
 
     def decoder(self) -> None:
-        """Train the decoder on: the UNet has only ever seen the encoder."""
+        """Train the decoder further; the UNet depends on the encoder alone."""
         if not (self.work / "vae" / "final" / QUALITY_FILE).is_file():
             VaeTrainer(self.stickers, self.work / "vae", self.preset.vae).run_decoder()
 
     def bundle(self) -> None:
-        """The last stage's averaged weights with the better decoder, in half precision: `mini.safetensors`."""
+        """Write `mini.safetensors`: the averaged weights of the last stage and the final decoder, in half precision."""
         from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
         name = f"stage{self.stages[-1]}"

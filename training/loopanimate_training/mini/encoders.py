@@ -1,12 +1,11 @@
 """The mini's tokenizer, text encoder and image encoder.
 
-A CLIP pair of 128 numbers a token, trained from scratch to tell which name belongs to which sticker. It
-cannot learn motion words that way, so the text encoder goes on learning with the UNet in stage 1.
+A CLIP pair of 128 numbers per token, trained from scratch to match stickers with their names. That teaches it no
+motion words, so the text encoder is trained further with the UNet.
 """
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
@@ -18,16 +17,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from loopanimate_core.encoders.text import END, START, build_tokenizer, byte_symbols, encode_image
+from loopanimate_core.encoders.image import encode_image
+from loopanimate_core.encoders.tokenizer import END, START, build_tokenizer, byte_symbols
 
-from ..data.stickers.clips import MiniClips
+from ..data.stickers.clips import StickerClips
 from ..data.stickers.emoji import EmojiCache
 from ..data.stickers.motion import SPEEDS, STRENGTHS, VERBS
 
 VOCABULARY = 2_248
 WIDTH = 128
-MOTION_WORD_WEIGHT = 2_000  # so that every motion word becomes one token
-COLOURS = (
+WARMUP_STEPS = 100
+MOTION_WORD_WEIGHT = 2_000  # counts per motion word, so that each becomes one token
+OTHER_WORDS = (
     "red orange yellow green blue purple pink brown black white grey pastel dark light background "
     "animated sticker a on and with"
 )
@@ -36,17 +37,9 @@ COLOURS = (
 def learn_vocabulary(texts: Iterable[str], size: int = VOCABULARY) -> dict[str, Any]:
     """CLIP-style byte-pair encoding of `texts` as a bundle's tokenizer entry: `vocab` and `merges`.
 
-    Ids run like CLIP's: bytes, bytes at a word's end, merges, start, end.
+    Ids are in CLIP's order: bytes, bytes at the end of a word, merges, start, end.
     """
-    words: Counter[tuple[str, ...]] = Counter()
-    motion = " ".join([*VERBS, *SPEEDS, *STRENGTHS, COLOURS]).split()
-    for word in [
-        *(w for text in texts for w in text.lower().split()),
-        *motion * MOTION_WORD_WEIGHT,
-    ]:
-        letters = word.strip(".,:;!?\"'()")
-        if letters.isascii() and letters.isalnum():
-            words[(*letters[:-1], letters[-1] + "</w>")] += 1
+    words = _word_counts(texts)
     symbols = byte_symbols()
     tokens, merges = symbols + [symbol + "</w>" for symbol in symbols], []
     while len(tokens) < size - 2:
@@ -64,6 +57,20 @@ def learn_vocabulary(texts: Iterable[str], size: int = VOCABULARY) -> dict[str, 
     return {"vocab": {token: index for index, token in enumerate(tokens)}, "merges": merges}
 
 
+def _word_counts(texts: Iterable[str]) -> Counter[tuple[str, ...]]:
+    """How often each word occurs, as a tuple of letters of which the last ends in `</w>`."""
+    words: Counter[tuple[str, ...]] = Counter()
+    motion = " ".join([*VERBS, *SPEEDS, *STRENGTHS, OTHER_WORDS]).split()
+    for word in [
+        *(w for text in texts for w in text.lower().split()),
+        *motion * MOTION_WORD_WEIGHT,
+    ]:
+        letters = word.strip(".,:;!?\"'()")
+        if letters.isascii() and letters.isalnum():
+            words[(*letters[:-1], letters[-1] + "</w>")] += 1
+    return words
+
+
 def _merged(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
     out: list[str] = []
     for symbol in word:
@@ -75,7 +82,7 @@ def _merged(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
 
 
 def build_encoders(vocabulary: dict[str, Any], seed: int = 0) -> tuple[Any, Any]:
-    """Fresh `CLIPTextModel` (1.1 M parameters) and `CLIPVisionModelWithProjection` (0.8 M)."""
+    """A new `CLIPTextModel` (1.1 M parameters) and `CLIPVisionModelWithProjection` (0.8 M)."""
     from transformers import (
         CLIPTextConfig,
         CLIPTextModel,
@@ -107,16 +114,16 @@ def train_encoders(
     cache: EmojiCache,
     vocabulary: dict[str, Any],
     *,
-    minutes: float = 6.0,
+    steps: int,
     batch: int = 48,
     learning_rate: float = 1e-3,
     temperature: float = 0.07,
     seed: int = 0,
 ) -> tuple[Any, Any, dict[str, float]]:
-    """Contrastive training on still stickers with their names and tags.
+    """Contrastive training for `steps` batches of still stickers with their names and tags.
 
     Returns:
-        The two encoders and the median rank of the right name among the held-out ones, with chance.
+        The text encoder, the image encoder, and `median_rank` of both.
     """
     tokenizer = build_tokenizer(vocabulary)
     text_encoder, image_encoder = build_encoders(vocabulary, seed)
@@ -124,35 +131,32 @@ def train_encoders(
     optimiser = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.1)
     rng, rows = np.random.default_rng(seed), cache.select(held_out=False)
     batch = min(batch, len(rows))
-    limit_s, start, step = minutes * 60.0, time.monotonic(), 0
-    with tqdm(total=round(limit_s), unit="s", desc="text and image encoder") as progress:
-        while (seconds := time.monotonic() - start) < limit_s:
-            for group in optimiser.param_groups:
-                group["lr"] = (
-                    learning_rate * min(1.0, (step + 1) / 100) * (1.02 - seconds / limit_s)
-                )
-            chosen = rng.choice(rows, batch, replace=False)
-            pictures, texts = _stills(cache, chosen, rng), _labels(cache, chosen, rng)
-            images = F.normalize(encode_image(image_encoder, pictures, grad=True)[:, 0], dim=-1)
-            words = F.normalize(_pooled(tokenizer, text_encoder, texts), dim=-1)
-            logits, target = images @ words.T / temperature, torch.arange(batch)
-            loss = F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
-            step += 1
-            progress.set_postfix(loss=f"{loss.item():.2f}")
-            progress.update(round(seconds) - progress.n)
-    quality = median_rank(cache, tokenizer, text_encoder, image_encoder)
-    return text_encoder, image_encoder, {**quality, "steps": step}
+    bar = tqdm(range(steps), desc="text and image encoder")
+    for step in bar:
+        for group in optimiser.param_groups:
+            group["lr"] = (
+                learning_rate * min(1.0, (step + 1) / WARMUP_STEPS) * (1.02 - step / steps)
+            )
+        chosen = rng.choice(rows, batch, replace=False)
+        pictures, texts = _stills(cache, chosen, rng), _labels(cache, chosen, rng)
+        images = F.normalize(encode_image(image_encoder, pictures, grad=True)[:, 0], dim=-1)
+        words = F.normalize(_pooled(tokenizer, text_encoder, texts), dim=-1)
+        logits, target = images @ words.T / temperature, torch.arange(batch)
+        loss = F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        bar.set_postfix(loss=f"{loss.item():.2f}")
+    return text_encoder, image_encoder, median_rank(cache, tokenizer, text_encoder, image_encoder)
 
 
 @torch.no_grad()
 def median_rank(
     cache: EmojiCache, tokenizer: Any, text_encoder: Any, image_encoder: Any
 ) -> dict[str, float]:
-    """How far down the list of held-out names the right one stands for a held-out sticker."""
+    """Median rank of the right name among all held-out names for a held-out sticker (1 is best), and the rank by
+    chance."""
     rows, rng = np.asarray(cache.select(held_out=True)), np.random.default_rng(1)
     images = encode_image(image_encoder, _stills(cache, rows, rng))[:, 0]
     words = _pooled(tokenizer, text_encoder, [cache.emoji[row].name for row in rows])
@@ -162,8 +166,8 @@ def median_rank(
 
 
 def _stills(cache: EmojiCache, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
-    """Still stickers placed over random backgrounds, `[n, 3, 48, 48]`."""
-    clips = MiniClips(cache, "train", size_px=48, seed=int(rng.integers(1 << 30)))
+    """Stickers at rest over random backgrounds, `[n, 3, 48, 48]` in 0..1."""
+    clips = StickerClips(cache, "train", size_px=48, seed=int(rng.integers(1 << 30)))
     return torch.stack([clips.still_of(rng, int(row)) for row in rows]).permute(0, 3, 1, 2)
 
 
@@ -177,7 +181,7 @@ def _labels(cache: EmojiCache, rows: np.ndarray, rng: np.random.Generator) -> li
 
 
 def _pooled(tokenizer: Any, text_encoder: Any, texts: list[str]) -> Tensor:
-    """The text's embedding at its end token; padding comes later and cannot change it."""
+    """State of each text at its end token. Padding comes after it, so it has no influence."""
     tokens = tokenizer(texts, padding=True, truncation=True, max_length=77, return_tensors="pt")
     hidden = text_encoder(tokens.input_ids).last_hidden_state
     return hidden[torch.arange(len(texts)), tokens.attention_mask.sum(1) - 1]

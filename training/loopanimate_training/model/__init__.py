@@ -1,1 +1,1 @@
-"""The network in training: where it starts, what of it trains, its loss, optimiser and memory."""
+"""The network in training: its start, which weights train, the loss, the optimiser, and memory."""

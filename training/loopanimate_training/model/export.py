@@ -1,4 +1,4 @@
-"""What a checkpoint gives away: a bundle, a delta to the bundle of its start, or a LoRA.
+"""Exporting a checkpoint: as a bundle, as a delta to the bundle it started from, or as a LoRA.
 
 All hold averaged weights.
 """
@@ -21,17 +21,17 @@ from loopanimate_core.bundle.tensorfile import open_tensors
 from loopanimate_core.errors import LoopAnimateError
 
 from ..config import RunConfig, parse
-from ..run.origin import FROZEN, frozen_hash
 from ..storage.checkpoint import Checkpoint
-from .lora import ADAPTER, is_adapter, merge_adapters, updates_of
-from .start import find_checkpoint, load_weights, open_start, trained_frames, with_run
+from .lora import ADAPTER, adapter_updates, is_adapter, merge_adapters
+from .start import add_provenance, find_checkpoint, open_start, trained_frames
+from .weights import FROZEN, frozen_hash, load_weights
 
 
 def export_bundle(checkpoint: Path, target: Path, dtype: torch.dtype = torch.float16) -> int:
-    """Write the bundle of a checkpoint, or of the newest whole one of a run's folder; returns its step.
+    """Write the bundle of a checkpoint, or of the newest complete one in a run's folder; returns its step.
 
     Raises:
-        LoopAnimateError: no whole checkpoint is there, its start is gone, or the bundle cannot be written.
+        LoopAnimateError: there is no complete checkpoint, its start is gone, or the bundle cannot be written.
     """
     found, config = read_run(checkpoint)
     bundle = trained_bundle(found, config)
@@ -43,7 +43,7 @@ def export_bundle(checkpoint: Path, target: Path, dtype: torch.dtype = torch.flo
 def export_delta(
     checkpoint: Path, target: Path, base: Path, dtype: torch.dtype = torch.float16
 ) -> int:
-    """Write what a checkpoint's run changed in `base`, the bundle of its start; returns the step.
+    """Write what a run changed in `base`, the bundle it started from; returns the checkpoint's step.
 
     Raises:
         LoopAnimateError: as `export_bundle`, or the run did not start from `base`.
@@ -52,22 +52,30 @@ def export_delta(
     bundle = trained_bundle(found, config)
     merge_adapters(bundle.unet)
     tensors = {
-        f"{part}.{name}": t for part in PARTS for name, t in state_of(part, bundle.module(part)).items()
-    }  # fmt: skip
+        f"{part}.{name}": tensor
+        for part in PARTS
+        for name, tensor in state_of(part, bundle.module(part)).items()
+    }
     changed = set(changed_tensors(found.average))
     _require_started_from(base, {k: t for k, t in tensors.items() if k not in changed})
     write_delta(
-        target, {name: tensors[name] for name in sorted(changed)}, base, bundle.config, bundle.provenance,
-        dtype, title=config.title or None, license=config.license or None,
-    )  # fmt: skip
+        target,
+        {name: tensors[name] for name in sorted(changed)},
+        base,
+        bundle.config,
+        bundle.provenance,
+        dtype,
+        title=config.title or None,
+        license=config.license or None,
+    )
     return found.step
 
 
 def export_lora(checkpoint: Path, target: Path, dtype: torch.dtype = torch.float16) -> int:
-    """Write the adapters of a checkpoint as a LoRA in kohya's names, which ComfyUI reads; returns the step.
+    """Write a checkpoint's adapters as a LoRA with kohya's names, which ComfyUI reads; returns the step.
 
     Raises:
-        LoopAnimateError: as `export_bundle`, or the run trained other weights than adapters.
+        LoopAnimateError: as `export_bundle`, or the run trained more than adapters.
     """
     found, config = read_run(checkpoint)
     others = [name for name in found.average if not is_adapter(name)]
@@ -86,29 +94,29 @@ def export_lora(checkpoint: Path, target: Path, dtype: torch.dtype = torch.float
         "modelspec.title": config.title or target.stem,
         "loopanimate.training": json.dumps(bundle.provenance["training"][-1]),
     }
-    write_lora(target, updates_of(bundle.unet), metadata, dtype)
+    write_lora(target, adapter_updates(bundle.unet), metadata, dtype)
     return found.step
 
 
 def read_run(checkpoint: Path) -> tuple[Checkpoint, RunConfig]:
-    """A checkpoint, or the newest whole one of a run's folder, and its settings.
+    """A checkpoint, or the newest complete one in a run's folder, and its settings.
 
     Raises:
         LoopAnimateError: there is none.
     """
     found = find_checkpoint(checkpoint)
     if found is None:
-        raise LoopAnimateError(f"{checkpoint} holds no whole checkpoint")
+        raise LoopAnimateError(f"{checkpoint} has no complete checkpoint")
     return found, parse(found.config)
 
 
 def trained_bundle(found: Checkpoint, config: RunConfig) -> Bundle:
-    """The start of a run with a checkpoint's averaged weights; adapters still hang on it."""
+    """The bundle of a run's start with a checkpoint's averaged weights; adapters are not merged yet."""
     bundle = open_start(config.model, config.seed)
     if found.origin.get(FROZEN, "") not in ("", frozen_hash(bundle, found.average)):
         raise LoopAnimateError(
-            f"{config.model.start} has changed since the run began: weights that the run did not train are not "
-            "those it started from"
+            f"{config.model.start} has changed since the run began: weights that the run did not train are different "
+            "now"
         )
     load_weights(bundle, found.average)
     bundle.config = dataclasses.replace(
@@ -118,12 +126,12 @@ def trained_bundle(found: Checkpoint, config: RunConfig) -> Bundle:
         width_px=config.clip.width_px,
         defaults=dataclasses.replace(bundle.config.defaults, frames=config.clip.frames),
     )
-    bundle.provenance = with_run(bundle.provenance, found)
+    bundle.provenance = add_provenance(bundle.provenance, found)
     return bundle
 
 
 def changed_tensors(trained: Iterable[str]) -> list[str]:
-    """Names in a bundle of the tensors that trained parameters change; an adapter changes its layer's weight."""
+    """Names, as in a bundle, of the tensors that trained parameters change: an adapter changes its layer's weight."""
     names = set()
     for name in trained:
         part, _, rest = name.partition(".")

@@ -1,4 +1,4 @@
-"""Training LoRA adapters: they hang on the network's linear layers and leave its own names as they are."""
+"""LoRA adapters in training: added to linear layers, without changing the names of the network's weights."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ from torch.utils.hooks import RemovableHandle
 from loopanimate_core.bundle.lora import LowRank, merge_lora
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models import LoopUNet
-from loopanimate_core.models.parts import is_idle, part_of
+from loopanimate_core.models.parts import in_part, is_idle
 
 from ..config import LoraConfig
 from ..rng import key_hash
 
-ADAPTER = (
-    "lora"  # the attribute of an adapted layer: its parameters are `<layer>.lora.down` and `.up`
-)
+ADAPTER = "lora"  # attribute of an adapted layer; its parameters are `<layer>.lora.down` and `.up`
 
 
 class Adapter(nn.Module):
-    """alpha/rank · up(down(x)); `up` starts at zero, so training starts from the network as it is."""
+    """alpha/rank · up(down(x)); `up` starts at zero, so a new adapter does not change the network."""
 
     hook: RemovableHandle
 
@@ -43,10 +41,10 @@ class Adapter(nn.Module):
 
 
 def add_adapters(unet: LoopUNet, config: LoraConfig, seed: int) -> None:
-    """Hang an adapter on every linear layer of `config.targets` that has an effect.
+    """Add an adapter to every linear layer in `config.targets` that has an effect.
 
     Raises:
-        LoopAnimateError: the network has no such layer.
+        LoopAnimateError: the network has no linear layer in the targets.
     """
     chosen = {
         name: layer
@@ -63,8 +61,8 @@ def add_adapters(unet: LoopUNet, config: LoraConfig, seed: int) -> None:
             layer.add_module(ADAPTER, adapter)
 
 
-def updates_of(unet: nn.Module) -> dict[str, LowRank]:
-    """The adapters' updates by layer name; empty for a network without adapters."""
+def adapter_updates(unet: nn.Module) -> dict[str, LowRank]:
+    """The adapters' low-rank updates by layer name; empty for a network without adapters."""
     return {
         name.removesuffix(f".{ADAPTER}"): module.low_rank()
         for name, module in unet.named_modules()
@@ -73,8 +71,8 @@ def updates_of(unet: nn.Module) -> dict[str, LowRank]:
 
 
 def merge_adapters(unet: nn.Module) -> None:
-    """Add every adapter's update to its layer's weight and take the adapters away."""
-    updates = updates_of(unet)
+    """Add every adapter's update to its layer's weight and remove the adapters."""
+    updates = adapter_updates(unet)
     merge_lora(unet, updates)
     for name in updates:
         layer: Any = unet.get_submodule(name)
@@ -83,7 +81,7 @@ def merge_adapters(unet: nn.Module) -> None:
 
 
 def is_adapter(name: str) -> bool:
-    """Whether a parameter's name is that of an adapter."""
+    """Whether a parameter belongs to an adapter, by its name."""
     return f".{ADAPTER}." in name
 
 
@@ -92,7 +90,7 @@ def _add_update(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tenso
 
 
 def _is_target(name: str, config: LoraConfig, unet: LoopUNet) -> bool:
-    part = part_of(f"{name}.weight")
-    if is_idle(f"{name}.weight", unet.config):
+    weight = f"{name}.weight"
+    if is_idle(weight, unet.config):
         return False
-    return any(part == target or part.startswith(f"{target}.") for target in config.targets)
+    return any(in_part(weight, target) for target in config.targets)

@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from loopanimate_core import conditions
 from loopanimate_core.models import LoopUNet
-from loopanimate_core.schedule import ScheduleConfig, alphas_cumprod
+from loopanimate_core.preconditioning import Preconditioning, add_noise
+from loopanimate_core.schedule import ScheduleConfig
 
 from ..config import LossConfig
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Everything a step depends on, all draws included; N clips.
-
-    Attributes:
-        latents, noise: `[N, 4, F, h, w]`.
-        masks: `[N, 2, 1, h, w]` in {0, 1}: object in the first and in the turning frame.
-        image_embeds: `[N, T_i, D]`, zeros where the picture was dropped.
-        text: states `[N, T_t, D]` of a frozen text encoder, or tokens `[N, T_t]` for one that trains; the
-            empty prompt's where the text was dropped.
-        timesteps: `[N]`.
-        keep_turn: `[N]` bool, false where Z_SD and Z_M lose the turning frame.
-    """
-
-    latents: Tensor
-    noise: Tensor
-    masks: Tensor
-    image_embeds: Tensor
-    text: Tensor
-    timesteps: Tensor
-    keep_turn: Tensor
-
-    def to(self, device: torch.device) -> Batch:
-        return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
+from ..data.batch import Batch
 
 
 def network_input(batch: Batch, alpha_bar: Tensor) -> Tensor:
@@ -48,31 +22,30 @@ def network_input(batch: Batch, alpha_bar: Tensor) -> Tensor:
         z_0[:, :, frames // 2], batch.masks[:, 1], batch.keep_turn
     )
     return conditions.stack_condition(
-        conditions.add_noise(z_0, batch.noise, alpha_bar),
+        add_noise(z_0, batch.noise, alpha_bar),
         conditions.stack_static_dynamic(z_0[:, :, 0], frames, z_turn),
         conditions.semantic_mask(batch.masks[:, 0], frames, m_turn),
     )
 
 
 def min_snr_weight(alpha_bar: Tensor, gamma: float, prediction_type: str) -> Tensor:
-    """Weight of each clip's loss so that its x_0 error counts min(SNR, gamma) times (Hang et al. 2023)."""
+    """Weights `[N]` of the loss with which the error in x_0 counts min(SNR, gamma) times (Hang et al. 2023)."""
     snr = alpha_bar / (1 - alpha_bar)
     return snr.clamp(max=gamma) / (snr + 1 if prediction_type == "v_prediction" else snr)
 
 
 def motion_weights(z_0: Tensor, weight: float) -> Tensor:
-    """1 where a clip looks as its still, up to 1 + `weight` where it differs: `[N, 1, F, h, w]`."""
+    """1 where a clip equals its still, up to 1 + `weight` where it differs: `[N, 1, F, h, w]`."""
     change = (z_0 - z_0[:, :, :1]).abs().mean(1, keepdim=True)
     return 1.0 + weight * change.clamp(max=1.0)
 
 
 class DiffusionLoss(nn.Module):
-    """The networks that train, as one module from batch to loss: what a distributed wrapper wraps.
+    """The networks that train, as one module from batch to loss, so that DDP and FSDP can wrap it.
 
-    `text_encoder` only if it trains.
+    Args:
+        text_encoder: only if it trains.
     """
-
-    alpha_bars: Tensor
 
     def __init__(
         self,
@@ -83,13 +56,11 @@ class DiffusionLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.unet, self.text_encoder = unet, text_encoder
-        self.prediction_type, self.config = schedule.prediction_type, config
-        self.still_prior = schedule.still_prior
-        self.register_buffer("alpha_bars", alphas_cumprod(schedule), persistent=False)
+        self.preconditioning, self.config = Preconditioning(schedule), config
 
     def forward(self, batch: Batch) -> Tensor:
         """The mean loss of a batch, a float32 scalar."""
-        alpha_bar = self.alpha_bars[batch.timesteps]
+        alpha_bar = self.preconditioning.alpha_bar(batch.timesteps)
         text_states = batch.text
         if self.text_encoder is not None:
             encoded: Any = self.text_encoder(batch.text)
@@ -100,19 +71,15 @@ class DiffusionLoss(nn.Module):
             batch.image_embeds,
             text_states,
         )
-        target = batch.noise
-        if self.prediction_type == "v_prediction":
-            target = conditions.velocity(batch.latents, batch.noise, alpha_bar)
-        if self.still_prior:
-            z_t = conditions.add_noise(batch.latents, batch.noise, alpha_bar)
-            still = batch.latents[:, :, 0]
-            mean, std = conditions.still_prior(z_t, still, alpha_bar, self.still_prior)
-            target = (target - mean) / std
+        target = self.preconditioning.target(
+            batch.latents, batch.noise, batch.latents[:, :, 0], alpha_bar
+        )
         error = (prediction.float() - target).square()
         if self.config.motion_weight:
             error = error * motion_weights(batch.latents, self.config.motion_weight)
         per_clip = error.flatten(1).mean(1)
         if self.config.min_snr is not None:
-            weight = min_snr_weight(alpha_bar, self.config.min_snr, self.prediction_type)
+            prediction_type = self.preconditioning.schedule.prediction_type
+            weight = min_snr_weight(alpha_bar, self.config.min_snr, prediction_type)
             per_clip = per_clip * weight
         return per_clip.mean()

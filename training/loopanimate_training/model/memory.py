@@ -1,8 +1,7 @@
-"""How much memory a training step takes, worked out without taking it.
+"""How much memory a training step needs, counted without running one.
 
-The network is built and run forward and backward on tensors that have shapes and no storage; what such a
-step would keep alive is counted allocation by allocation. What is counted and what is assumed stands in
-docs/training-memory.md.
+The network is built and run forward and backward on tensors that have shapes but no storage; every allocation
+that such a step would keep alive is counted. docs/training-memory.md lists what is counted and what is assumed.
 """
 
 from __future__ import annotations
@@ -22,26 +21,27 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from loopanimate_core.models import LoopUNet, LoopUNetConfig
+from loopanimate_core.picture import SIZE_MULTIPLE_PX
 
 from ..config import RunConfig
 from .lora import add_adapters
-from .precision import DTYPES, shrink_frozen
-from .start import chosen_parameters
+from .optim import STATE_BYTES
+from .precision import DTYPES
+from .switches import use_memory_switches
+from .weights import trained_in_unet
 
 FLOAT32 = 4
-# Bytes of optimiser state per trained parameter: two moments.
-MOMENTS = {"adamw": 2 * FLOAT32, "adamw8bit": 2}
 TEXT_TOKENS, IMAGE_TOKENS = 77, 1
-RESERVE_BYTES = 1.5e9  # assumed: the CUDA context, libraries' workspaces, gaps between allocations
+RESERVE_BYTES = 1.5e9  # assumed: CUDA context, workspaces of libraries, gaps between allocations
 
 
 @dataclass(frozen=True)
 class StepMemory:
-    """What forward and backward keep alive, in bytes; weights and their gradients are not in it.
+    """What forward and backward keep alive, in bytes, without weights and their gradients.
 
     Attributes:
-        saved: held when backward begins.
-        peak: the most held at any time.
+        saved: held when the backward pass begins.
+        peak: the largest amount held at any time.
     """
 
     saved: int
@@ -50,12 +50,12 @@ class StepMemory:
 
 @dataclass(frozen=True)
 class RunMemory:
-    """What a run holds on its card, in bytes.
+    """What a run holds on its GPU, in bytes.
 
     Attributes:
-        weights: the UNet's, and of every other network that stays on the card.
+        weights: of the UNet, and of every other network that stays on the GPU.
         gradients, optimizer, average: of the trained parameters; the average is the EMA.
-        step: activations and what backward works with, at their most.
+        step: activations and temporary tensors of the backward pass, at their peak.
         reserve: an allowance for what cannot be counted.
     """
 
@@ -85,11 +85,11 @@ def run_memory(
     step: StepMemory,
     trained_beside: int = 0,
 ) -> RunMemory:
-    """Add to a step what lies on the card all the time.
+    """Add to a step what stays on the GPU all the time.
 
     Args:
-        frozen: numbers of parameters of the frozen networks that stay on the card.
-        trained_beside: parameters that are trained beside the UNet's, the text encoder's.
+        frozen: numbers of parameters of the frozen networks that stay on the GPU.
+        trained_beside: number of parameters that train besides the UNet's (the text encoder's).
     """
     with FakeTensorMode():
         network = build_network(config, unet, config.clip.frames)
@@ -99,14 +99,14 @@ def run_memory(
     return RunMemory(
         weights=weights + FLOAT32 * trained_beside + frozen_bytes * sum(frozen),
         gradients=FLOAT32 * trained,
-        optimizer=MOMENTS[config.optimizer.kind] * trained,
+        optimizer=STATE_BYTES[config.optimizer.kind] * trained,
         average=FLOAT32 * trained,
         step=step.peak,
     )
 
 
 def build_network(config: RunConfig, unet: LoopUNetConfig, frames: int) -> LoopUNet:
-    """The UNet of a run, random, with its parameters frozen or not and its memory settings."""
+    """The UNet of a run with random weights, its memory switches, and its untrained parameters frozen."""
     model = config.model
     sizes = dataclasses.replace(
         unet,
@@ -117,11 +117,9 @@ def build_network(config: RunConfig, unet: LoopUNetConfig, frames: int) -> LoopU
     if model.lora is not None:
         add_adapters(network, model.lora, config.seed)
     network.requires_grad_(False)
-    for parameter in chosen_parameters(network, model).values():
+    for parameter in trained_in_unet(network, model).values():
         parameter.requires_grad_(True)
-    shrink_frozen(network, config.precision)
-    network.gradient_checkpointing = model.gradient_checkpointing
-    network.chunk_frames, network.chunk_pixels = model.chunk_frames, model.chunk_pixels
+    use_memory_switches(network, model, config.precision)
     return network
 
 
@@ -130,7 +128,13 @@ def network_inputs(config: RunConfig, unet: LoopUNetConfig, frames: int) -> tupl
     clips, width = config.batch.size, unet.cross_attention_dim
     height_px, width_px = config.clip.height_px, config.clip.width_px
     return (
-        torch.randn(clips, unet.in_channels, frames, height_px // 8, width_px // 8),
+        torch.randn(
+            clips,
+            unet.in_channels,
+            frames,
+            height_px // SIZE_MULTIPLE_PX,
+            width_px // SIZE_MULTIPLE_PX,
+        ),
         torch.zeros(clips, dtype=torch.long),
         torch.randn(clips, IMAGE_TOKENS, width),
         torch.randn(clips, TEXT_TOKENS, width),
@@ -138,9 +142,9 @@ def network_inputs(config: RunConfig, unet: LoopUNetConfig, frames: int) -> tupl
 
 
 def count_step(network: LoopUNet, inputs: tuple[Tensor, ...], precision: str) -> StepMemory:
-    """Run forward and backward and count what they keep alive beside weights, gradients and inputs.
+    """Run forward and backward and count what they keep alive besides weights, gradients and inputs.
 
-    Works on tensors with and without storage. Gradients are dropped as soon as they are whole.
+    Works on tensors with and without storage. Gradients are dropped as soon as they are complete.
     """
     for parameter in network.parameters():
         if parameter.requires_grad:
@@ -156,7 +160,7 @@ def count_step(network: LoopUNet, inputs: tuple[Tensor, ...], precision: str) ->
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all storages that operations make and have not yet let go of."""
+    """Counts the bytes of all storages that operations have made and not yet freed."""
 
     def __init__(self, ignored: Iterable[Tensor]) -> None:
         super().__init__()
@@ -177,11 +181,11 @@ class LiveBytes(TorchDispatchMode):
             return
         size = storage.nbytes()
         self._known.add(storage)
-        weakref.finalize(storage, self._let_go, size)
+        weakref.finalize(storage, self._free, size)
         self.now += size
         self.peak = max(self.peak, self.now)
 
-    def _let_go(self, size: int) -> None:
+    def _free(self, size: int) -> None:
         self.now -= size
 
 
@@ -196,7 +200,7 @@ class _LayerNorm32(nn.LayerNorm):
 
 
 class AutocastOps:
-    """Layers as autocast on CUDA runs them: norms in float32, which a CPU's autocast leaves out."""
+    """Layers as autocast runs them on CUDA, with norms in float32; autocast on CPUs does not do that."""
 
     Conv2d, Linear = nn.Conv2d, nn.Linear
     GroupNorm, LayerNorm = _GroupNorm32, _LayerNorm32

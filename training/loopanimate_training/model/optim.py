@@ -1,4 +1,4 @@
-"""Optimiser, learning rate and weight averaging; everything but the state is a pure function of the step."""
+"""Optimiser, learning rate and averaged weights (EMA)."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ from torch import Tensor, nn
 from loopanimate_core.errors import LoopAnimateError
 
 from ..config import OptimizerConfig
-from ..distributed.fsdp import divided_like
+from ..distributed.fsdp import shard_like
 
 TEXT_ENCODER = "text_encoder."
+# Bytes of optimiser state per trained parameter: two moments, in float32 or 8 bits.
+STATE_BYTES = {"adamw": 2 * 4, "adamw8bit": 2 * 1}
 
 
 def make_optimizer(
     parameters: Mapping[str, nn.Parameter], config: OptimizerConfig
 ) -> torch.optim.Optimizer:
-    """AdamW over named parameters; the text encoder's rate is a share of the others'.
+    """AdamW over named parameters; the text encoder's learning rate is a share of the others'.
 
     Raises:
-        LoopAnimateError: the 8-bit form is asked for and bitsandbytes is not installed.
+        LoopAnimateError: `kind` is adamw8bit, and bitsandbytes is not installed.
     """
     text = [p for name, p in parameters.items() if name.startswith(TEXT_ENCODER)]
-    rest = [p for name, p in parameters.items() if not name.startswith(TEXT_ENCODER)]
-    groups: list[dict[str, Any]] = [{"params": rest, "lr_share": 1.0}]
+    unet = [p for name, p in parameters.items() if not name.startswith(TEXT_ENCODER)]
+    groups: list[dict[str, Any]] = [{"params": unet, "lr_share": 1.0}]
     if text:
         groups.append({"params": text, "lr_share": config.text_encoder_lr_share})
     settings: dict[str, Any] = {
-        "lr": config.lr, "betas": config.betas, "eps": config.eps, "weight_decay": config.weight_decay,
-    }  # fmt: skip
+        name: getattr(config, name) for name in ("lr", "betas", "eps", "weight_decay")
+    }
     if config.kind == "adamw8bit":
         return _eight_bit_adamw()(groups, **settings)
     return torch.optim.AdamW(groups, fused=True, **settings)
@@ -45,14 +47,14 @@ def _eight_bit_adamw() -> type[torch.optim.Optimizer]:
     except ImportError as error:
         raise LoopAnimateError(
             "optimizer.kind is adamw8bit, which needs the package bitsandbytes: pip install bitsandbytes,"
-            " or choose adamw"
+            " or use adamw"
         ) from error
 
 
 def set_learning_rate(
     optimizer: torch.optim.Optimizer, config: OptimizerConfig, step: int, steps: int
 ) -> float:
-    """Set and return the rate of `step` (from 0)."""
+    """Set and return the learning rate of `step` (from 0)."""
     rate = config.lr * lr_factor(config, step, steps)
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_share"]
@@ -60,7 +62,8 @@ def set_learning_rate(
 
 
 def lr_factor(config: OptimizerConfig, step: int, steps: int) -> float:
-    """Share of the full rate: linear warm-up, then constant, linear or cosine to `final_lr_share`."""
+    """The learning rate at `step` as a share of `lr`: linear warm-up, then constant, or linear or cosine to
+    `final_lr_share`."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     if config.schedule == "constant":
@@ -71,7 +74,7 @@ def lr_factor(config: OptimizerConfig, step: int, steps: int) -> float:
 
 
 def ema_decay(step: int, decay: float) -> float:
-    """Decay at `step` (from 0): short at first, so that the random start is soon forgotten."""
+    """Decay at `step` (from 0): small at first, so that the initial weights soon lose their influence."""
     return min(decay, (1 + step) / (10 + step))
 
 
@@ -91,6 +94,6 @@ class Ema:
             average.lerp_(self.parameters[name], weight)
 
     def load(self, average: Mapping[str, Tensor]) -> None:
-        """Replace the average, in place."""
+        """Overwrite the average in place with full tensors."""
         for name, tensor in average.items():
-            self.average[name].copy_(divided_like(tensor, self.average[name]))
+            self.average[name].copy_(shard_like(tensor, self.average[name]))

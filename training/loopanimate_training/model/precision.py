@@ -1,7 +1,7 @@
-"""Mixed precision: master weights in float32, the arithmetic in bfloat16 or float16.
+"""Mixed precision: trained weights in float32, arithmetic in bfloat16 or float16.
 
-Autocast rounds the weights of linear and convolution layers on every use, so frozen ones can be kept
-rounded: half the memory, and not a bit of difference.
+Autocast rounds the weights of linear and convolution layers every time they are used, so frozen ones can be
+stored rounded: half the memory, and bit for bit the same results.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ BAD_STEPS_IN_A_ROW = 10
 
 
 def autocast(precision: str, device: torch.device) -> Any:
-    """Arithmetic in `precision` (`no`, `bf16`, `fp16`) on a device."""
+    """A context with arithmetic in `precision` (`no`, `bf16`, `fp16`) on a device."""
     if precision not in DTYPES:
         return nullcontext()
     return torch.autocast(device.type, DTYPES[precision])
 
 
 @contextmanager
-def sound_kernels(precision: str, device: torch.device) -> Iterator[None]:
-    """On CPUs, leave out oneDNN's half-precision convolutions, whose gradients are wrong for a few channels
-    (torch 2.13: now and then infinite)."""
+def safe_kernels(precision: str, device: torch.device) -> Iterator[None]:
+    """Avoids oneDNN's half-precision convolutions on CPUs: with few channels their gradients are wrong, and
+    sometimes infinite (torch 2.13)."""
     if precision == "no" or device.type != "cpu":
         yield
         return
@@ -38,8 +38,8 @@ def sound_kernels(precision: str, device: torch.device) -> Iterator[None]:
         yield
 
 
-def shrink_frozen(network: nn.Module, precision: str) -> None:
-    """Keep the frozen weights that autocast rounds on every use in the rounded form."""
+def round_frozen_weights(network: nn.Module, precision: str) -> None:
+    """Store the frozen weights that autocast rounds in their rounded form."""
     if precision not in DTYPES:
         return
     for module in network.modules():
@@ -48,11 +48,11 @@ def shrink_frozen(network: nn.Module, precision: str) -> None:
 
 
 class StepGuard:
-    """Decides whether a step's gradient may be used, and scales the loss of float16 runs.
+    """Decides whether a step's gradient may be used, and scales the loss in float16 runs.
 
-    Gradients of float16 vanish when they are small, so the loss is multiplied by `scale`, which halves
-    when a gradient overflows and doubles after STEPS_BEFORE_LARGER steps without (Micikevicius et al. 2018).
-    In other precisions the scale is 1. All processes see the same gradient norm, so they agree.
+    Small gradients underflow in float16, so the loss is multiplied by `scale`, which halves when a gradient
+    overflows and doubles after STEPS_BEFORE_LARGER steps without an overflow (Micikevicius et al. 2018).
+    In other precisions the scale is 1. All processes see the same gradient norm, so they decide alike.
     """
 
     def __init__(self, precision: str) -> None:
@@ -68,10 +68,10 @@ class StepGuard:
                 parameter.grad.div_(self.scale)
 
     def accepts(self, grad_norm: Tensor) -> bool:
-        """Whether the step may be taken, having seen its gradient norm.
+        """Whether the optimiser may step, judged by the gradient norm.
 
         Raises:
-            LoopAnimateError: too many in a row that may not, although the scale is down to 1.
+            LoopAnimateError: too many steps in a row were not finite, although the scale is down to 1.
         """
         if grad_norm.isfinite():
             self._bad_steps = 0

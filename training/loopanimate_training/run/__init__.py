@@ -1,1 +1,1 @@
-"""What a run keeps in its folder and shows to people: log, heartbeat, loops, its page."""
+"""What a run writes into its folder and shows to people: log, heartbeat, validation loops, report."""

@@ -1,4 +1,4 @@
-"""Curves of a run as inline SVG: no library, no script, sharp at any size."""
+"""Curves of a run as inline SVG, without a library or scripts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 HEIGHT = 230
-NARROW, WIDE = 420, 1000  # picture points of a chart; letters keep their size in both
+NARROW, WIDE = 420, 1000  # SVG units; text has the same size in both
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 30
 MAX_POINTS = 400
 
@@ -17,10 +17,10 @@ Points = Sequence[tuple[float, float]]
 def curve(
     title: str, points: Points, smooth: Points = (), *, unit: str = "", width: int = NARROW
 ) -> str:
-    """A line chart over steps; `smooth` is drawn over `points`, which then stand back.
+    """A line chart over steps; with `smooth`, that is the main line and `points` are drawn faintly behind it.
 
-    The y axis spans the middle 98 % of the values (a lone spike is cut off), and is logarithmic
-    where they span more than a factor of 50.
+    The y axis covers the middle 98 % of the values, so a single spike is cut off. It is logarithmic when the
+    values differ by more than a factor of 50.
     """
     points = [(x, y) for x, y in points if math.isfinite(y)]
     if len(points) < 2:
@@ -34,15 +34,14 @@ def curve(
     if smooth:
         lines.append(_path(scale, smooth, "line"))
     last = (smooth or points)[-1][1]
-    return (
-        f'<figure><figcaption>{escape(title)} <b>{number(last)}{escape(unit)}</b></figcaption>'
-        f'<svg viewBox="0 0 {width} {HEIGHT}" role="img" aria-label="{escape(title)}">'
-        f'{_grid(scale)}{"".join(lines)}</svg></figure>'
-    )  # fmt: skip
+    caption = f"{escape(title)} <b>{number(last)}{escape(unit)}</b>"
+    svg = f'<svg viewBox="0 0 {width} {HEIGHT}" role="img" aria-label="{escape(title)}">'
+    content = _grid(scale) + "".join(lines)
+    return f"<figure><figcaption>{caption}</figcaption>{svg}{content}</svg></figure>"
 
 
 def thin(points: Points, most: int = MAX_POINTS) -> list[tuple[float, float]]:
-    """At most so many points: means of neighbours, the first and last as they are."""
+    """At most `most` points: means of neighbours, with the first and last point unchanged."""
     if len(points) <= most:
         return list(points)
     size = len(points) / most
@@ -63,7 +62,7 @@ def number(value: float) -> str:
 
 
 class _Scale:
-    """Values to picture points."""
+    """Converts values to SVG coordinates."""
 
     def __init__(self, x0: float, x1: float, low: float, high: float, width: int) -> None:
         self.width = width

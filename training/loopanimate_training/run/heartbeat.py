@@ -1,4 +1,4 @@
-"""A small file that says whether a run is alive and what it is doing, for people and watchdogs."""
+"""A small file that shows whether a run is alive and what it is doing, for people and watchdogs."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from ..storage.locks import is_running
 
 FILE = "heartbeat.json"
 EVERY_S = 5.0  # while the state stays the same
-STALE_S = 600.0  # an older one is nobody's
-_SIZE_BYTES = (
-    512  # always the same, so that it can be overwritten where a full disk has no room for another
-)
+STALE_S = 600.0  # an older heartbeat belongs to a run that is gone
+# The file always has this size, so that it can be overwritten in place when the disk is full.
+_SIZE_BYTES = 512
 
 STARTING, TRAINING, SAVING, WAITING = "starting", "training", "saving", "waiting for the disk"
-DRAWING = "drawing a sheet"
+VALIDATING = "drawing a sheet"
 FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
+ACTIVE = (STARTING, TRAINING, SAVING, WAITING, VALIDATING)
 
 
 class Heartbeat:
     """Writes `heartbeat.json`: step, steps, state, time (Unix, in seconds), pid and host.
 
-    Inactive on all but the first process. Leaving the context with an exception writes `failed`.
+    Does nothing on all but the first process. Leaving the context with an exception writes `failed`.
 
     Raises:
-        LoopAnimateError: another process of this machine is at work in the folder, or it cannot be written
-            to when the run starts. Later troubles are ignored: a heartbeat that gets old is the alarm.
+        LoopAnimateError: another process on this machine is training in the folder, or the folder is not
+            writable when the run starts. Later failures are ignored: a heartbeat that gets old is the alarm.
     """
 
     def __init__(self, run: Path, steps: int, active: bool) -> None:
@@ -48,9 +48,9 @@ class Heartbeat:
                 run.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise LoopAnimateError(
-                    f"out is {run}, and that folder cannot be made: {error.strerror or error}"
+                    f"out is {run}; that folder cannot be created: {error.strerror or error}"
                 ) from error
-            _require_free(run)
+            _require_unused(run)
             self._replace(self._line(0, STARTING))
 
     def __enter__(self) -> Heartbeat:
@@ -63,7 +63,7 @@ class Heartbeat:
             self.beat(self._step, FAILED)
 
     def beat(self, step: int, state: str = TRAINING) -> None:
-        """Say that the run is alive after `step` steps; rarely written while nothing else changes."""
+        """Write that the run is alive after `step` steps; at most every 5 seconds in the same state."""
         self._step = step
         now = time.monotonic()
         if not self._active or (state == self._state and now - self._time < EVERY_S):
@@ -77,12 +77,12 @@ class Heartbeat:
 
     @contextmanager
     def during(self, state: str) -> Iterator[None]:
-        """Beat on a thread of its own while something long is done that has no steps."""
+        """Beat from a thread while the block does something long that has no steps."""
         done = threading.Event()
 
         def beat_until_done() -> None:
             while not done.wait(EVERY_S):
-                self._time = 0.0  # due, although nothing else has changed
+                self._time = 0.0  # write, although the state is the same
                 self.beat(self._step, state)
 
         self.beat(self._step, state)
@@ -96,9 +96,13 @@ class Heartbeat:
 
     def _line(self, step: int, state: str) -> str:
         content = {
-            "step": step, "steps": self._steps, "state": state, "time": round(time.time(), 1), "pid": os.getpid(),
+            "step": step,
+            "steps": self._steps,
+            "state": state,
+            "time": round(time.time(), 1),
+            "pid": os.getpid(),
             "host": socket.gethostname(),
-        }  # fmt: skip
+        }
         return json.dumps(content).ljust(_SIZE_BYTES - 1) + "\n"
 
     def _replace(self, line: str) -> None:
@@ -106,7 +110,7 @@ class Heartbeat:
             partial.write_text(line, encoding="utf-8")
 
     def _overwrite(self, line: str) -> None:
-        """In place, within the block that the file has already."""
+        """Write in place, within the disk block that the file already has."""
         try:
             with self._path.open("r+b", buffering=0) as file:
                 file.write(line.encode())
@@ -114,26 +118,20 @@ class Heartbeat:
             return
 
 
-def _require_free(run: Path) -> None:
-    """Two processes that train in one folder would ruin each other's files."""
+def _require_unused(run: Path) -> None:
+    """Refuse a folder where another process trains: the two would overwrite each other's files."""
     beat = read_heartbeat(run) or {}
     pid, age_s = beat.get("pid", os.getpid()), time.time() - beat.get("time", 0.0)
-    at_work = (
-        beat.get("state") in (STARTING, TRAINING, SAVING, WAITING, DRAWING) and age_s < STALE_S
-    )
-    if (
-        at_work
-        and beat.get("host") == socket.gethostname()
-        and pid != os.getpid()
-        and is_running(pid)
-    ):
+    if beat.get("state") not in ACTIVE or age_s >= STALE_S:
+        return
+    if beat.get("host") == socket.gethostname() and pid != os.getpid() and is_running(pid):
         raise LoopAnimateError(
             f"process {pid} is training in {run} ({beat['state']}, {age_s:.0f} s ago); end it, or choose another `out`"
         )
 
 
 def read_heartbeat(run: Path) -> dict[str, Any] | None:
-    """The last heartbeat of a run's folder; None when there is none."""
+    """The last heartbeat in a run's folder; None when there is none."""
     try:
         return json.loads((run / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A run as one self-contained HTML page: curves, loops, settings, checkpoints; no server, no script."""
+"""A run's report: one self-contained HTML page with curves, loops, settings and checkpoints, without scripts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAGE = "report.html"
 MAX_SHEETS = 6
 MAX_VIDEO_BYTES = 4_000_000
 MAX_ROWS = 200
-# log field: title and unit
+# field of the log: title and unit
 CURVES = {
     "lr": ("Learning rate", ""),
     "grad_norm": ("Gradient norm", ""),
@@ -44,18 +44,18 @@ FIGURES = {
 def write_page(
     run: Path, target: Path | None = None, settings: Mapping[str, Any] | None = None
 ) -> Path:
-    """Write the page of a run, finished or not, to `target` (default: `report.html` in its folder).
+    """Write the report of a run, finished or not, to `target` (default: `report.html` in its folder).
 
     Args:
-        settings: those of the run; by default its newest checkpoint's, and none are shown before the first.
+        settings: of the run; by default those in its newest checkpoint, or none before the first.
 
     Raises:
-        LoopAnimateError: the folder holds no run.
+        LoopAnimateError: the folder does not hold a run.
     """
     rows = runlog.read_log(run / runlog.FILE)
     saved = checkpoints(run) if run.is_dir() else []
     if not rows and not saved:
-        raise LoopAnimateError(f"{run} holds no run: it has neither a log nor a checkpoint")
+        raise LoopAnimateError(f"{run} does not hold a run: it has neither a log nor a checkpoint")
     target = target or run / PAGE
     config = settings or (_read_json(saved[-1] / STATE).get("config", {}) if saved else {})
     body = "".join(
@@ -112,7 +112,7 @@ def _header(run: Path, rows: Sequence[Mapping[str, Any]], config: Mapping[str, A
 
 
 def _kind_of_run(config: Mapping[str, Any]) -> str:
-    """Stage, variant and what is trained; nothing without settings."""
+    """Stage, variant and what trains; empty without settings."""
     if not config:
         return ""
     variant = f"-{config['variant']}" if config.get("variant") else ""
@@ -219,7 +219,7 @@ def _cell(value: Any) -> str:
 
 
 def _duration(steps: Sequence[Mapping[str, Any]]) -> str:
-    """Time between logged steps, without the breaks between sessions (gaps of over ten minutes)."""
+    """Time between logged steps, without breaks in between (gaps of more than ten minutes)."""
     times = [float(row["time"]) for row in steps if "time" in row]
     seconds = sum(b - a for a, b in itertools.pairwise(times) if 0 < b - a < 600)
     hours, minutes = divmod(round(seconds / 60), 60)
@@ -227,7 +227,7 @@ def _duration(steps: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _spread(paths: Sequence[Path], most: int) -> list[Path]:
-    """The last and others evenly between; at most so many."""
+    """At most `most` of the paths, evenly spread, the last one included."""
     if len(paths) <= most:
         return list(paths)
     return [paths[round(i * (len(paths) - 1) / (most - 1))] for i in range(most)]

@@ -1,4 +1,4 @@
-"""Saving on a disk that may be full: the run waits for room, and loses nothing."""
+"""Saving checkpoints. While the disk is full, the run waits and loses nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .requests import Requests
 
 
 class Saver:
-    """Saves checkpoints, waiting for a disk that does not take them; all processes wait together."""
+    """Saves checkpoints, and tries again while that fails; all processes wait together."""
 
     def __init__(
         self, config: RunConfig, requests: Requests, heartbeat: Heartbeat, log: RunLog
@@ -19,10 +19,12 @@ class Saver:
         self._heartbeat, self._log = heartbeat, log
 
     def save(self, step: int, checkpoint: Checkpoint | None) -> bool:
-        """Save on the first process, trying until it works; the others need no `checkpoint`.
+        """Save on the first process, again and again until it works. The other processes pass None.
 
-        Every attempt that fails is said aloud and shown in the heartbeat. False: a stop was asked for
-        before the disk had room, and the checkpoint is not saved.
+        Every failed attempt is printed and shown in the heartbeat.
+
+        Returns:
+            False when a stop was requested during the wait: the checkpoint is not saved then.
         """
         waited = False
         while True:
@@ -30,18 +32,22 @@ class Saver:
             problem = None
             if checkpoint is not None and self._requests.is_main:
                 problem = self._attempt(checkpoint)
-            if not self._requests.agree([problem is not None])[0]:
+            if not self._requests.max_of([problem is not None])[0]:
                 break
             waited = True
             self._heartbeat.beat(step, WAITING)
             retry_s = self._config.save.retry_s
-            self._log.say(f"step {step} WAITS for the disk: {problem}; next try in {retry_s:g} s")
+            self._log.message(
+                f"step {step} WAITS for the disk: {problem}; next attempt in {retry_s:g} s"
+            )
             if self._requests.poll().stops:
-                self._log.say(f"step {step} was NOT saved: a stop was asked for during the wait")
+                self._log.message(
+                    f"step {step} was NOT saved: a stop was requested during the wait"
+                )
                 return False
             self._requests.sleep(retry_s)
         if waited:
-            self._log.say(f"step {step} is saved; the run goes on")
+            self._log.message(f"step {step} is saved; the run continues")
         return True
 
     def _attempt(self, checkpoint: Checkpoint) -> Exception | None:

@@ -1,4 +1,4 @@
-"""Validation: loops drawn from the averaged weights, as a contact sheet, a video and measurements."""
+"""Validation: loops generated with the averaged weights, as a contact sheet, a video and measurements."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ from loopanimate_core.bundle import Bundle
 from loopanimate_core.check import MIN_FRAMES, check_loop
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
-from loopanimate_core.picture.images import contact_sheet, save_picture
+from loopanimate_core.picture.images import save_picture
+from loopanimate_core.picture.sheet import contact_sheet
 from loopanimate_core.pipeline import LoopAnimatePipeline
 from loopanimate_core.video import write_video
 
 from ..config import RunConfig
 from ..data.source import ClipSource
-from ..distributed.launch import PATIENCE
+from ..distributed.launch import TIMEOUT
 from ..model.optim import Ema
 
 COLUMNS = 8
-# What a run goes on after, on all processes alike.
+# Errors after which a run continues; all processes must treat them alike.
 FAILURES = (LoopAnimateError, OSError, torch.cuda.OutOfMemoryError)
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A loop as it travels to the first process: its row of `loops-*.json`, and pixels in uint8.
+class GeneratedLoop:
+    """A loop as it is sent to the first process: its row of `loops-*.json`, and its pixels in uint8.
 
     Attributes:
-        picture: `[H, W, 3]`, the still.
+        picture: the still, `[H, W, 3]`.
         frames: `[P, H, W, 3]`.
     """
 
@@ -47,57 +48,60 @@ class Drawn:
     frames: Tensor
 
 
-class SheetMaker:
-    """Draws `sheet-00001000.png`: a row per clip, the still and then frames of the loop made of it.
+class Validator:
+    """Generates loops from validation clips.
 
-    Beside it `loops-00001000.mp4` plays the loops side by side, and `loops-00001000.json` holds the loop
-    check of each.
+    `sheet-00001000.png` has a row per clip: the still, then frames of its loop. `loops-00001000.mp4` plays
+    the loops side by side, and `loops-00001000.json` holds the loop check of each.
     """
 
     def __init__(self, config: RunConfig, bundle: Bundle, source: ClipSource) -> None:
         self.config, self.bundle, self.source = config, bundle, source
         self._group: Any = None
 
-    def draw(self, ema: Ema, step: int, accelerator: Accelerator) -> None:
-        """Sample every validation clip's first frame with its caption and save what came of it.
+    def validate(self, ema: Ema, step: int, accelerator: Accelerator) -> None:
+        """Generate a loop from every validation clip's first frame and caption, and save them.
 
-        Each process draws its share, so all must call it; the first one saves.
+        Each process generates its share, so all must call it; the first one saves.
 
         Raises:
-            LoopAnimateError: a loop could not be drawn, here or (on the first process) elsewhere.
+            LoopAnimateError: a loop could not be generated, here or (on the first process) elsewhere.
         """
         rank, world = accelerator.process_index, accelerator.num_processes
-        drawn: list[Drawn] = []
+        loops: list[GeneratedLoop] = []
         failure: Exception | None = None
         try:
             with averaged_weights(ema):
-                drawn = self.draw_share(rank, world)
+                loops = self.generate_share(rank, world)
         except FAILURES as error:
-            failure = error.with_traceback(None)  # whose frames would hold on to what did not fit
-        all_drawn = self._gather(str(failure) if failure else drawn, accelerator)
+            failure = error.with_traceback(None)  # its frames would keep the large tensors alive
+        shares = self._gather(str(failure) if failure else loops, accelerator)
         if failure is not None:
             raise failure
-        if all_drawn is not None:
-            self._save(in_order(all_drawn), step)
+        if shares is not None:
+            self._save(in_order(shares), step)
 
-    def draw_share(self, rank: int, world: int) -> list[Drawn]:
-        """Every `world`-th validation clip from number `rank` on."""
-        sheets, clip = self.config.sheets, self.config.clip
+    def generate_share(self, rank: int, world: int) -> list[GeneratedLoop]:
+        """The loops of validation clips `rank`, `rank + world`, …"""
+        validation, clip = self.config.validation, self.config.clip
         defaults = dataclasses.replace(
             self.bundle.config.defaults,
-            steps=sheets.steps,
-            guidance=sheets.guidance,
+            steps=validation.steps,
+            guidance=validation.guidance,
             frames=clip.frames,
         )
         bundle_config = dataclasses.replace(
-            self.bundle.config, defaults=defaults, frames=(clip.frames,),
-            height_px=clip.height_px, width_px=clip.width_px,
-        )  # fmt: skip
+            self.bundle.config,
+            defaults=defaults,
+            frames=(clip.frames,),
+            height_px=clip.height_px,
+            width_px=clip.width_px,
+        )
         pipeline = LoopAnimatePipeline(dataclasses.replace(self.bundle, config=bundle_config))
-        count = min(sheets.clips, len(self.source))
-        return [self._draw(pipeline, clip_id) for clip_id in range(rank, count, world)]
+        count = min(validation.clips, len(self.source))
+        return [self._generate(pipeline, clip_id) for clip_id in range(rank, count, world)]
 
-    def _draw(self, pipeline: LoopAnimatePipeline, clip_id: int) -> Drawn:
+    def _generate(self, pipeline: LoopAnimatePipeline, clip_id: int) -> GeneratedLoop:
         frames, masks = self.source.read(clip_id, [0])
         mask = "none"
         if masks is not None and self.config.clip.mask == "object":
@@ -107,43 +111,45 @@ class SheetMaker:
         row: dict[str, object] = {"prompt": prompt, "seed": clip_id}
         if len(loop.frames) >= MIN_FRAMES:
             row |= check_loop(loop.frames, fps=loop.fps, reference=loop.picture).to_dict()
-        return Drawn(clip_id, row, loop.fps, _to_bytes(loop.picture), _to_bytes(loop.frames))
+        return GeneratedLoop(
+            clip_id, row, loop.fps, _to_bytes(loop.picture), _to_bytes(loop.frames)
+        )
 
     def _gather(
-        self, mine: list[Drawn] | str, accelerator: Accelerator
-    ) -> list[list[Drawn] | str] | None:
-        """What each process has drawn, or why it has not; None on all but the first."""
+        self, mine: list[GeneratedLoop] | str, accelerator: Accelerator
+    ) -> list[list[GeneratedLoop] | str] | None:
+        """Each process's loops, or why it has none; None on all but the first process."""
         world = accelerator.num_processes
         if world == 1:
             return [mine]
         if self._group is None:
-            # Of their own on the CPU: no room for the frames of all is needed on a card, and it is no
-            # NCCL operation that waits for the slowest.
-            self._group = distributed.new_group(backend="gloo", timeout=PATIENCE)
-        everyones: list[Any] | None = [None] * world if accelerator.is_main_process else None
-        distributed.gather_object(mine, everyones, dst=0, group=self._group)
-        return everyones
+            # A group on the CPU: the frames need no memory on a GPU, and NCCL's watchdog does not see the
+            # other processes wait for the slowest.
+            self._group = distributed.new_group(backend="gloo", timeout=TIMEOUT)
+        shares: list[Any] | None = [None] * world if accelerator.is_main_process else None
+        distributed.gather_object(mine, shares, dst=0, group=self._group)
+        return shares
 
-    def _save(self, drawn: list[Drawn], step: int) -> None:
-        shown = torch.linspace(0, len(drawn[0].frames) - 1, COLUMNS).round().long()
-        rows = [torch.cat([loop.picture[None], loop.frames[shown]]) for loop in drawn]
+    def _save(self, loops: list[GeneratedLoop], step: int) -> None:
+        shown = torch.linspace(0, len(loops[0].frames) - 1, COLUMNS).round().long()
+        rows = [torch.cat([loop.picture[None], loop.frames[shown]]) for loop in loops]
         sheet = contact_sheet(torch.cat(rows).float() / 255, columns=COLUMNS + 1)
         save_picture(sheet, self.config.out / f"sheet-{step:08d}.png")
-        content = {"step": step, "loops": [loop.row for loop in drawn]}
+        content = {"step": step, "loops": [loop.row for loop in loops]}
         with atomic_write(self.config.out / f"loops-{step:08d}.json") as partial:
             partial.write_text(json.dumps(content, indent=1), "utf-8")
-        side_by_side = torch.cat([loop.frames for loop in drawn], dim=2).float() / 255
+        side_by_side = torch.cat([loop.frames for loop in loops], dim=2).float() / 255
         path = self.config.out / f"loops-{step:08d}.mp4"
-        write_video(side_by_side, path, fps=drawn[0].fps, repeats=1)
+        write_video(side_by_side, path, fps=loops[0].fps, repeats=1)
 
 
-def in_order(shares: Sequence[list[Drawn] | str]) -> list[Drawn]:
-    """The loops of all processes by the numbers of their clips.
+def in_order(shares: Sequence[list[GeneratedLoop] | str]) -> list[GeneratedLoop]:
+    """The loops of all processes, by clip number.
 
     Raises:
-        LoopAnimateError: a process could not draw its share.
+        LoopAnimateError: a process failed to generate its share.
     """
-    loops: list[Drawn] = []
+    loops: list[GeneratedLoop] = []
     for rank, share in enumerate(shares):
         if isinstance(share, str):
             raise LoopAnimateError(f"process {rank}: {share}")
@@ -157,7 +163,7 @@ def _to_bytes(pixels: Tensor) -> Tensor:
 
 @contextmanager
 def averaged_weights(ema: Ema) -> Iterator[None]:
-    """Put the averaged weights in place of the trained ones for a while."""
+    """Replaces the trained weights by their average while the block runs."""
     trained = {name: p.detach().clone() for name, p in ema.parameters.items()}
     try:
         for name, parameter in ema.parameters.items():

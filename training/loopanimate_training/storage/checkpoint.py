@@ -1,8 +1,8 @@
-"""Checkpoints that are whole or absent.
+"""Checkpoints that are complete or absent.
 
 A checkpoint is a folder `step-00001000`: trained weights, their average, the optimiser's state, the
-configuration, and a manifest with the SHA-256 of each. It is written beside its place, synced and
-renamed; one whose hashes do not hold is passed over for the one before.
+configuration, and a manifest with the SHA-256 of each file. It is written under a temporary name, synced and
+renamed. A checkpoint whose hashes are wrong is skipped, and the one before it is used.
 """
 
 from __future__ import annotations
@@ -25,26 +25,22 @@ from loopanimate_core.errors import LoopAnimateError
 
 PREFIX = "step-"
 MANIFEST = "manifest.json"
-WEIGHTS, AVERAGE, OPTIMIZER, STATE = (
-    "weights.safetensors",
-    "average.safetensors",
-    "optimizer.pt",
-    "state.json",
-)
-PARTIAL, REPLACED = ".partial-", ".replaced-"  # what a kill may leave behind
+WEIGHTS, AVERAGE = "weights.safetensors", "average.safetensors"
+OPTIMIZER, STATE = "optimizer.pt", "state.json"
+PARTIAL, REPLACED = ".partial-", ".replaced-"  # prefixes of what a killed process may leave behind
 
 _log = logging.getLogger(__name__)
 
 
 class CannotSave(LoopAnimateError):
-    """The disk did not take a checkpoint; earlier ones are untouched."""
+    """A checkpoint could not be written; earlier ones are untouched."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """The state after `step` optimiser steps. Names are `unet.…` and `text_encoder.…`.
 
-    `loss_scale` is that of a float16 run: the factor, and the steps since it last changed. `origin` has
+    `loss_scale` belongs to float16 runs: the factor, and the steps since it last changed. `origin` has
     hashes of what the run started from.
     """
 
@@ -61,7 +57,7 @@ class Checkpoint:
 def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
     """Write a checkpoint into the run's folder, then remove all but the newest `keep` up to this step.
 
-    Later ones are damaged, or the step would not have been taken again: they do not count.
+    Checkpoints of later steps do not count: they must be damaged, or this step would not be repeated.
 
     Raises:
         CannotSave: the disk is full, failing or read-only.
@@ -94,7 +90,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
 
 
 def require_finite(checkpoint: Checkpoint) -> None:
-    """Refuse to keep weights that nothing can be done with.
+    """Refuse to save weights that are useless.
 
     Raises:
         LoopAnimateError: a weight, or its average, is not finite.
@@ -104,21 +100,21 @@ def require_finite(checkpoint: Checkpoint) -> None:
             if not tensor.isfinite().all():
                 raise LoopAnimateError(
                     f"{name} is not finite after step {checkpoint.step}; nothing was saved, and the run"
-                    " can go on from the checkpoint before"
+                    " can resume from the checkpoint before"
                 )
 
 
 def remove_leftovers(run: Path) -> None:
-    """Clear away what runs that were killed while saving left half done."""
+    """Remove what processes that were killed while saving left behind."""
     for path in (*run.glob(f"{PARTIAL}*"), *run.glob(f"{REPLACED}*")):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-        else:  # a file that `atomic_write` had begun
+        else:  # an unfinished file of `atomic_write`
             path.unlink(missing_ok=True)
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """The checkpoint folders of a run, oldest first, good or not."""
+    """The checkpoint folders of a run, oldest first, complete or damaged."""
     return sorted(path for path in run.glob(f"{PREFIX}*") if path.is_dir())
 
 
@@ -127,10 +123,10 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def load_latest(run: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole; None when there is none at all.
+    """The newest complete checkpoint; None when the run has no checkpoint at all.
 
     Raises:
-        LoopAnimateError: there are checkpoints and every one is damaged. Starting anew would bury them.
+        LoopAnimateError: there are checkpoints, but all are damaged; a fresh start would overwrite them.
     """
     found = checkpoints(run)
     for path in reversed(found):
@@ -140,7 +136,7 @@ def load_latest(run: Path) -> Checkpoint | None:
             _log.warning("%s; trying the checkpoint before it", error)
     if found:
         raise LoopAnimateError(
-            f"none of the {len(found)} checkpoints in {run} is whole; move them away to start anew"
+            f"none of the {len(found)} checkpoints in {run} is complete; move them away to start from the beginning"
         )
     return None
 
@@ -149,10 +145,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint after checking every hash.
 
     Raises:
-        LoopAnimateError: a file is missing, cut off or altered.
+        LoopAnimateError: a file is missing, cut off or changed.
     """
     try:
-        _require_whole(path)
+        _check_hashes(path)
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
         scale = state.get("loss_scale")
         return Checkpoint(
@@ -166,10 +162,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
             state.get("origin", {}),
         )
     except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
-        raise LoopAnimateError(f"{path} is no complete checkpoint ({error})") from error
+        raise LoopAnimateError(f"{path} is not a complete checkpoint ({error})") from error
 
 
-def _require_whole(path: Path) -> None:
+def _check_hashes(path: Path) -> None:
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except ValueError as error:  # not UTF-8, or not JSON
@@ -204,8 +200,7 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def _put_in_place(partial: Path, target: Path) -> None:
-    """Rename, after moving away a checkpoint of this step: it is damaged, or the step would not have been
-    taken again."""
+    """Rename, after moving away an earlier checkpoint of this step, which must be damaged."""
     replaced = target.with_name(f"{REPLACED}{partial.name.removeprefix(PARTIAL)}")
     if target.exists():
         os.replace(target, replaced)

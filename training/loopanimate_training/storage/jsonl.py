@@ -1,4 +1,4 @@
-"""Append-only files of JSON lines that outlive a full disk."""
+"""Append-only JSON Lines files that survive a full disk."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any
 _log = logging.getLogger(__name__)
 
 
-class Journal:
-    """A file of JSON lines that is only appended to. Lines the disk does not take are kept and tried again.
+class JsonlWriter:
+    """Appends rows to a JSON Lines file. Rows that do not fit on the disk are kept and written later.
 
-    Safe to call from several threads. Numbers that are not finite are written as null.
+    May be used from several threads. Numbers that are not finite are written as null.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,20 +26,20 @@ class Journal:
         self._lock = threading.Lock()
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one line, after those that are still waiting."""
+        """Append one row, after those that are still waiting."""
         line = json.dumps({key: _finite(value) for key, value in record.items()}) + "\n"
         with self._lock:
             self._pending += line.encode()
             try:
                 self._append()
             except OSError as error:
-                _log.warning("%s waits for room on the disk: %s", self.path, error)
+                _log.warning("%s waits for space on the disk: %s", self.path, error)
 
     def sync(self) -> None:
-        """Make sure that every line is on the disk.
+        """Make sure that every row is on the disk.
 
         Raises:
-            OSError: it has no room for them yet.
+            OSError: the disk is full or failing.
         """
         with self._lock:
             self._append()
@@ -54,7 +54,7 @@ class Journal:
             end, lines = file.seek(0, os.SEEK_END), self._pending
             file.seek(max(end - 1, 0))
             if end and file.read(1) != b"\n":
-                lines = b"\n" + lines  # after a line that a crash has cut off
+                lines = b"\n" + lines  # a crash cut off the last line
             try:
                 if file.write(lines) != len(lines):
                     raise OSError("only a part was written")

@@ -1,4 +1,4 @@
-"""One process does a piece of work, the others wait for it: also over machines that share a folder."""
+"""Lock files: one process works while the others wait, also on machines that share a folder."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def locked(path: Path, *, stale_s: float = 60.0, poll_s: float = 0.2) -> Iterator[None]:
-    """Hold the lock file `path`, waiting for whoever holds it.
+    """Holds the lock file `path` while the block runs; waits while another process holds it.
 
-    The holder touches it all the time; one that was not touched for `stale_s`, or whose process on this
-    machine is gone, was left by a crash.
+    The holder keeps touching the file. A lock that was not touched for `stale_s` seconds, or whose process on
+    this machine is gone, was left by a crash and is taken over.
 
     Raises:
         LoopAnimateError: the folder cannot be written.
@@ -49,12 +49,12 @@ def locked(path: Path, *, stale_s: float = 60.0, poll_s: float = 0.2) -> Iterato
 
 
 def claim_of(path: Path) -> Path:
-    """The lock on the removal of an abandoned lock."""
+    """The lock that a process holds while it removes an abandoned lock."""
     return path.with_name(f"{path.name}.removal")
 
 
 def _take(path: Path) -> str | None:
-    """Make the lock file; returns its content, which no other has, or None if there is one already."""
+    """Create the lock file; returns its unique content, or None if the file exists already."""
     content = f"process {os.getpid()} on {socket.gethostname()}\n{uuid.uuid4().hex}"
     try:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
@@ -73,16 +73,17 @@ def _take(path: Path) -> str | None:
 
 
 def _release(path: Path, mine: str) -> None:
-    """Remove the lock, unless others thought its holder gone and have taken it over."""
+    """Remove the lock, unless another process has taken it over."""
     if _content(path) == mine:
         path.unlink(missing_ok=True)
 
 
 def _remove_abandoned(path: Path, stale_s: float) -> bool:
-    """Remove the lock if it is still abandoned; False: another waiter is about to.
+    """Remove the lock if it is still abandoned; False when another waiting process is about to.
 
-    Looking and removing must be one: who looked before another waiter removed and took the lock would
-    remove that one's. So it is done under a lock of its own, which is left by a crash in its turn.
+    Checking and removing must be one operation: otherwise a process could check, another one remove and
+    retake the lock, and the first then remove the other's lock. So both happen under a lock of their own,
+    which may itself be left by a crash.
     """
     claim = claim_of(path)
     mine = _take(claim)
@@ -101,11 +102,11 @@ def _remove_abandoned(path: Path, stale_s: float) -> bool:
 def _is_abandoned(path: Path, stale_s: float) -> bool:
     content = _content(path)
     abandoned = _age_s(path) > stale_s or _is_dead(_holder(content))
-    return abandoned and _content(path) == content  # and has not changed hands meanwhile
+    return abandoned and _content(path) == content  # and has not been taken over in between
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process of this machine is there; true where it cannot be known."""
+    """Whether a process runs on this machine; true where that cannot be found out."""
     if os.name != "posix":
         return True
     try:

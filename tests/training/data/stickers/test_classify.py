@@ -28,6 +28,8 @@ from loopanimate_training.data.stickers.motion import (
 )
 from loopanimate_training.data.stickers.render import Placement, draw_background, render_clip
 
+pytestmark = pytest.mark.numeric
+
 SIZE_PX = 64
 PLAIN_ORDER = list(range(0, SPAN_FRAMES, 3))
 LOOP_ORDER = loop_indices(18, 3, (1, 2, 3, 4), rng=random.Random(0))

@@ -10,14 +10,9 @@ import pytest
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.config import ClipConfig, DataConfig
-from loopanimate_training.data.source import MiniSource
-from loopanimate_training.data.stickers.emoji import (
-    EmojiCache,
-    download,
-    family_of,
-    is_held_out,
-    prepare,
-)
+from loopanimate_training.data.stickers.emoji import EmojiCache, family_of, is_held_out
+from loopanimate_training.data.stickers.packages import download, prepare
+from loopanimate_training.data.stickers.source import StickerSource
 
 
 @pytest.mark.parametrize(
@@ -119,14 +114,14 @@ def test_clips_of_other_stickers_have_other_keys(
 ) -> None:
     data = DataConfig(source="mini", path=sticker_cache.folder, clips=4)
     clip = ClipConfig(f=2, height_px=32, width_px=32)
-    source = MiniSource(data, clip)
+    source = StickerSource(data, clip)
     copied = shutil.copytree(sticker_cache.folder, tmp_path / "copy")
     data = data.model_copy(update={"path": copied})
-    same = MiniSource(data, clip)
+    same = StickerSource(data, clip)
     assert same.key(1) == source.key(1) != source.key(2)
     content = bytearray((copied / file).read_bytes())
     place = content.index(b"thing") if file == "emoji.json" else len(content) - 1
     content[place] ^= 1  # as many stickers as before
     (copied / file).write_bytes(content)
-    other = MiniSource(data, clip)
+    other = StickerSource(data, clip)
     assert other.key(1) != source.key(1) and other.fingerprint() != source.fingerprint()

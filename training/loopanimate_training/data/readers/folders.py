@@ -20,13 +20,13 @@ from .rows import (
     file_state,
 )
 
-MASK_FOLDER = ".masks"  # a.masks/ holds the masks of a.mp4 or a/
-MASK_VIDEO = ".mask"  # a.mask.mp4 is the same as a video
+MASK_FOLDER = ".masks"  # a.masks/ holds the masks of a.mp4, or of a/
+MASK_VIDEO = ".mask"  # a.mask.mp4 holds them as a video
 
 
 @dataclass(frozen=True)
 class VideoFolder:
-    """Every video below a folder; `a.txt` or the `caption` in `a.json` belongs to `a.mp4`."""
+    """All videos below a folder; the caption of `a.mp4` is in `a.txt`, or under `caption` in `a.json`."""
 
     folder: Path
     name: str = "folder of videos"
@@ -40,14 +40,14 @@ class VideoFolder:
             if path.suffix.lower() in VIDEO_SUFFIXES and not path.stem.endswith(MASK_VIDEO):
                 name = path.relative_to(self.folder).with_suffix("").as_posix()
                 yield _captioned(name, path, path.with_suffix(""))
-        for path in unreadable:  # counted with the clips that are left out
+        for path in unreadable:  # counted with the skipped clips
             name = path.relative_to(self.folder).as_posix()
             yield Row(name, Blob(path), reason=FOLDER_UNREADABLE)
 
 
 @dataclass(frozen=True)
 class FrameFolders:
-    """A folder of folders of pictures; `name.txt` or `name.json` has the caption of `name/`."""
+    """A folder of folders of pictures; the caption of `name/` is in `name.txt` or `name.json`."""
 
     folder: Path
     name: str = "folder of frame folders"
@@ -62,7 +62,7 @@ class FrameFolders:
 
 
 def folder_state(folder: Path) -> Iterator[str]:
-    """The states of all files below a folder, masks too, and which folders cannot be read."""
+    """The states of all files below a folder, including masks, and the folders that cannot be read."""
     unreadable: list[Path] = []
     yield from map(file_state, walk(folder, unreadable))
     yield from (f"{path} unreadable" for path in unreadable)
@@ -72,7 +72,7 @@ def walk(folder: Path, unreadable: list[Path], without: str | None = None) -> It
     """All files below a folder in a fixed order; folders that cannot be read are added to `unreadable`.
 
     Args:
-        without: folders whose names end so are passed over.
+        without: skip folders whose names end with this.
     """
 
     def note(error: OSError) -> None:
@@ -84,7 +84,7 @@ def walk(folder: Path, unreadable: list[Path], without: str | None = None) -> It
 
 
 def find_masks(stem: Path) -> Blob | None:
-    """The masks of a clip: `stem` is its path without suffix."""
+    """The masks beside a clip; `stem` is the clip's path without suffix."""
     folder = stem.parent / (stem.name + MASK_FOLDER)
     if folder.is_dir():
         return Blob(folder)
@@ -93,7 +93,7 @@ def find_masks(stem: Path) -> Blob | None:
 
 
 def masks_in(folder: Path, name: str) -> Blob | None:
-    """The masks of the clip `name` in a folder that holds masks only: `name/` or a video `name.mp4`."""
+    """The masks of the clip `name` in a folder of masks: `name/` or a video such as `name.mp4`."""
     if name.startswith("/") or ".." in Path(name).parts:
         return None
     stem = folder / name
@@ -107,7 +107,7 @@ def caption_from(suffix: str, data: bytes) -> str:
     """The caption in a .txt, or under `caption`, `text` or `prompt` in a .json.
 
     Raises:
-        RowProblem: it is no UTF-8, or no such .json.
+        RowProblem: the text is not UTF-8, or the .json is not valid.
     """
     try:
         text = data.decode("utf-8-sig")

@@ -1,6 +1,6 @@
-"""What the columns of a table mean: WebVid, Panda-70M, OpenVid-1M, and tables of one's own.
+"""What the columns of a table mean: WebVid, Panda-70M, OpenVid-1M, and custom tables.
 
-Columns are found by name, never by place: releases of one data set differ in their order.
+Columns are found by name, not by position: releases of one data set order them differently.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 from loopanimate_core.errors import LoopAnimateError
 
-from .carriers import Values, columns_of, read_table
 from .rows import BAD_ROW, Blob, PathRule, Row, RowProblem, checked_text, file_state
+from .tables import Values, columns_of, read_table
 
-# Names that tables of one's own, and other trainers' tables, use.
+# Column names used in custom tables, and in those of other trainers.
 ALIASES: dict[str, tuple[str, ...]] = {
     "path": ("path", "file_name", "video_path", "video", "file", "media_path"),
     "caption": ("caption", "text", "prompt"),
@@ -32,7 +32,7 @@ RowMaker = Callable[[Values, PathRule, Columns], Iterator[Row]]
 
 @dataclass(frozen=True)
 class TableReader:
-    """Tables of one data set, one after the other."""
+    """The tables of one data set, read one after the other."""
 
     tables: tuple[Path, ...]
     rule: PathRule
@@ -58,15 +58,18 @@ class TableReader:
 
 
 def open_tables(tables: Sequence[Path], rule: PathRule, columns: Columns) -> TableReader:
-    """A reader for tables with the columns of the first one; `columns` names some by meaning.
+    """A reader for tables that all have the columns of the first.
+
+    Args:
+        columns: column names by meaning, for names that are not in `ALIASES`.
 
     Raises:
-        LoopAnimateError: no column can be the path or the caption.
+        LoopAnimateError: no column is known as the path or the caption.
     """
     names = columns_of(tables[0])
     if wrong := sorted(set(columns) - set(ALIASES)):
         raise LoopAnimateError(
-            f"data.columns has {wrong[0]!r}; it may name {', '.join(ALIASES)}, each as a column"
+            f"data.columns has the key {wrong[0]!r}; the keys may be {', '.join(ALIASES)}"
         )
     if absent := sorted(set(columns.values()) - set(names)):
         raise LoopAnimateError(
@@ -85,7 +88,7 @@ def open_tables(tables: Sequence[Path], rule: PathRule, columns: Columns) -> Tab
         if meaning not in found:
             raise LoopAnimateError(
                 f"{tables[0]} has no column for the {meaning} among {', '.join(names)}; "
-                f"name it with data.columns.{meaning}"
+                f"set data.columns.{meaning} to its name"
             )
     return TableReader(tuple(tables), rule, found, f"{tables[0].suffix[1:]} table", _plain_rows)
 
@@ -105,7 +108,7 @@ def _plain_rows(values: Values, rule: PathRule, columns: Columns) -> Iterator[Ro
 
 
 def _webvid_rows(values: Values, rule: PathRule, columns: Columns) -> Iterator[Row]:
-    """`duration` is not read: it is often wrong. Files lie as the downloaders leave them."""
+    """`duration` is ignored because it is often wrong. Files are where the usual downloaders put them."""
     video, page = _text(values, "videoid"), _text(values, "page_dir")
     if not video:
         raise RowProblem(BAD_ROW)
@@ -121,7 +124,7 @@ def _openvid_rows(values: Values, rule: PathRule, columns: Columns) -> Iterator[
 
 
 def _panda_rows(values: Values, rule: PathRule, columns: Columns) -> Iterator[Row]:
-    """A row is a whole video; lists of equal length name its clips."""
+    """A row is a whole video; lists of equal length hold the times and captions of its clips."""
     video = _text(values, "videoID")
     if not video:
         raise RowProblem(BAD_ROW)
@@ -169,7 +172,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _seconds(value: Any) -> float | None:
-    """Seconds from a number, or from text such as `0:01:16.300`; None for nothing."""
+    """Seconds from a number or from text such as `0:01:16.300`; None for an empty value."""
     if value is None or value == "":
         return None
     try:
@@ -178,6 +181,6 @@ def _seconds(value: Any) -> float | None:
             seconds = 60 * seconds + float(part)
     except ValueError as error:
         raise RowProblem(BAD_ROW) from error
-    if not 0 <= seconds < 1e7:  # not a number is refused too
+    if not 0 <= seconds < 1e7:  # refuses NaN too
         raise RowProblem(BAD_ROW)
     return seconds

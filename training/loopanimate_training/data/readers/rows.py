@@ -1,4 +1,4 @@
-"""What a reader yields, and the rules that all readers share."""
+"""Rows, which readers yield, and the rules that all readers share."""
 
 from __future__ import annotations
 
@@ -9,11 +9,22 @@ from pathlib import Path
 from typing import Protocol
 
 VIDEO_SUFFIXES = (
-    ".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".gif", ".mpg", ".mpeg", ".ogv", ".wmv", ".flv",
-)  # fmt: skip
+    ".mp4",
+    ".webm",
+    ".mkv",
+    ".mov",
+    ".avi",
+    ".m4v",
+    ".gif",
+    ".mpg",
+    ".mpeg",
+    ".ogv",
+    ".wmv",
+    ".flv",
+)
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
-# Why a row is left out, as printed. `index.py` and `examine.py` add those that need the file.
+# Reasons to skip a row, as printed. Those that need the file are in `index/`.
 OUTSIDE = "outside the data folder (data.outside: allow)"
 NOT_UTF8 = "caption is not UTF-8"
 BAD_ROW = "row of the table cannot be read"
@@ -36,10 +47,10 @@ class Row:
     """A clip as the data set lists it.
 
     Attributes:
-        id: the data set's own name of it.
+        id: the clip's name in the data set.
         masks: object masks: a folder of pictures or a video, one picture per frame of the clip.
-        start_s, end_s: the part of the video that is meant; None: from its start, to its end.
-        reason: why it cannot be used, empty if nothing speaks against it yet.
+        start_s, end_s: the part of the video that the clip covers; None: from the start, to the end.
+        reason: why the clip cannot be used; empty as far as its reader can tell.
     """
 
     id: str
@@ -56,27 +67,27 @@ class Reader(Protocol):
 
     @property
     def name(self) -> str:
-        """What kind of data set it is, for people."""
+        """The kind of data set, for messages."""
         ...
 
     def state(self) -> Iterator[str]:
-        """Strings that change when the listing may have changed."""
+        """Strings that change when rows may have been added, removed or changed."""
         ...
 
     def rows(self) -> Iterator[Row]:
-        """Every clip, always in the same order."""
+        """All clips, always in the same order."""
         ...
 
 
 class RowProblem(Exception):
-    """One row cannot be used; its text is the reason."""
+    """One row cannot be used; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class PathRule:
-    """How the paths in a table become files: below `root`, and not elsewhere unless `allow_outside`.
+    """How the paths in a table become files: relative to `root`, and below it unless `allow_outside`.
 
-    A table from the web could otherwise name any file of the machine.
+    Otherwise a downloaded table could name any file of the machine.
     """
 
     root: Path
@@ -86,27 +97,27 @@ class PathRule:
         """The file that a row names.
 
         Raises:
-            RowProblem: it lies outside the root, or there is no name.
+            RowProblem: the path is empty, or leads outside the root.
         """
         if not text or "\0" in text:
             raise RowProblem(BAD_ROW)
         path = Path(os.path.normpath(self.root / text))
-        # Symbolic links below the root are the owner's own doing, and are followed.
+        # Symbolic links below the root were made by the owner of the data, and are followed.
         if not self.allow_outside and not path.is_relative_to(os.path.normpath(self.root)):
             raise RowProblem(OUTSIDE)
         return path
 
     def first(self, candidates: Sequence[str]) -> Path:
-        """The first of several possible places that exists, or else the first."""
+        """The first of several possible paths that exists, or the first if none does."""
         paths = [self.resolve(text) for text in candidates]
         return next((path for path in paths if path.exists()), paths[0])
 
 
 def checked_text(text: str) -> str:
-    """A caption without space around it and runs of white space.
+    """A caption with white space at the ends removed and runs of it replaced by one space.
 
     Raises:
-        RowProblem: its bytes were no UTF-8 (readers open files with `errors="surrogateescape"`).
+        RowProblem: it is not UTF-8 (readers open files with `errors="surrogateescape"`).
     """
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         raise RowProblem(NOT_UTF8)
@@ -114,12 +125,12 @@ def checked_text(text: str) -> str:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The pictures of a folder in the order of their names."""
+    """The pictures of a folder, sorted by name."""
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)
 
 
 def file_state(path: Path) -> str:
-    """Name, size and time of change of a file; says so when it is missing."""
+    """Path, size and modification time of a file, or that it is missing."""
     try:
         stat = path.stat()
     except OSError:

@@ -1,6 +1,6 @@
 """Tars in the layout of webdataset: `key.mp4`, `key.txt` or `key.json`, and `key.mask.mp4`, side by side.
 
-Members are read where they lie: nothing is unpacked, and any clip can be reached at once.
+Members are read inside the tar: nothing is unpacked, and every clip can be read at random.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _LONGEST_CAPTION = 1 << 20  # bytes
 @dataclass
 class _Member:
     key: str
-    suffix: str  # from the first dot on, as webdataset cuts names
+    suffix: str  # everything from the first dot on, as in webdataset
     blob: Blob
     text: bytes = b""
 
 
 @dataclass(frozen=True)
 class TarReader:
-    """The tars of a data set in the order of their names."""
+    """The tars of a data set, sorted by name."""
 
     tars: tuple[Path, ...]
     name: str = field(default="webdataset tars")
@@ -53,11 +53,11 @@ def _tar_rows(path: Path) -> Iterator[Row]:
 
 
 class _Damaged(Exception):
-    pass
+    """The tar is damaged from here on."""
 
 
 def _members(path: Path, tar: tarfile.TarFile) -> Iterator[_Member]:
-    """Members with the text of the short ones; raises `_Damaged` where the tar breaks off."""
+    """The files of a tar, captions with their text; raises `_Damaged` where the tar is damaged."""
     length, end = path.stat().st_size, 0
     members = iter(tar)
     while True:
@@ -85,7 +85,7 @@ def _members(path: Path, tar: tarfile.TarFile) -> Iterator[_Member]:
             file = tar.extractfile(member)
             found.text = file.read() if file else b""
         yield found
-    # tarfile takes a damaged header for the end; the end proper is a block of zeros, or nothing.
+    # tarfile takes a damaged header for the end. The true end is a block of zeros, or the end of the file.
     with path.open("rb") as file:
         file.seek(end)
         if any(file.read(_BLOCK)):

@@ -1,1 +1,1 @@
-"""Procedural clips: packaged animated stickers, moved as a prompt says."""
+"""Drawn training clips: stickers that a renderer moves as a prompt says, and animated ones."""

@@ -1,4 +1,4 @@
-"""The mini model's clips: each a pure function of (cache, split, size, seed, clip id)."""
+"""Sticker clips: each is a pure function of (cache, split, size, seed, clip id)."""
 
 from __future__ import annotations
 
@@ -21,15 +21,21 @@ from .render import (
 )
 
 SPLITS = ("train", "held_out")
-REAL_SHARE, STILL_SHARE = 0.15, 0.15  # of all clips; the rest are procedural
-PLAIN_SHARE = 0.6  # of the procedural ones: default speed and strength
+ANIMATED_SHARE, STILL_SHARE = 0.15, 0.15  # of all clips; in the others the renderer moves a still
+PLAIN_SHARE = 0.6  # of the moved stills: default speed and strength
 
 
 @dataclass(frozen=True)
-class SourceClip:
-    """One clip with its words; pixels are drawn on demand, only the frames asked for.
+class StickerClip:
+    """One clip and its caption. Pixels are drawn on demand, and only the frames asked for.
 
-    `motion` is None for a designer's animation, whose words do not say how it moves.
+    Attributes:
+        motion: how the renderer moves the sticker; None for an animated sticker, whose caption does not say
+            how it moves.
+        background: `[H, W, 3]` in 0..1.
+        sprite: `[S, S, 4]` uint8, the still that the renderer moves.
+        animation, animation_rows: `[T, S, S, 4]` uint8 frames, and which of them the clip shows; None for a
+            moved still.
     """
 
     caption: str
@@ -41,38 +47,38 @@ class SourceClip:
     fps: float = FPS
     frame_count: int = SPAN_FRAMES
     sprite: np.ndarray = field(repr=False, default_factory=lambda: np.zeros((1, 1, 4), np.uint8))
-    real_clips: np.ndarray | None = field(repr=False, default=None)
-    real_rows: np.ndarray | None = field(repr=False, default=None)
+    animation: np.ndarray | None = field(repr=False, default=None)
+    animation_rows: np.ndarray | None = field(repr=False, default=None)
 
     @property
     def verb(self) -> str:
-        """The verb the clip obeys; "" for a designer's animation."""
+        """The verb of the motion; "" for an animated sticker."""
         return self.motion.verb if self.motion else ""
 
     def draw(self, indices: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """Frames [n, H, W, 3] in 0..1 and masks [n, H, W] bool of the source frames `indices` (default: all)."""
         wanted = list(range(self.frame_count)) if indices is None else list(indices)
-        if self.real_clips is None or self.real_rows is None:
+        if self.animation is None or self.animation_rows is None:
             assert self.motion is not None
             times_s = torch.tensor(wanted, dtype=torch.float32) / self.fps
             return render_clip(
                 self.sprite, self.motion, times_s, self.background, self.placement, self.size_px
             )
         side_px = max(8, round(self.placement.scale * self.size_px))
-        planes = premultiplied(self.real_clips[self.real_rows[wanted]], side_px)
+        planes = premultiplied(self.animation[self.animation_rows[wanted]], side_px)
         rest = torch.zeros(len(wanted))
         return compose(
             planes, Pose(rest, rest, rest, rest), self.background, self.placement, self.size_px
         )
 
     def frames(self, indices: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """`draw` as bytes: frames [n, H, W, 3] uint8 and masks [n, H, W] bool."""
+        """The same with frames as uint8: [n, H, W, 3], and masks [n, H, W] bool."""
         frames, masks = self.draw(indices)
         return frames.mul(255.0).round_().clamp_(0, 255).byte().numpy(), masks.numpy()
 
 
-class MiniClips:
-    """Endless clips of one split. `clips[clip_id]` is the same on every machine for the same cache and seed."""
+class StickerClips:
+    """Endless clips of one split; `clips[clip_id]` depends on the cache and the seed alone."""
 
     def __init__(
         self,
@@ -90,24 +96,24 @@ class MiniClips:
         self._animated = cache.select(held_out, animated=True)
         self._moving_verbs = [verb for verb in verbs if verb != STILL]
 
-    def __getitem__(self, clip_id: int) -> SourceClip:
+    def __getitem__(self, clip_id: int) -> StickerClip:
         rng = np.random.default_rng((self.seed, self._split_number, clip_id))
         kind = rng.random()
-        if kind < REAL_SHARE and self._animated:
-            return self._real(rng)
+        if kind < ANIMATED_SHARE and self._animated:
+            return self._animated_clip(rng)
         if kind > 1.0 - STILL_SHARE:
-            return self._still(rng)
-        return self.procedural(
+            return self._still_clip(rng)
+        return self.moved(
             rng, self._movable[rng.integers(len(self._movable))], self._draw_motion(rng)
         )
 
-    def procedural(self, rng: np.random.Generator, row: int, motion: Motion) -> SourceClip:
-        """Sticker `row` of the cache moved by `motion`; place, background and wording drawn from `rng`."""
+    def moved(self, rng: np.random.Generator, row: int, motion: Motion) -> StickerClip:
+        """Sticker `row` of the cache moved by `motion`; place, background and wording are drawn from `rng`."""
         emoji = self.cache.emoji[row]
         background, colour = self._draw_background(rng)
         caption = describe(rng, emoji.name, motion, colour)
         placement = _draw_placement(rng, emoji, still=motion.verb == STILL)
-        return SourceClip(
+        return StickerClip(
             caption,
             motion,
             emoji,
@@ -118,31 +124,31 @@ class MiniClips:
         )
 
     def still_of(self, rng: np.random.Generator, row: int) -> Tensor:
-        """Sticker `row` at rest, [H, W, 3] in 0..1; place and background drawn from `rng`."""
-        return self.procedural(rng, row, Motion(STILL)).draw([0])[0][0]
+        """Sticker `row` at rest, [H, W, 3] in 0..1; place and background are drawn from `rng`."""
+        return self.moved(rng, row, Motion(STILL)).draw([0])[0][0]
 
-    def _still(self, rng: np.random.Generator) -> SourceClip:
-        return self.procedural(rng, self._any[rng.integers(len(self._any))], Motion(STILL))
+    def _still_clip(self, rng: np.random.Generator) -> StickerClip:
+        return self.moved(rng, self._any[rng.integers(len(self._any))], Motion(STILL))
 
-    def _real(self, rng: np.random.Generator) -> SourceClip:
+    def _animated_clip(self, rng: np.random.Generator) -> StickerClip:
         emoji = self.cache.emoji[self._animated[rng.integers(len(self._animated))]]
         background, _ = self._draw_background(rng)
         spare = emoji.clip_frames - SPAN_FRAMES
         start = int(rng.integers(spare + 1)) if spare > 0 else 0
-        # A short clip starts again: 94 % of them are loops.
+        # A short animation repeats: 94 % of them are loops.
         order = emoji.clip_start + (start + np.arange(SPAN_FRAMES)) % emoji.clip_frames
         tags = rng.permutation(np.asarray(emoji.tags, dtype=object))[: rng.integers(4)]
         caption = ", ".join([emoji.name, *tags, "animated sticker"])
         placement = _draw_placement(rng, emoji, still=True)
-        return SourceClip(
+        return StickerClip(
             caption,
             None,
             emoji,
             placement,
             background,
             self.size_px,
-            real_clips=self.cache.clips,
-            real_rows=order,
+            animation=self.cache.clips,
+            animation_rows=order,
         )
 
     def _draw_motion(self, rng: np.random.Generator) -> Motion:
@@ -158,7 +164,7 @@ class MiniClips:
 
 
 def describe(rng: np.random.Generator, name: str, motion: Motion, colour: str = "") -> str:
-    """A prompt for a moving sticker, in one of a few wordings; `colour` "" leaves the background unnamed."""
+    """A prompt for a moving sticker, in one of four wordings; without `colour` the background is not named."""
     adverbs = [motion.speed, motion.strength]
     moving = " ".join(word for word in [motion.verb, *adverbs] if word)
     leading = " ".join(word for word in [*adverbs, motion.verb] if word)
@@ -173,7 +179,7 @@ def describe(rng: np.random.Generator, name: str, motion: Motion, colour: str = 
 
 
 def _draw_placement(rng: np.random.Generator, emoji: Emoji, *, still: bool) -> Placement:
-    """Movers stay small enough to keep most of themselves in the picture; art cut by its edge keeps its framing."""
+    """Moving stickers stay small enough to remain mostly visible; art cut off by its edge fills the picture."""
     if emoji.touches_edge:
         return Placement(0.0, 0.0, 1.0)
     scale = rng.uniform(0.5, 0.95 if still else 0.75)

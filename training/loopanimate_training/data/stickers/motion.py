@@ -1,7 +1,7 @@
 """What a motion prompt means: verbs, speeds and strengths as poses over time.
 
-Every motion starts from the still: the pose at time 0 is zero whatever the words, so frame 0 is the input picture. The
-sign is fixed per verb (first up, right, clockwise, bigger), because a prompt cannot say it.
+Every motion starts at the still: the pose at time 0 is zero, so frame 0 is the input picture. The first direction is
+fixed per verb (up, right, clockwise, bigger), because a prompt cannot name it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 FPS = 24.0
-SPAN_FRAMES = 52  # 18 forward frames with stride 3: the longest span any stage asks for
+SPAN_FRAMES = 52  # 18 forward frames with stride 3: the longest span of any stage
 STILL = "staying still"
 
 SPEEDS = {"slowly": 0.5, "": 1.0, "quickly": 2.0}  # cycles per SPAN_FRAMES
@@ -27,7 +27,7 @@ SWELL = 0.18  # natural logarithm of the size
 
 @dataclass(frozen=True)
 class Motion:
-    """Words of a motion prompt: a key of `VERBS`, of `SPEEDS` and of `STRENGTHS`."""
+    """The words of a motion prompt: a key each of `VERBS`, `SPEEDS` and `STRENGTHS`."""
 
     verb: str = STILL
     speed: str = ""
@@ -36,7 +36,8 @@ class Motion:
 
 @dataclass(frozen=True)
 class Pose:
-    """Displacement from the still, each [n]: x right and y down in half-widths, angle clockwise, log of the size."""
+    """Displacement from the still, each [n]: x (right) and y (down) in half-widths, angle clockwise in radians,
+    natural logarithm of the size."""
 
     x: Tensor
     y: Tensor
@@ -47,7 +48,7 @@ class Pose:
 def _path(
     x: float = 0.0, y: float = 0.0, angle: float = 0.0, scale: float = 0.0
 ) -> Callable[[Tensor], Pose]:
-    """Sinusoidal swing along a fixed direction in pose space."""
+    """A sine along a fixed direction in pose space."""
 
     def pose(phase_rad: Tensor) -> Pose:
         wave = phase_rad.sin()
@@ -72,7 +73,7 @@ def _spin(phase_rad: Tensor) -> Pose:
 
 
 def _drift(x: float, y: float) -> Callable[[Tensor], Pose]:
-    """Steady travel: no loop by itself, but the loop sampling returns it."""
+    """Constant speed. Not a loop by itself, but the loop sampling returns to its start."""
 
     def pose(phase_rad: Tensor) -> Pose:
         way = SHIFT * phase_rad / math.pi
@@ -95,14 +96,14 @@ VERBS: dict[str, Callable[[Tensor], Pose]] = {
     "drifting up": _drift(0.0, -1.0),
     "drifting down": _drift(0.0, 1.0),
 }
-CORE_VERBS = tuple(VERBS)[:5]  # the vocabulary of the CPU mini and of the motion classifier
+CORE_VERBS = tuple(VERBS)[:5]  # those of the CPU mini and of the motion classifier
 
 
 def pose_at(motion: Motion, times_s: Tensor) -> Pose:
     """Pose of `motion` at `times_s` [n] (seconds since the still)."""
     cycles = SPEEDS[motion.speed] * FPS / SPAN_FRAMES * times_s
     pose = VERBS[motion.verb](2.0 * math.pi * cycles)
-    if motion.verb == "spinning":  # a strength would only change the speed, which has its own words
+    if motion.verb == "spinning":  # a strength would change its speed, which has words of its own
         return pose
     gain = STRENGTHS[motion.strength]
     return Pose(gain * pose.x, gain * pose.y, gain * pose.angle_rad, gain * pose.log_scale)

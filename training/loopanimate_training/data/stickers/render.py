@@ -1,4 +1,4 @@
-"""Stickers drawn on backgrounds, moved as a prompt says."""
+"""Drawing stickers on backgrounds, moved as a prompt says."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ BACKGROUND_KINDS = ("pastel", "saturated", "gradient", "noise")
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the resting sprite's square sits: centre (half-widths from the middle) and side over the picture's side."""
+    """Place of the sprite at rest: its centre in half-widths from the middle, and its side as a share of the
+    picture's side."""
 
     x: float = 0.0
     y: float = 0.0
@@ -72,7 +73,7 @@ def compose(
     frames = grid.shape[0]
     if (
         planes.shape[0] == 1
-    ):  # one still: stack the frames into one tall sampling, which copies nothing
+    ):  # one still: sample all frames as one tall picture, without copies of it
         warped = F.grid_sample(
             planes, grid.reshape(1, frames * size_px, size_px, 2), align_corners=False
         )
@@ -84,7 +85,7 @@ def compose(
 
 
 def _sampling_grid(pose: Pose, placement: Placement, size_px: int) -> Tensor:
-    """[n, H, W, 2]: for each picture point, the sprite point (-1..1) that the pose carries there."""
+    """[n, H, W, 2]: for each point of the picture, the point of the sprite (-1..1) that the pose moves there."""
     axis = (torch.arange(size_px, dtype=torch.float32) + 0.5) * (2.0 / size_px) - 1.0
     shrink = torch.exp(-pose.log_scale) / placement.scale
     cosine, sine = (
@@ -94,15 +95,15 @@ def _sampling_grid(pose: Pose, placement: Placement, size_px: int) -> Tensor:
     x = axis - (placement.x + pose.x)[:, None]
     y = axis - (placement.y + pose.y)[:, None]
     grid = torch.empty(x.shape[0], size_px, size_px, 2)
-    torch.add(
-        (cosine * x)[:, None, :], (sine * y)[:, :, None], out=grid[..., 0]
-    )  # undo a clockwise turn
+    # The inverse of a clockwise turn.
+    torch.add((cosine * x)[:, None, :], (sine * y)[:, :, None], out=grid[..., 0])
     torch.add((-sine * x)[:, None, :], (cosine * y)[:, :, None], out=grid[..., 1])
     return grid
 
 
 def draw_background(rng: np.random.Generator, kind: str, size_px: int) -> tuple[Tensor, str]:
-    """A background [H, W, 3] in 0..1 of one of `BACKGROUND_KINDS`, and its colour's name ("" where it has no one name)."""
+    """A background [H, W, 3] in 0..1 of one of `BACKGROUND_KINDS`, and the name of its colour ("" if it has
+    several)."""
     names = list(COLOURS)
     first, second = (names[i] for i in rng.choice(len(names), 2, replace=False))
     if kind in ("pastel", "saturated"):

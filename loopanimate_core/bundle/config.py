@@ -1,0 +1,111 @@
+"""The config of a bundle: everything about a model but its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..encoders.tokenizer import vocabulary_of
+from ..encoders.vae import pixels_per_latent
+from ..errors import LoopAnimateError
+from ..models import LoopUNetConfig
+from ..schedule import ScheduleConfig
+from ..settings import SamplingDefaults
+
+
+@dataclass(frozen=True)
+class BundleConfig:
+    """Everything about a model but its weights.
+
+    Attributes:
+        vae: settings of the autoencoder; `_class_name` is AutoencoderKL or AutoencoderTiny.
+        text_encoder, image_encoder: settings of the CLIP models.
+        tokenizer: "clip", or {"vocab": …, "merges": …} for another vocabulary.
+        frames: the clip lengths (F) the model was trained on.
+        height_px, width_px: the picture size it was trained on.
+        defaults: the sampling settings that suit it.
+    """
+
+    unet: LoopUNetConfig
+    vae: dict[str, Any]
+    text_encoder: dict[str, Any]
+    image_encoder: dict[str, Any]
+    tokenizer: str | dict[str, Any] = "clip"
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    frames: tuple[int, ...] = (15, 21, 35)
+    height_px: int = 512
+    width_px: int = 512
+    defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "frames", tuple(self.frames))
+        width = self.unet.cross_attention_dim
+        for what, size in (
+            ("text encoder's hidden_size", self.text_encoder.get("hidden_size")),
+            ("image encoder's projection_dim", self.image_encoder.get("projection_dim")),
+        ):
+            if size != width:
+                raise LoopAnimateError(
+                    f"the {what} must be the UNet's cross_attention_dim ({width}), got {size}"
+                )
+        tokens = len(vocabulary_of(self.tokenizer)[0])
+        if tokens > (known := self.text_encoder.get("vocab_size", 0)):
+            raise LoopAnimateError(
+                f"the tokenizer has {tokens} tokens, but the text encoder has only {known}"
+            )
+        for frames in self.frames:
+            if frames < 3 or frames % 2 == 0 or frames > self.unet.max_positions:
+                raise LoopAnimateError(
+                    f"frames must be odd numbers from 3 to {self.unet.max_positions}, got {frames}"
+                )
+
+    @property
+    def vae_scaling_factor(self) -> float:
+        """The factor from the VAE's latents to the latents that are denoised."""
+        return float(self.vae["scaling_factor"])
+
+    @property
+    def pixels_per_latent(self) -> int:
+        """The side, in pixels, of the square that one latent covers."""
+        return pixels_per_latent(self.vae)
+
+    def window_frames(self, frames: int) -> int:
+        """The number of frames of a loop that the network processes at once.
+
+        All of them up to its number of positions; of longer loops, its longest trained clip.
+        """
+        trained = max(self.frames)
+        return frames if trained < frames <= self.unet.max_positions else trained
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> BundleConfig:
+        """The inverse of `to_dict`.
+
+        Raises:
+            LoopAnimateError: an entry is missing, unknown or out of range.
+        """
+        names = {entry.name for entry in dataclasses.fields(cls)}
+        if set(values) != names:
+            off = sorted(set(values) ^ names)[0]
+            raise LoopAnimateError(
+                f"the bundle's config has an unknown entry {off!r}"
+                if off in values
+                else f"the bundle's config has no entry {off!r}"
+            )
+        try:
+            return cls(
+                **{
+                    **values,
+                    "unet": LoopUNetConfig.from_dict(values["unet"]),
+                    "schedule": ScheduleConfig(**values["schedule"]),
+                    "defaults": SamplingDefaults(**values["defaults"]),
+                }
+            )
+        except (TypeError, AttributeError, KeyError, ZeroDivisionError) as error:
+            raise LoopAnimateError(f"the bundle's config is not valid: {error}") from error

@@ -1,0 +1,351 @@
+"""`loopanimate animate`: a picture becomes a loop."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import LoopAnimateError
+from ..schedule import SCHEDULERS
+from ..video.formats import FORMATS, find_format
+from .options import DTYPES, PICTURE_HELP, Commands, add_command, add_force
+from .outputs import free_path, require_writable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from ..picture.images import Picture
+    from ..pipeline import Loop, LoopAnimatePipeline
+    from ..sampling import StepState
+
+# A copy, because the module of the original imports torch; a test compares the two.
+CLOSINGS = ("tie", "shift", "windows", "off")
+
+EPILOG = """\
+examples:
+  loopanimate animate cat.png --prompt "swaying left and right"
+  loopanimate animate cat.png --prompt bouncing --seed 3 --format webp --sheet cat_sheet.png
+  loopanimate animate cat.png --prompt bouncing --prompt spinning --chain 4 -o long.mp4
+  loopanimate animate photo.jpg --bundle my_model.safetensors --width 512 --height 512
+
+Existing files are not replaced without --force. Without -o the loop is written to the current
+folder as PICTURE_loop.mp4, or with a number in the name if that file exists.
+"""
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command `animate`."""
+    parser = add_command(
+        commands,
+        "animate",
+        "make a loop from a picture",
+        run,
+        usage="%(prog)s PICTURE [--prompt TEXT] [-o FILE] [options]",
+        epilog=EPILOG,
+    )
+    add_options(parser)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add all options of `animate`."""
+    parser.add_argument("picture", metavar="PICTURE", help=PICTURE_HELP)
+    _add_motion(parser.add_argument_group("motion"))
+    _add_sampling(parser.add_argument_group("sampling (defaults: the model's own)"))
+    _add_device(parser.add_argument_group("device"))
+    _add_output(parser.add_argument_group("output"))
+
+
+def _add_motion(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--prompt",
+        metavar="TEXT",
+        action="append",
+        help="what moves and how; repeat it for the clips of --chain (default: an empty prompt)",
+    )
+    group.add_argument(
+        "--negative",
+        metavar="TEXT",
+        default="",
+        help="what should not happen (default: an empty prompt)",
+    )
+    group.add_argument(
+        "--mask",
+        metavar="FILE|auto|none",
+        default="auto",
+        help="what may move: a picture of the same size that is white there, `auto` to find the"
+        " subject, or `none` for the whole picture",
+    )
+    group.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="each seed gives another loop"
+    )
+    group.add_argument(
+        "--frames",
+        "--num-frames",
+        type=int,
+        metavar="N",
+        help="length of the loop with the still at both ends; N-1 frames play",
+    )
+    group.add_argument(
+        "--chain",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of loops to join, each with the next seed and the next prompt",
+    )
+
+
+def _add_sampling(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--bundle", metavar="FILE", help="the model (default: the bundled mini)")
+    group.add_argument("--steps", type=int, metavar="N", help="denoising steps, 1 to 1000")
+    group.add_argument(
+        "--fast", action="store_true", help="fewer steps: a draft in a third of the time"
+    )
+    group.add_argument("--scheduler", choices=list(SCHEDULERS), help="the sampler")
+    group.add_argument(
+        "--guidance",
+        "--guidance-scale",
+        type=float,
+        metavar="X",
+        help="how strongly to follow the prompt, 0 to 100; 1 is no guidance",
+    )
+    group.add_argument(
+        "--image-guidance",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="how strongly to follow the picture, 0 to 100; other values than 1 take half as much"
+        " time again",
+    )
+    group.add_argument(
+        "--start",
+        "--strength",
+        type=float,
+        metavar="X",
+        help="share of the noise to start from, above 0 to 1; less noise gives less motion",
+    )
+    group.add_argument(
+        "--hold-still",
+        type=float,
+        metavar="X",
+        help="remove flicker up to this strength (in latents) where little moves, 0 (off) to 1",
+    )
+    group.add_argument(
+        "--closing",
+        choices=CLOSINGS,
+        default="tie",
+        help="how the loop is closed; `windows` allows any length, `off` does not close it",
+    )
+
+
+def _add_device(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--device", metavar="NAME", help="cpu, cuda or mps (default: cuda or mps if available)"
+    )
+    group.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="number format of the weights (default: float16 on cuda, else float32)",
+    )
+
+
+def _add_output(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "-o", "--output", metavar="FILE", help="the loop (default: PICTURE_loop.mp4)"
+    )
+    group.add_argument(
+        "--format", choices=list(FORMATS), help="file format (default: from the file's ending)"
+    )
+    group.add_argument(
+        "--width", type=int, metavar="PX", help="width, a multiple of 8 (default: the model's own)"
+    )
+    group.add_argument(
+        "--height",
+        type=int,
+        metavar="PX",
+        help="height, a multiple of 8 (default: the model's own)",
+    )
+    group.add_argument(
+        "--fps",
+        type=float,
+        metavar="X",
+        help="frames per second, 1 to 120 (default: the model's own)",
+    )
+    group.add_argument(
+        "--quality",
+        type=int,
+        metavar="N",
+        help="1 to 100, the same scale for all formats (default: 75)",
+    )
+    group.add_argument(
+        "--repeats",
+        type=int,
+        metavar="N",
+        help="how many times the file holds the loop (default: 1; mp4: as many as last 10 s)",
+    )
+    group.add_argument("--sheet", metavar="FILE", help="also write a contact sheet of the frames")
+    add_force(group)
+    group.add_argument(
+        "--quiet", action="store_true", help="no progress bar and no report, only file names"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Make a loop or a chain of loops, write it, and report whether it closes."""
+    output = _output_path(arguments)
+    sheet = None if arguments.sheet is None else Path(arguments.sheet)
+    for path in filter(None, (output, sheet)):
+        require_writable(path, arguments.force)
+    if arguments.chain < 1:
+        raise LoopAnimateError(f"--chain must be 1 or more, got {arguments.chain}")
+    from ..picture.images import check_picture_suffix, load_picture, save_picture
+    from ..picture.sheet import contact_sheet
+    from ..video import write_video
+    from ..video.joining import chain_loops
+
+    if sheet is not None:
+        check_picture_suffix(sheet)
+    picture = load_picture(arguments.picture)
+    mask = _mask(arguments.mask, picture)
+    loops = _sample(_open_pipeline(arguments), picture, mask, arguments)
+    frames = chain_loops([loop.frames for loop in loops])
+    fps = loops[0].fps if arguments.fps is None else arguments.fps
+    write_video(
+        frames,
+        output,
+        fps=fps,
+        format=arguments.format,
+        quality=arguments.quality,
+        repeats=arguments.repeats,
+        metadata={"prompt": " | ".join(arguments.prompt or []), "seed": str(arguments.seed)},
+    )
+    print(output)
+    if sheet is not None:
+        print(save_picture(contact_sheet(frames), sheet))
+    if not arguments.quiet:
+        _report(frames, fps, loops[0].seed)
+    return 0
+
+
+def _output_path(arguments: argparse.Namespace) -> Path:
+    """The path of -o after checking its ending, or a new name made from the picture's."""
+    if arguments.output is not None:
+        output = Path(arguments.output)
+        find_format(output, arguments.format)
+        return output
+    suffix = FORMATS[arguments.format or "mp4"].suffixes[0]
+    return free_path(Path(f"{Path(arguments.picture).stem}_loop{suffix}"))
+
+
+def _mask(choice: str, picture: Picture) -> Tensor | str:
+    """The pipeline's `mask`: `auto`, `none`, or `[H, W]` of the picture's own size."""
+    if choice in ("auto", "none"):
+        return choice
+    from ..picture.images import load_picture
+
+    mask = load_picture(choice)
+    if mask.rgb.shape != picture.rgb.shape:
+        raise LoopAnimateError(
+            f"the mask {choice} is {mask.width_px} x {mask.height_px} pixels; it must have the"
+            f" picture's size, {picture.width_px} x {picture.height_px}"
+        )
+    return (mask.over((0.0, 0.0, 0.0)).mean(-1) > 0.5).float()
+
+
+def _open_pipeline(arguments: argparse.Namespace) -> LoopAnimatePipeline:
+    import torch
+
+    from ..pipeline import LoopAnimatePipeline
+
+    name = arguments.device or _best_device()
+    try:
+        device = torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise LoopAnimateError(f"device {name!r} is not available; cpu always is") from error
+    dtype = arguments.dtype or ("float16" if device.type == "cuda" else "float32")
+    return LoopAnimatePipeline.from_bundle(
+        arguments.bundle, device=device, dtype=getattr(torch, dtype)
+    )
+
+
+def _best_device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _sample(
+    pipeline: LoopAnimatePipeline,
+    picture: Picture,
+    mask: Tensor | str,
+    arguments: argparse.Namespace,
+) -> list[Loop]:
+    """The loops of the chain: one seed after the other, the prompts in turn."""
+    prompts = arguments.prompt or [""]
+    with _progress(arguments.chain, arguments.quiet) as on_step, _out_of_memory_hint():
+        return [
+            pipeline(
+                picture,
+                prompts[clip % len(prompts)],
+                negative_prompt=arguments.negative,
+                frames=arguments.frames,
+                seed=arguments.seed + clip,
+                steps=arguments.steps,
+                guidance=arguments.guidance,
+                image_guidance=arguments.image_guidance,
+                scheduler=arguments.scheduler,
+                preset="fast" if arguments.fast else "best",
+                closing=arguments.closing,
+                start=arguments.start,
+                hold_still=arguments.hold_still,
+                mask=mask,
+                height_px=arguments.height,
+                width_px=arguments.width,
+                callback=on_step,
+            )
+            for clip in range(arguments.chain)
+        ]
+
+
+@contextmanager
+def _progress(clips: int, quiet: bool) -> Iterator[Any]:
+    """A progress bar over all steps of all clips, on terminals only; yields the callback for a step."""
+    from tqdm import tqdm
+
+    with tqdm(unit="step", leave=False, disable=True if quiet else None) as bar:
+
+        def on_step(state: StepState) -> None:
+            bar.total = clips * state.steps
+            bar.update()
+
+        yield on_step
+
+
+@contextmanager
+def _out_of_memory_hint() -> Iterator[None]:
+    import torch
+
+    try:
+        yield
+    except (torch.cuda.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        # torch has no exception class for a CPU that runs out of memory.
+        if type(error) is RuntimeError and "allocate memory" not in str(error):
+            raise
+        raise LoopAnimateError(
+            "the device has not enough memory; try --dtype float16, fewer --frames, a smaller --width"
+            " and --height, or --device cpu"
+        ) from error
+
+
+def _report(frames: Tensor, fps: float, seed: int) -> None:
+    from ..check import MIN_FRAMES, check_loop
+
+    count, height, width, _ = frames.shape
+    print(f"{count} frames of {width} x {height}, {count / fps:.1f} s at {fps:g} fps, seed {seed}")
+    if count >= MIN_FRAMES:
+        print(check_loop(frames, fps=fps).summary)

@@ -1,0 +1,38 @@
+"""`loopanimate demo`: `animate` with a bundled picture."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import resources
+from pathlib import Path
+
+from . import animate
+from .options import Commands, add_command, add_force
+from .outputs import free_path
+
+PICTURE = "data/pictures/ghost.png"
+PROMPT = "a ghost bobbing up and down"
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command `demo`."""
+    parser = add_command(commands, "demo", "make a loop from a bundled picture", run)
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="the loop (default: loopanimate_demo.mp4)"
+    )
+    add_force(parser)
+    parser.add_argument(
+        "--quiet", action="store_true", help="no progress bar and no report, only file names"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write a loop of the bundled picture, and a contact sheet beside it."""
+    output = Path(arguments.output or free_path(Path("loopanimate_demo.mp4")))
+    parser = argparse.ArgumentParser()
+    animate.add_options(parser)
+    with resources.as_file(resources.files("loopanimate_core") / PICTURE) as picture:
+        options = [str(picture), "--prompt", PROMPT, "-o", str(output)]
+        options += ["--sheet", str(output.with_name(f"{output.stem}_sheet.png"))]
+        options += [f"--{name}" for name in ("force", "quiet") if getattr(arguments, name)]
+        return animate.run(parser.parse_args(options))

@@ -1,0 +1,129 @@
+"""`loopanimate info`: what a model file contains."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from .options import Commands, add_command
+
+if TYPE_CHECKING:
+    from ..bundle import BundleInfo
+    from ..models import LoopUNetConfig
+
+HIDDEN_METADATA = {"format", "modelspec.thumbnail"}
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command `info`."""
+    parser = add_command(commands, "info", "show what a model file contains", run)
+    parser.add_argument(
+        "bundle", metavar="BUNDLE", nargs="?", help="the model (default: the bundled mini)"
+    )
+    parser.add_argument(
+        "--table",
+        action="store_true",
+        help="also print the parameters of each part and training stage, next to the full-size model's",
+    )
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print what the header of a bundle or of a delta says; no weights are read."""
+    from ..bundle import bundle_info, mini_bundle_path
+    from ..bundle.delta import is_delta
+
+    if arguments.bundle is not None and is_delta(arguments.bundle):
+        print("\n".join(_delta_lines(arguments.bundle, arguments.json)))
+        return 0
+    found = bundle_info(arguments.bundle or mini_bundle_path())
+    if arguments.json:
+        print(json.dumps(_info_values(found, arguments.table), indent=2, ensure_ascii=False))
+        return 0
+    print("\n".join(_info_lines(found)))
+    if arguments.table:
+        print("\n" + "\n".join(_table_lines(found.config.unet)))
+    return 0
+
+
+def _info_values(found: BundleInfo, table: bool) -> dict[str, object]:
+    values = dataclasses.asdict(found) | {"path": str(found.path), "config": found.config.to_dict()}
+    if table:
+        from ..models.parts import parameter_table
+
+        rows = parameter_table(found.config.unet)
+        values["table"] = {row.name: row.parameters for row in rows}
+    return values
+
+
+def _info_lines(found: BundleInfo) -> list[str]:
+    config, own = found.config, found.config.defaults
+    down, middle, up = config.unet.routing
+    return _aligned(
+        {
+            "file": f"{found.path} ({found.size_bytes / 1e6:.1f} MB, {found.dtype})",
+            **{
+                name.removeprefix("modelspec."): value
+                for name, value in found.metadata.items()
+                if name not in HIDDEN_METADATA
+            },
+            "picture": f"{config.width_px} x {config.height_px} pixels",
+            "frames": "trained on " + ", ".join(map(str, config.frames)),
+            "schedule": f"{config.schedule.beta_schedule}, {config.schedule.prediction_type}",
+            "reads": f"down blocks {down}, middle block {middle}, up blocks {up}",
+            "defaults": f"{own.scheduler}, {own.steps} steps, guidance {own.guidance:g}, {own.frames}"
+            f" frames at {own.fps:g} fps, start {own.start:g}, hold still {own.hold_still:g}",
+            "parameters": ", ".join(
+                f"{part} {count:,}" for part, count in found.parameters.items()
+            ),
+            **{f"provenance: {name}": str(value) for name, value in found.provenance.items()},
+        }
+    )
+
+
+def _delta_lines(path: str, as_json: bool) -> list[str]:
+    """What the header of a delta says."""
+    from ..bundle.delta import delta_info
+
+    found = delta_info(path)
+    if as_json:
+        values = dataclasses.asdict(found) | {
+            "path": str(found.path),
+            "config": found.config.to_dict(),
+        }
+        return [json.dumps(values, indent=2, ensure_ascii=False)]
+    return _aligned(
+        {
+            "file": f"{found.path} ({found.size_bytes / 1e6:.1f} MB): a delta",
+            "base": f"{found.base_name}, SHA-256 of its weights {found.base_sha256}",
+            "replaces": f"{found.parameters:,} parameters in {found.tensors} tensors",
+            "frames": "trained on " + ", ".join(map(str, found.config.frames)),
+            "to use it": f"loopanimate convert apply {found.path.name} --base {found.base_name}"
+            " -o model.safetensors",
+        }
+    )
+
+
+def _aligned(rows: Mapping[str, str]) -> list[str]:
+    width = max(map(len, rows))
+    return [f"{name:{width}}  {value}" for name, value in rows.items()]
+
+
+def _table_lines(config: LoopUNetConfig) -> list[str]:
+    """Table 1 of the paper, for this model and for the paper's full-size model."""
+    from ..models import LoopUNetConfig
+    from ..models.parts import parameter_table
+
+    lines = [
+        f"{'':16}  {'this model':>23}  {'full size (the paper)':>25}",
+        f"{'part':16}  {'parameters':>12} {'MB fp32':>10}  {'parameters':>14} {'MB fp32':>10}",
+    ]
+    for own, full in zip(parameter_table(config), parameter_table(LoopUNetConfig()), strict=True):
+        lines.append(
+            f"{own.name:16}  {own.parameters:12,} {own.megabytes:10.2f}"
+            f"  {full.parameters:14,} {full.megabytes:10.2f}"
+        )
+    return lines

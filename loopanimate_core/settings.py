@@ -1,0 +1,185 @@
+"""The settings of one loop, resolved and checked before any network runs.
+
+The caller's values come first, then those of the preset, then the model's own defaults.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .closing import Closing
+from .conditions import MIN_FRAMES
+from .errors import LoopAnimateError
+from .picture.images import check_fit_size
+from .schedule import check_scheduler
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_SEED = 2**64 - 1
+MASKS = ("auto", "none")
+PRESETS: dict[str, dict[str, Any]] = {
+    "best": {},
+    "fast": {"scheduler": "dpmpp_2m_lu", "steps": 8},  # DDIM's quality at 25 steps
+}
+ALIASES = {"num_frames": "frames", "guidance_scale": "guidance", "strength": "start"}
+"""Names that diffusers gives to our settings."""
+
+
+@dataclass(frozen=True)
+class SamplingDefaults:
+    """A model's own best settings, as its bundle stores them.
+
+    Attributes:
+        frames: F, the frames the loop is closed over.
+        start: share of the noise that sampling starts with, in (0, 1].
+        hold_still: the level of `sampling.filter_flicker`.
+    """
+
+    scheduler: str = "dpmpp_2m_lu"
+    steps: int = 25
+    guidance: float = 7.5
+    frames: int = 35
+    fps: float = 8.0
+    start: float = 1.0
+    hold_still: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_sampling(self)
+        _check_whole("frames", self.frames, MIN_FRAMES, math.inf)
+        if not 0 < self.fps < math.inf:
+            raise LoopAnimateError(f"fps must be above 0, got {self.fps}")
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """Everything that decides a loop apart from model, picture and prompt: complete and legal.
+
+    Attributes:
+        seed: 0 … 2⁶⁴-1.
+        guidance: weight of classifier-free guidance by the prompt; 1 is no guidance.
+        image_guidance: the same for the image embedding.
+        start: share of the noise that sampling starts with, in (0, 1].
+        hold_still: the level of `sampling.filter_flicker`, 0 … 1.
+        mask: `[H, W]` with 1 = object, "auto" to find the object, or "none" for the whole picture.
+
+    Raises:
+        LoopAnimateError: a setting out of its range.
+    """
+
+    seed: int
+    scheduler: str
+    steps: int
+    guidance: float
+    start: float
+    hold_still: float
+    closing: Closing
+    height_px: int
+    width_px: int
+    image_guidance: float = 1.0
+    mask: Tensor | str = field(default="auto", compare=False)
+
+    def __post_init__(self) -> None:
+        _check_sampling(self)
+        _check_whole("seed", self.seed, 0, MAX_SEED)
+        _check_number("image_guidance", self.image_guidance, 0, 100)
+        check_fit_size(self.height_px, self.width_px)
+        if isinstance(self.mask, str) and self.mask not in MASKS:
+            raise LoopAnimateError(
+                f"mask must be a tensor [H, W], 'auto' or 'none', got {self.mask!r}"
+            )
+
+    @property
+    def frames(self) -> int:
+        """F, the frames the loop is closed over; F-1 play."""
+        return self.closing.frames
+
+
+class SamplingModel(Protocol):
+    """What a bundle's config says about sampling."""
+
+    @property
+    def defaults(self) -> SamplingDefaults: ...
+    @property
+    def height_px(self) -> int: ...
+    @property
+    def width_px(self) -> int: ...
+    def window_frames(self, frames: int) -> int: ...
+
+
+def resolve_settings(
+    model: SamplingModel, *, preset: str = "best", **chosen: Any
+) -> SamplingSettings:
+    """The settings of a loop.
+
+    Args:
+        model: a bundle's config.
+        preset: "best", or "fast" for a draft in few steps.
+        chosen: fields of SamplingSettings, `frames`, `closing` by name, or names of `ALIASES`. What is None
+            or missing comes from the preset, then from the model; a missing seed is drawn.
+
+    Raises:
+        LoopAnimateError: a setting out of its range, or given under two names with different values.
+    """
+    if preset not in PRESETS:
+        raise LoopAnimateError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+    own = model.defaults
+    values = {
+        "scheduler": own.scheduler,
+        "steps": own.steps,
+        "guidance": own.guidance,
+        "start": own.start,
+        "hold_still": own.hold_still,
+        "frames": own.frames,
+        "closing": "tie",
+        "height_px": model.height_px,
+        "width_px": model.width_px,
+        **PRESETS[preset],
+        **_given(chosen),
+    }
+    if "seed" not in values:
+        values["seed"] = secrets.randbelow(2**32)
+    frames = values.pop("frames")
+    _check_whole("frames", frames, MIN_FRAMES, math.inf)
+    values["closing"] = Closing(values["closing"], frames, model.window_frames(frames))
+    return SamplingSettings(**values)
+
+
+def _given(chosen: dict[str, Any]) -> dict[str, Any]:
+    """The values that are not None, each under our own name for it."""
+    given = {name: value for name, value in chosen.items() if value is not None}
+    for alias, name in ALIASES.items():
+        if alias not in given:
+            continue
+        value = given.pop(alias)
+        if given.setdefault(name, value) != value:
+            raise LoopAnimateError(
+                f"{name} and {alias} are the same setting, got {given[name]} and {value}"
+            )
+    return given
+
+
+def _check_sampling(settings: SamplingDefaults | SamplingSettings) -> None:
+    check_scheduler(settings.scheduler)
+    _check_whole("steps", settings.steps, 1, 1000)
+    _check_number("guidance", settings.guidance, 0, 100)
+    _check_number("hold_still", settings.hold_still, 0, 1)
+    if not (isinstance(settings.start, Real) and 0 < settings.start <= 1):
+        raise LoopAnimateError(f"start must be above 0 and at most 1, got {settings.start}")
+
+
+def _check_whole(name: str, value: Any, lowest: int, highest: float) -> None:
+    if not isinstance(value, Integral):
+        raise LoopAnimateError(f"{name} must be a whole number, got {value!r}")
+    _check_number(name, value, lowest, highest)
+
+
+def _check_number(name: str, value: Any, lowest: float, highest: float) -> None:
+    if isinstance(value, Real) and lowest <= value <= highest:  # type: ignore[operator]
+        return
+    legal = f"at least {lowest}" if highest == math.inf else f"between {lowest} and {highest}"
+    raise LoopAnimateError(f"{name} must be {legal}, got {value!r}")

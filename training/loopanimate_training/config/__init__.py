@@ -1,0 +1,35 @@
+"""What a run is: typed settings from the stage's row, then a YAML file, then `--set key=value`."""
+
+from .resolve import merge, parse, resolve, stage_in
+from .same_run import flat_settings, require_same_run
+from .sections import (
+    BatchConfig,
+    ClipConfig,
+    DataConfig,
+    LoraConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    SaveConfig,
+    ValidationConfig,
+)
+
+__all__ = [
+    "BatchConfig",
+    "ClipConfig",
+    "DataConfig",
+    "LoraConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "RunConfig",
+    "SaveConfig",
+    "ValidationConfig",
+    "flat_settings",
+    "merge",
+    "parse",
+    "require_same_run",
+    "resolve",
+    "stage_in",
+]

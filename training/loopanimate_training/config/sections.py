@@ -1,0 +1,403 @@
+"""Every setting of a run: its name, type, range, default, and a sentence that says what it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from loopanimate_core.picture import SIZE_MULTIPLE_PX
+
+from .. import alss
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+ShareBelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
+Condition = Literal["image", "text", "none"]
+# YAML reads a bare `no` as false.
+Precision = Annotated[
+    Literal["no", "bf16", "fp16"], BeforeValidator(lambda value: "no" if value is False else value)
+]
+# `leave_out` is the former name of `skip`.
+Uncaptioned = Annotated[
+    Literal["skip", "keep"],
+    BeforeValidator(lambda value: "skip" if value == "leave_out" else value),
+]
+
+# Marks a setting that may differ when a run resumes: it decides neither the data nor, except for the order of
+# additions, the gradients. Every other setting must stay the same (`same_run.py`).
+MAY_CHANGE: dict[str, Any] = {"may_change": True}
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LoraConfig(Section):
+    """Low-rank adapters (Hu et al. 2021): each linear layer of `targets` gets alpha/rank · up(down(x)) added."""
+
+    rank: PositiveInt = Field(default=16, description="Rank of each adapter.")
+    alpha: PositiveFloat = Field(
+        default=16.0, description="Scale of the update, which is alpha / rank."
+    )
+    targets: Annotated[
+        tuple[Literal["cab", "temm", "temm.q", "temm.k", "temm.v"], ...], Field(min_length=1)
+    ] = Field(
+        default=("temm", "cab"), description="Parts of the UNet whose linear layers get an adapter."
+    )
+
+
+class ModelConfig(Section):
+    """The model that training starts from, and which of its weights train."""
+
+    start: Path = Field(
+        description="Bundle to start from, or the run folder or checkpoint of an earlier stage."
+    )
+    train: tuple[
+        Literal["all", "conv_in", "cab", "temm", "temm.q", "temm.k", "temm.v", "other"], ...
+    ] = Field(
+        description="Parts of the UNet to train; `temm` includes its projections. Use [] to train LoRA adapters only."
+    )
+    train_text_encoder: bool = Field(default=False, description="Train the text encoder as well.")
+    lora: LoraConfig | None = Field(
+        default=None, description="Train LoRA adapters, in addition to the parts in `train`."
+    )
+    routing: tuple[Condition, Condition, Condition] | None = Field(
+        default=None,
+        description="What cross-attention in the down, middle and up blocks reads (Table 4); null keeps the bundle's.",
+    )
+    unet: dict[str, Any] | None = Field(
+        default=None,
+        description="Sizes of a new, randomly initialised UNet that replaces the bundle's; names as in the bundle's header.",
+    )
+    prediction_type: Literal["epsilon", "v_prediction"] | None = Field(
+        default=None, description="What the network predicts; null keeps the bundle's."
+    )
+    still_prior: Share | None = Field(
+        default=None,
+        description="Standard deviation of a frame around its still (docs/decisions, still prior); null keeps the bundle's.",
+    )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="Recompute every module in the backward pass: much less memory, slower steps.",
+        json_schema_extra=MAY_CHANGE,
+    )
+    chunk_frames: PositiveInt | None = Field(
+        default=None,
+        description="Run spatial layers on this many frames at a time, to save memory; null for all at once.",
+        json_schema_extra=MAY_CHANGE,
+    )
+    chunk_pixels: PositiveInt | None = Field(
+        default=None,
+        description="Run temporal layers on this many latent pixels at a time, to save memory; null for all at once.",
+        json_schema_extra=MAY_CHANGE,
+    )
+    compile: str | None = Field(
+        default=None,
+        description="Backend of torch.compile, for example inductor; null for no compilation.",
+        json_schema_extra=MAY_CHANGE,
+    )
+    channels_last: bool = Field(
+        default=False,
+        description="Keep the UNet's weights in channels-last layout, which is faster on CPUs.",
+    )
+
+    @field_validator("unet")
+    @classmethod
+    def _has_legal_sizes(cls, sizes: dict[str, Any] | None) -> dict[str, Any] | None:
+        if sizes is not None:
+            from loopanimate_core.models import LoopUNetConfig  # loads torch
+
+            LoopUNetConfig.from_dict(sizes)
+        return sizes
+
+
+class ClipConfig(Section):
+    """How source frames become a training clip (Eq. 3, 4, 10)."""
+
+    f: Annotated[int, Field(ge=2)] = Field(
+        description="Frames from the first to the turning frame; the clip has 2f-1 frames."
+    )
+    stride: PositiveInt = Field(
+        default=alss.STRIDE,
+        description="Source frames between two frames of the forward half: s in Eq. 3.",
+    )
+    reverse_steps: tuple[PositiveInt, ...] = Field(
+        default=alss.STEPS,
+        description="Steps, in source frames, that the backward half may take (Eq. 4).",
+    )
+    strict: bool = Field(
+        default=False,
+        description="Exclude backward paths on which an inner frame repeats its mirror image of the forward half.",
+    )
+    mask: Literal["ones", "object"] = Field(
+        default="object",
+        description="Mask channel Z_M: ones everywhere as in stage 1, or the object (Eq. 10).",
+    )
+    height_px: PositiveInt = Field(
+        default=512, description="Height of a training clip; divisible by 8."
+    )
+    width_px: PositiveInt = Field(
+        default=512, description="Width of a training clip; divisible by 8."
+    )
+    starts_per_clip: PositiveInt = Field(
+        default=8,
+        description="Number of start frames that clips are drawn from, for each source video.",
+    )
+    fps: PositiveFloat | None = Field(
+        default=None,
+        description="Resample videos to this rate, by the nearest frame in time; null uses every source frame.",
+    )
+
+    @property
+    def frames(self) -> int:
+        """F = 2f-1, the frames that the network sees."""
+        return 2 * self.f - 1
+
+    @property
+    def span_frames(self) -> int:
+        """Source frames that one clip covers."""
+        return alss.span(self.f, self.stride)
+
+    @model_validator(mode="after")
+    def _has_paths(self) -> ClipConfig:
+        if alss.count_paths(self.f, self.stride, self.reverse_steps, self.strict) == 0:
+            raise ValueError(
+                f"no {self.f - 1} steps out of {self.reverse_steps} add up to {self.span_frames - 1} source frames"
+            )
+        if self.height_px % SIZE_MULTIPLE_PX or self.width_px % SIZE_MULTIPLE_PX:
+            raise ValueError(
+                f"{self.width_px} x {self.height_px} px: both must be multiples of {SIZE_MULTIPLE_PX}"
+            )
+        return self
+
+
+class DataConfig(Section):
+    """Where clips come from.
+
+    `videos`: a folder of videos with captions in .txt or .json beside them, a table (.csv, .tsv, .jsonl,
+    .parquet) with WebVid's, Panda-70M's, OpenVid-1M's or its own columns, or webdataset tars. `frames`: a
+    folder of folders of pictures. `mini`: procedural stickers; `path` is the sticker cache.
+    """
+
+    source: Literal["videos", "frames", "mini"] = Field(description="Kind of data in `path`.")
+    path: Path = Field(description="Folder, table or tar that holds the clips.")
+    root: Path | None = Field(
+        default=None,
+        description="Folder that relative paths in a table start from; null for the table's folder.",
+    )
+    outside: Literal["refuse", "allow"] = Field(
+        default="refuse",
+        description="What to do with paths in a table that point outside that folder.",
+    )
+    columns: dict[str, str] = Field(
+        default={}, description="Names of a table's columns by meaning: path, caption, and so on."
+    )
+    masks: Path | None = Field(
+        default=None,
+        description="Folder of object masks, named by clip id; null for masks beside the clips.",
+    )
+    uncaptioned: Uncaptioned = Field(
+        default="skip", description="Skip clips without a caption, or keep them."
+    )
+    held_out_share: ShareBelowOne = Field(
+        default=0.0, description="Share of the videos kept for validation and never trained on."
+    )
+    clips: PositiveInt | None = Field(
+        default=None,
+        description="Use only the first so many clips; required for `mini`, which is endless.",
+    )
+    cache: Path | None = Field(
+        default=None,
+        description="Folder that keeps encoded clips and captions; filled on first use. null for no cache.",
+        json_schema_extra=MAY_CHANGE,
+    )
+    index: Path | None = Field(
+        default=None,
+        description="Folder of the clip index; null for the cache folder, or the user's cache folder.",
+        json_schema_extra=MAY_CHANGE,
+    )
+    threads: PositiveInt = Field(
+        default=1, description="Threads that prepare clips.", json_schema_extra=MAY_CHANGE
+    )
+    prefetch: PositiveInt = Field(
+        default=4,
+        description="Steps whose batches are prepared ahead.",
+        json_schema_extra=MAY_CHANGE,
+    )
+    max_bad_share: ShareBelowOne = Field(
+        default=0.05,
+        description="The run stops when more than this share of the clips cannot be read.",
+        json_schema_extra=MAY_CHANGE,
+    )
+
+
+class BatchConfig(Section):
+    """Clips per optimiser step: size × accumulate, over all processes together."""
+
+    size: PositiveInt = Field(
+        default=1,
+        description="Clips per forward pass, over all processes; must be divisible by their number.",
+        json_schema_extra=MAY_CHANGE,
+    )
+    accumulate: PositiveInt = Field(
+        default=1,
+        description="Forward passes whose gradients are accumulated for one optimiser step.",
+        json_schema_extra=MAY_CHANGE,
+    )
+
+    @property
+    def clips(self) -> int:
+        """Clips per optimiser step; this must stay the same when a run resumes."""
+        return self.size * self.accumulate
+
+
+class LossConfig(Section):
+    """The training objective: what is dropped, and what counts more."""
+
+    drop_turn: Share = Field(
+        default=0.5,
+        description="Probability that the turning frame is dropped from the condition (r in the paper).",
+    )
+    drop_text: Share = Field(
+        default=0.1,
+        description="Probability that the prompt is replaced by the empty one, for guidance.",
+    )
+    drop_image: Share = Field(
+        default=0.1, description="Probability that the image embedding is zeroed, for guidance."
+    )
+    min_snr: PositiveFloat | None = Field(
+        default=None,
+        description="Gamma of min-SNR weighting (Hang et al. 2023); null for the plain mean.",
+    )
+    timestep_shift: PositiveFloat = Field(
+        default=1.0,
+        description="Above 1 draws noisy timesteps more often, where the prompt decides the motion.",
+    )
+    motion_weight: NonNegativeFloat = Field(
+        default=0.0,
+        description="How much more the loss counts places where a clip differs from its still.",
+    )
+
+
+class OptimizerConfig(Section):
+    """AdamW or its 8-bit form, with a learning rate schedule and an average of the weights (EMA)."""
+
+    kind: Literal["adamw", "adamw8bit"] = Field(
+        default="adamw", description="Optimiser; adamw8bit needs the package bitsandbytes."
+    )
+    lr: PositiveFloat = Field(description="Learning rate after the warm-up.")
+    text_encoder_lr_share: PositiveFloat = Field(
+        default=0.3, description="The text encoder's learning rate as a share of `lr`."
+    )
+    betas: tuple[float, float] = Field(
+        default=(0.9, 0.999), description="AdamW's beta 1 and beta 2."
+    )
+    eps: PositiveFloat = Field(default=1e-8, description="AdamW's epsilon.")
+    weight_decay: NonNegativeFloat = Field(default=1e-2, description="AdamW's weight decay.")
+    clip_norm: PositiveFloat = Field(
+        default=1.0, description="Gradients are scaled down to this norm when theirs is larger."
+    )
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        default="constant", description="How the learning rate changes after the warm-up."
+    )
+    warmup_steps: NonNegativeInt = Field(
+        default=0, description="Steps over which the learning rate rises linearly to `lr`."
+    )
+    final_lr_share: Share = Field(
+        default=0.0,
+        description="Learning rate at the last step of a linear or cosine schedule, as a share of `lr`.",
+    )
+    ema_decay: ShareBelowOne = Field(
+        default=0.9999, description="Decay per step of the averaged weights, which exports use."
+    )
+
+
+class SaveConfig(Section):
+    """Checkpoints. When the disk is full, the run waits and tries again."""
+
+    every_steps: PositiveInt = Field(default=1000, description="Steps between two checkpoints.")
+    keep: PositiveInt = Field(default=2, description="Number of checkpoints to keep.")
+    retry_s: PositiveFloat = Field(
+        default=30.0, description="Seconds between two attempts to save on a full disk."
+    )
+
+
+class ValidationConfig(Section):
+    """Loops generated with the averaged weights: a picture, a video and a loop check of each."""
+
+    every_steps: NonNegativeInt = Field(
+        default=0, description="Steps between two validations; 0 for none."
+    )
+    clips: PositiveInt = Field(default=4, description="Number of loops to generate.")
+    steps: PositiveInt = Field(default=12, description="Sampling steps per loop.")
+    guidance: PositiveFloat = Field(default=3.0, description="Guidance scale of the loops.")
+
+
+class RunConfig(Section):
+    """One training run."""
+
+    stage: int = Field(description="Stage of the paper; chosen by --stage.")
+    variant: str = Field(
+        default="", description="Variant of the stage, for example qk; chosen by --stage 3-qk."
+    )
+    out: Path = Field(
+        description="Folder of the run; an unfinished run in it is resumed.",
+        json_schema_extra=MAY_CHANGE,
+    )
+    steps: PositiveInt = Field(
+        description="Optimiser steps of the whole run.", json_schema_extra=MAY_CHANGE
+    )
+    seed: NonNegativeInt = Field(default=0, description="Seed of every random draw.")
+    precision: Precision = Field(
+        default="no",
+        description="Autocast precision: no (float32), bf16 or fp16 (with a loss scale).",
+    )
+    device: Literal["auto", "cpu"] = Field(
+        default="auto",
+        description="auto uses a GPU where there is one.",
+        json_schema_extra=MAY_CHANGE,
+    )
+    log_every_steps: PositiveInt = Field(
+        default=10, description="Steps between two rows of log.jsonl.", json_schema_extra=MAY_CHANGE
+    )
+    tensorboard: bool = Field(
+        default=False,
+        description="Write the log for TensorBoard as well, in the run's folder.",
+        json_schema_extra=MAY_CHANGE,
+    )
+    title: str = Field(
+        default="",
+        description="Title of the run and of bundles made from it.",
+        json_schema_extra=MAY_CHANGE,
+    )
+    license: str = Field(
+        default="",
+        description="Licence of bundles made from the run.",
+        json_schema_extra=MAY_CHANGE,
+    )
+    model: ModelConfig = Field(description="The model to start from, and what trains.")
+    clip: ClipConfig = Field(description="How a training clip is drawn.")
+    data: DataConfig = Field(description="Where clips come from.")
+    batch: BatchConfig = Field(default=BatchConfig(), description="Clips per step.")
+    loss: LossConfig = Field(default=LossConfig(), description="The training objective.")
+    optimizer: OptimizerConfig = Field(description="Optimiser, learning rate and EMA.")
+    save: SaveConfig = Field(
+        default=SaveConfig(), description="Checkpoints.", json_schema_extra=MAY_CHANGE
+    )
+    validation: ValidationConfig = Field(
+        default=ValidationConfig(),
+        description="Loops generated while training.",
+        json_schema_extra=MAY_CHANGE,
+    )

@@ -1,0 +1,243 @@
+"""Filling the cache of a run before it starts; training does the same on first use.
+
+Windows and captions are named by their content and written completely or not at all. So filling can be stopped,
+restarted, and shared between processes, GPUs and machines; nothing is encoded twice.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from loopanimate_core.encoders.vae import pixels_per_latent
+from loopanimate_core.errors import LoopAnimateError
+
+from ..config import DataConfig
+from ..progress import refresh_s
+from ..signals import caught_signals
+from ..storage.threads import ordered_map
+from .latent_cache import LatentCache
+from .quarantine import Quarantine
+from .video.bad_clip import BadClip
+
+BAD_CLIPS_FILE = "bad-clips.jsonl"
+_HEADER_BYTES = 85  # of a safetensors file, per tensor
+_ABANDONED_S = 3600.0  # a partial file this old was left by a process that is gone
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Share `number` (from 0) of `count` of the clips."""
+
+    number: int = 0
+    count: int = 1
+
+    @staticmethod
+    def parse(text: str) -> Shard:
+        """The second of eight shares for `2/8`.
+
+        Raises:
+            LoopAnimateError: the text has another form, or is out of range.
+        """
+        number, slash, count = text.partition("/")
+        if not (slash and number.isdecimal() and count.isdecimal()):
+            raise LoopAnimateError(f"--shard must look like 2/8, got {text!r}")
+        if not 1 <= int(number) <= int(count):
+            raise LoopAnimateError(f"--shard {text}: the first number must be 1 to {count}")
+        return Shard(int(number) - 1, int(count))
+
+    def split(self, number: int, count: int) -> Shard:
+        """Part `number` of `count` of this share."""
+        return Shard(self.number * count + number, self.count * count)
+
+    def of(self, total: int) -> range:
+        """The clip numbers of this share, of `total` clips."""
+        return range(self.number, total, self.count)
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """What is in the cache already and what is missing, for a share of the clips."""
+
+    clips: int
+    windows: int
+    present: int
+    window_bytes: int
+    captions: int  # to be encoded, the empty caption included
+    caption_bytes: int
+    pending: np.ndarray  # ids of clips with a window or their caption missing
+
+    @property
+    def missing_bytes(self) -> int:
+        windows = self.windows - self.present
+        return windows * self.window_bytes + self.captions * self.caption_bytes
+
+    def describe(self, folder: Path, free_bytes: int) -> str:
+        """One sentence with the sizes on disk."""
+        return (
+            f"{self.windows:,} windows of {self.clips:,} clips, {self.window_bytes / 1e6:.2f} MB each; "
+            f"{self.present:,} are in {folder}, the others and {self.captions:,} captions need "
+            f"{size_text(self.missing_bytes)} ({size_text(free_bytes)} free)"
+        )
+
+
+@dataclass(frozen=True)
+class Filled:
+    """How filling ended; `signal_number` is 0 unless a signal stopped it."""
+
+    windows: int
+    bad_clips: int
+    signal_number: int = 0
+
+
+def fill(
+    cache: LatentCache,
+    data: DataConfig,
+    shard: Shard,
+    say: Callable[[str], None],
+    *,
+    show_progress: bool,
+) -> Filled:
+    """Encode every window and caption of a share of the clips that `cache` does not have yet.
+
+    Args:
+        say: gets one sentence with the sizes on disk, before the work starts.
+
+    Raises:
+        LoopAnimateError: the disk has too little space, or more clips than `data.max_bad_share` cannot be read.
+    """
+    assert cache.folder is not None
+    clip_ids = shard.of(len(cache.source))
+    plan = plan_cache(cache, clip_ids)
+    if shard.number == 0:
+        _remove_abandoned(cache.folder)
+    free = shutil.disk_usage(cache.folder).free
+    say(plan.describe(cache.folder, free))
+    if plan.missing_bytes > free:
+        raise LoopAnimateError(
+            f"the cache needs {size_text(plan.missing_bytes)} more, but {cache.folder} has {size_text(free)} free; "
+            "a smaller clip.starts_per_clip needs less"
+        )
+    bad = Quarantine(cache.folder / BAD_CLIPS_FILE, cache.source, clip_ids, data.max_bad_share)
+    return _Filler(cache, bad, data.threads).run(plan, show_progress)
+
+
+def plan_cache(cache: LatentCache, clip_ids: Sequence[int]) -> CachePlan:
+    """Count the windows of some clips, those that the cache already has, and the captions to encode."""
+    windows = present = 0
+    pending, new_captions = [], {path for path in [cache.text_path_of("")] if is_missing(path)}
+    for clip_id in clip_ids:
+        paths = [cache.path_of(clip_id, start) for start in window_starts(cache, clip_id)]
+        there = sum(path.exists() for path in paths)
+        windows, present = windows + len(paths), present + there
+        caption = cache.text_path_of(cache.source.caption(clip_id))
+        if is_missing(caption):
+            new_captions.add(caption)
+        if there < len(paths) or is_missing(caption):
+            pending.append(clip_id)
+    return CachePlan(
+        clips=len(clip_ids),
+        windows=windows,
+        present=present,
+        window_bytes=window_bytes(cache),
+        captions=len(new_captions),
+        caption_bytes=caption_bytes(cache),
+        pending=np.array(pending, np.int64),
+    )
+
+
+def is_missing(path: Path | None) -> bool:
+    """Whether the cache keeps this file and does not have it yet."""
+    return path is not None and not path.exists()
+
+
+def window_starts(cache: LatentCache, clip_id: int) -> list[int]:
+    """The distinct start frames that training draws for a clip, ascending."""
+    windows = range(cache.encoder.config.starts_per_clip)
+    return sorted({cache.start_of(clip_id, window) for window in windows})
+
+
+def window_bytes(cache: LatentCache) -> int:
+    """Size of a window's file."""
+    config, encoder = cache.encoder.config, cache.encoder
+    side = pixels_per_latent(encoder.vae.config)
+    places = (config.height_px // side) * (config.width_px // side)
+    settings: Any = encoder.image_encoder.config
+    embeds = settings.projection_dim
+    return 2 * 4 * cache.window_frames * places + 2 * places + 2 * embeds + 3 * _HEADER_BYTES
+
+
+def caption_bytes(cache: LatentCache) -> int:
+    """Size of a caption's file."""
+    if cache.encoder.text_encoder is None:
+        return 0
+    settings: Any = cache.encoder.text_encoder.config
+    return 2 * settings.max_position_embeddings * settings.hidden_size + _HEADER_BYTES
+
+
+def size_text(size_bytes: float) -> str:
+    """`1.2 GB`, in powers of a thousand."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.3g} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:,.1f} TB"
+
+
+class _Filler:
+    def __init__(self, cache: LatentCache, bad: Quarantine, threads: int) -> None:
+        self._cache, self._bad, self._threads = cache, bad, threads
+        self._caught: list[int] = []
+
+    def run(self, plan: CachePlan, show_progress: bool) -> Filled:
+        windows = plan.present
+        with caught_signals() as self._caught:
+            self._cache.text("")  # what a dropped caption is replaced by
+            work = ordered_map(self._fill, plan.pending.tolist(), self._threads, 4 * self._threads)
+            bar = tqdm(
+                work,
+                total=len(plan.pending),
+                desc="cache",
+                unit="clip",
+                mininterval=refresh_s(),
+                disable=not show_progress,
+            )
+            for done in bar:
+                windows += done
+                if self._caught:
+                    break
+            bar.close()
+            work.close()
+        return Filled(windows, len(self._bad), self._caught[0] if self._caught else 0)
+
+    def _fill(self, clip_id: int) -> int:
+        """Encode what is missing of a clip; returns the number of new windows."""
+        done = 0
+        try:
+            for start in window_starts(self._cache, clip_id):
+                if self._caught:
+                    break
+                if is_missing(self._cache.path_of(clip_id, start)):
+                    self._cache.get(clip_id, start)
+                    done += 1
+            self._cache.text(self._cache.source.caption(clip_id))
+        except BadClip as error:
+            self._bad.add(clip_id, error)
+        return done
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove partial files of killed processes; a process that still runs is never that slow."""
+    for path in folder.glob("*/.partial-*"):
+        try:
+            if time.time() - path.stat().st_mtime > _ABANDONED_S:
+                path.unlink()
+        except OSError:  # another process has removed it
+            continue

@@ -1,0 +1,169 @@
+"""Building the index of a data set, and renewing it when the data has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from tqdm import tqdm
+
+from loopanimate_core.errors import LoopAnimateError
+
+from ...config import DataConfig
+from ...progress import refresh_s
+from ...storage.locks import locked
+from ...storage.threads import ordered_map
+from ..readers.detect import open_reader
+from ..readers.rows import Reader, Row
+from .earlier import EarlierResults, journal_line, signature_of, stat_of
+from .probe import ProbeResult, unusable
+from .probe_pool import CRASHES, TOO_SLOW, ProbePool
+from .table import ClipTable
+from .table_writer import TableWriter
+
+MISSING = "missing"
+SUFFIX = ".clips"
+_VERSION = 2
+_NO_SIGNATURE = bytes(16)
+
+_log = logging.getLogger(__name__)
+
+
+def open_index(data: DataConfig) -> ClipTable:
+    """The index of a data set; built on first use, and renewed when the data set has changed.
+
+    Only new and changed clips are probed, in `data.threads` child processes. If that is interrupted, the
+    next call continues. Other processes that need the same index wait.
+
+    Raises:
+        LoopAnimateError: there are no clips, or the index cannot be written.
+    """
+    reader, path = open_reader(data), index_path(data)
+    state = _state(reader)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LoopAnimateError(
+            f"cannot create the index folder {path.parent}: {error.strerror or error}"
+        ) from error
+    table = _existing(path)
+    if table is not None and table.state == state:
+        return table
+    with locked(path.with_suffix(".lock")):
+        table = _existing(path)
+        if table is None or table.state != state:
+            try:
+                _build(path, reader, data, state, table)
+            except OSError as error:  # finished probes are in the journal
+                raise LoopAnimateError(
+                    f"cannot write the index {path}: {error.strerror or error}; "
+                    "the same command will continue where it stopped"
+                ) from error
+            table = ClipTable(path)
+    return table
+
+
+def index_path(data: DataConfig) -> Path:
+    """The file of a data set's index: in `data.index`, else in `data.cache`, else in the user's cache folder."""
+    folder = data.index or data.cache
+    if folder is None:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(home) / "loopanimate" / "index"
+    settings = (
+        _VERSION,
+        data.source,
+        str(data.path.resolve()),
+        str(data.root),
+        str(data.masks),
+        data.outside,
+        sorted(data.columns.items()),
+        data.clips,
+    )
+    digest = hashlib.blake2b(repr(settings).encode("utf-8", "surrogateescape"), digest_size=6)
+    return folder / f"{data.path.resolve().stem}-{digest.hexdigest()}{SUFFIX}"
+
+
+def _existing(path: Path) -> ClipTable | None:
+    if not path.is_file():
+        return None
+    try:
+        return ClipTable(path)
+    except LoopAnimateError as error:
+        _log.warning("%s; it will be rebuilt", error)
+        return None
+
+
+def _state(reader: Reader) -> str:
+    """A hash that changes when the listing of the data set may have changed."""
+    digest = hashlib.blake2b(f"{_VERSION} {reader.name}".encode(), digest_size=16)
+    for part in reader.state():
+        digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
+    return digest.hexdigest()
+
+
+def _build(path: Path, reader: Reader, data: DataConfig, state: str, old: ClipTable | None) -> None:
+    journal = path.with_suffix(".journal")
+    earlier = EarlierResults(old, journal)
+
+    def rows() -> Iterator[Row]:
+        return islice(reader.rows(), data.clips)
+
+    count = sum(1 for _ in rows())
+    if not count:
+        raise LoopAnimateError(f"there are no clips in {data.path}")
+    with (
+        ProbePool(data.threads) as pool,
+        TableWriter(path) as writer,
+        journal.open("a", encoding="ascii") as log,
+    ):
+        entries = ordered_map(
+            lambda row: _probed(row, earlier, pool), rows(), data.threads, 64 * data.threads
+        )
+        interval_s = refresh_s()  # a short run shows no bar at all
+        bar = tqdm(
+            entries,
+            total=count,
+            desc="index",
+            unit="clip",
+            mininterval=interval_s,
+            delay=interval_s,
+        )
+        for entry in bar:
+            if entry.new:
+                log.write(journal_line(entry.signature, entry.result))
+                log.flush()
+            writer.add(entry.row, entry.result, entry.signature, entry.stat)
+        writer.finish(state, reader.name)
+    journal.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A row of the index to be: what was listed, what is in it, and the state of its files."""
+
+    row: Row
+    result: ProbeResult
+    signature: bytes = _NO_SIGNATURE
+    stat: tuple[int, int] = (-1, 0)
+    new: bool = False
+
+
+def _probed(row: Row, earlier: EarlierResults, pool: ProbePool) -> _Entry:
+    """The row with its result: none if the reader refused it, an earlier one, or a new one."""
+    if row.reason:
+        return _Entry(row, unusable())
+    try:
+        signature, stat = signature_of(row), stat_of(row.media)
+    except OSError:
+        return _Entry(row, unusable(MISSING))
+    if (result := earlier.get(signature)) is not None:
+        return _Entry(row, result, signature, stat)
+    result = pool.probe(row)
+    if result.reason in (CRASHES, TOO_SLOW):  # without a signature it is tried again next time
+        return _Entry(row, result, _NO_SIGNATURE, stat)
+    return _Entry(row, result, signature, stat, new=True)

@@ -1,0 +1,83 @@
+"""Results of earlier probes, found again by the state of a clip's files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ..readers.rows import Blob, Row, pictures_in
+from .probe import ProbeResult
+from .table import ClipTable
+
+
+class EarlierResults:
+    """Results of an earlier index, and those in the journal of an interrupted one."""
+
+    def __init__(self, old: ClipTable | None, journal: Path) -> None:
+        self._old, self._journal = old, dict(read_journal(journal))
+        self._keys = self._order = np.zeros(0, np.uint64)
+        if old is not None and len(old):
+            self._signatures = np.ascontiguousarray(old.column("signature"))
+            heads = self._signatures.view("<u8")[:, 0]
+            self._order = np.argsort(heads, kind="stable")
+            self._keys = heads[self._order]
+
+    def get(self, signature: bytes) -> ProbeResult | None:
+        """The result for files with this signature, None if they have not been probed."""
+        if signature in self._journal:
+            return self._journal[signature]
+        head = np.frombuffer(signature, "<u8")[0]
+        at = int(np.searchsorted(self._keys, head))
+        while self._old is not None and at < len(self._keys) and self._keys[at] == head:
+            row = int(self._order[at])
+            if self._signatures[row].tobytes() == signature:
+                return self._old.result(row)
+            at += 1
+        return None
+
+
+def journal_line(signature: bytes, result: ProbeResult) -> str:
+    """A line of the journal, in ASCII."""
+    return f"{signature.hex()} {result.to_json()}\n"
+
+
+def read_journal(path: Path) -> Iterator[tuple[bytes, ProbeResult]]:
+    """Signatures and results of a journal; nothing if there is no such file."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="ascii", errors="replace").splitlines():
+        signature, _, result = line.partition(" ")
+        try:
+            yield bytes.fromhex(signature), ProbeResult.from_json(result)
+        except (ValueError, KeyError, TypeError):  # the last line, cut off
+            continue
+
+
+def signature_of(row: Row) -> bytes:
+    """16 bytes that change with the path, size and modification time of a clip's files.
+
+    Raises:
+        OSError: a file is missing.
+    """
+    masks = None if row.masks is None else (row.masks, stat_of(row.masks, inside=True))
+    state = (row.media, stat_of(row.media, inside=True), row.start_s, row.end_s, masks)
+    return hashlib.blake2b(repr(state).encode("utf-8", "surrogateescape"), digest_size=16).digest()
+
+
+def stat_of(blob: Blob, inside: bool = False) -> tuple[int, int]:
+    """Size in bytes and modification time in ns of a file; of a folder (-1, 0), or with `inside` those of
+    its pictures together.
+
+    Raises:
+        OSError: the file is missing.
+    """
+    if not blob.path.is_dir():
+        stat = blob.path.stat()
+        return stat.st_size, stat.st_mtime_ns
+    if not inside:
+        return -1, 0
+    stats = [path.stat() for path in pictures_in(blob.path)]
+    return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)

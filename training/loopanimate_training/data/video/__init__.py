@@ -1,0 +1,1 @@
+"""Video files: what is really in them, and chosen frames of them."""
