@@ -28,11 +28,8 @@ from .motion import LayerMotion
 
 KNOTS = 6
 LARGEST, UNEVEN, JOLT = 0.1, 0.04, 0.04  # half-widths: usual size, and second differences
-_LEVELS = (
-    (1 / 24, 48),
-    (1 / 48, 96),
-    (1 / 96, 96),
-)  # blur over the width, and the fit's size in pixels
+_LEVELS = ((1 / 24, 48, 0.25), (1 / 48, 96, 0.5), (1 / 96, 96, 1.0))
+"""Blur over the width, the fit's size in pixels, and the share of the gain that must be reached by then."""
 _ITERATIONS = 4  # each
 _MARGIN = 0.15  # of the box around the object
 
@@ -46,8 +43,9 @@ def fit_bend(scene: Scene, layer: LayerMotion, gain: float) -> LayerMotion:
     count = len(layer.poses)
     box = _box(scene.paint[3])
     bend = torch.zeros(count, KNOTS**2, 2)
-    for width, size_px in _LEVELS:
-        seen = _smaller(scene, size_px).blurred(width * size_px)
+    for width, size_px, share in _LEVELS:
+        seen = _smaller(scene, size_px)
+        seen = seen.blurred(width * seen.frames.shape[-1])
         unposed = points_back(layer.poses, layer.centre, seen.frames)
         for _ in range(_ITERATIONS):
             bend = bend + _step(seen, unposed, bend, box)
@@ -55,7 +53,7 @@ def fit_bend(scene: Scene, layer: LayerMotion, gain: float) -> LayerMotion:
             float(frame_costs(seen, source).mean())
             for source in (unposed, _bent(unposed, bend, box))
         )
-        if after > (1.0 - gain) * before:
+        if after > (1.0 - share * gain) * before:
             return layer
     return replace(layer, model="elastic", bend=bend.reshape(count, KNOTS, KNOTS, 2), box=box)
 

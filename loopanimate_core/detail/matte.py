@@ -65,11 +65,11 @@ def split_layers(
         return Layers(still, paint, still, 1.0, True)
     reach = int(np.ceil(max(_EDGE_PX, 1.5 * mask_px, 1.5 * max(mask.shape) / MASK_GRID_PX)))
     busyness = 0.0
-    cover = np.zeros(mask.shape, np.float32)
-    part = _around(covered, 8 * reach)
     if alpha is not None:
-        cover[part] = alpha[part] * grown(covered[part], reach)
+        cover = np.where(grown(mask > MIN_COVER, reach), alpha, 0.0).astype(np.float32)
     else:
+        cover = np.zeros(mask.shape, np.float32)
+        part = _around(covered, 8 * reach)
         cover[part], busyness = _soft_cover(still[part], mask[part], reach)
     cover[cover < MIN_COVER] = 0.0
     hole = cover > 0.0

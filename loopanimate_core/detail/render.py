@@ -148,7 +148,7 @@ class _Plane:
     ) -> None:
         self.pixels, self.canvas, self.corner, self.border = pixels, canvas, corner, border
         self._on_device = None
-        if torch.device(device).type != "cpu":
+        if not uses_opencv(device):
             self._on_device = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(device)
 
     def moved(self, layer: LayerMotion, index: int, box: Box) -> np.ndarray:
@@ -178,6 +178,11 @@ class _Plane:
             return cv2.remap(self.pixels, x, y, cv2.INTER_CUBIC, borderMode=self.border)
         places = F.interpolate(nodes.to(self._on_device), size, mode="bilinear", align_corners=True)
         return _grid_sampled(self._on_device, places, self.border != cv2.BORDER_CONSTANT)
+
+
+def uses_opencv(device: str | torch.device) -> bool:
+    """Whether frames are drawn by OpenCV there."""
+    return torch.device(device).type == "cpu"
 
 
 def _grid_sampled(pixels: Tensor, places: Tensor, reflect: bool) -> np.ndarray:
