@@ -43,7 +43,8 @@ class Rigid:
         self.canvas, self.motion, self.transparent = canvas, motion, transparent
         self._box = _box_of(layers.cover > 0.0)
         top, left, bottom, right = self._box or (0, 0, 1, 1)
-        self._paint = _Plane(layers.paint[top:bottom, left:right], canvas, (top, left), device)
+        paint = layers.paint[top:bottom, left:right].copy()  # so that the rest can go
+        self._paint = _Plane(paint, canvas, (top, left), device)
         self._background = None
         if not transparent:
             self._background = _Plane(

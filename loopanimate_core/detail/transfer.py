@@ -158,7 +158,7 @@ def transfer(
         cover = np.zeros_like(on_canvas) if layers.whole else layers.cover
         drawer = Elastic(shown, cover, canvas, motion, settings.band, device=device)
     first = torch.from_numpy(drawer.draw(0) if settings.transparent else shown)
-    matte = torch.from_numpy(layers.cover)
+    matte = torch.from_numpy(layers.cover.copy())  # without keeping the colours
     mode = "elastic" if isinstance(drawer, Elastic) else "rigid"
     return DetailLoop(fps, mode, canvas, motion, matte, first, drawer, residual, count)
 
