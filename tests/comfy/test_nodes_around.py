@@ -186,7 +186,7 @@ def test_the_end_of_a_folder_and_a_changed_file(comfy: ComfyServer) -> None:
     assert shown() == (255, 0, 0)
     Image.new("RGB", (32, 32), "blue").save(folder / "only.png")
     assert shown() == (0, 0, 255)
-    with pytest.raises(PromptError, match="the folder 'input/run' ends"):
+    with pytest.raises(PromptError, match="'input/run' has pictures 0 to 0"):
         comfy.run(graph(1))
     with pytest.raises(PromptError, match=r"is outside|Value not in list"):
         comfy.run({**graph(0), "1": ours("LoadPictureFromFolder", folder="input/../..", index=0)})

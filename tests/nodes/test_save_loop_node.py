@@ -120,7 +120,7 @@ def test_nothing_is_written_outside_the_output_folder(
     ("changes", "words"),
     [
         ({"format": "mpeg"}, "format must be one of mp4"),
-        ({"preset": "round"}, "preset 'round'"),
+        ({"preset": "round"}, "preset must be one of .* got 'round'"),
         ({"quality": 0}, "quality must be a whole number from 1 to 100"),
         ({"fps": 500.0}, "fps must be from 1 to 120"),
     ],

@@ -13,7 +13,7 @@ import pytest
 from runs import train_in_a_child
 
 from loopanimate_core.errors import LoopAnimateError
-from loopanimate_training import soak
+from loopanimate_training import soak, testing
 from loopanimate_training.config import RunConfig
 from loopanimate_training.loop import train
 from loopanimate_training.run.log import read_log
@@ -46,7 +46,7 @@ def test_each_trouble_happens_and_all_are_outlived(toy: Toy) -> None:
             assert said.startswith(f"damaged step-{before:08d}/") and after == before - 1
         elif kind == "cut cache":
             cut = [path for path, size in sizes_in(cache).items() if size < sizes[path]]
-            assert [path.name[:8] for path in cut] == [said.split()[2].rstrip("…")]
+            assert [path.name[:8] for path in cut] == [said.split()[1].rstrip("…")]
         else:
             assert said == f"{kind}, exit code {CODES[kind]:d}" and after >= before
     assert finish_and_compare(trouble.config) is None
@@ -104,7 +104,7 @@ def test_a_wait_for_a_run_that_has_failed_says_why(toy: Toy) -> None:
 
 
 def test_a_wait_has_an_end(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(soak, "WAIT_S", 0.05)
+    monkeypatch.setattr(testing, "WAIT_S", 0.05)
     life = RunProcess(toy(steps=ENDLESS))
     with pytest.raises(LoopAnimateError, match="the state 'finished': not within"):
         life.wait_for_state("finished")

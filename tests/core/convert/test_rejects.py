@@ -35,7 +35,7 @@ def test_sources_that_lack_something(parts, folder, text_folder, extracted, tmp_
         sources.read_unet(extracted["checkpoint"] / "image_encoder.safetensors")
     with pytest.raises(LoopAnimateError, match="no CLIP image encoder"):
         sources.read_image_encoder(checkpoint)
-    with pytest.raises(LoopAnimateError, match="no VAE"):
+    with pytest.raises(LoopAnimateError, match=r"no Stable Diffusion 1\.x VAE"):
         sources.read_vae(text_folder / "model.safetensors")
     with pytest.raises(LoopAnimateError, match="no CLIP text encoder"):
         sources.read_text_encoder(folder / "unet")

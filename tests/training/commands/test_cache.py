@@ -72,10 +72,10 @@ def test_shares_make_the_whole(make_run: MakeRun, tmp_path: Path) -> None:
     whole = make_run(**{"data.cache": tmp_path / "whole"})
     assert fill_cache(whole).windows == 6 and files_in(whole).keys() == shared.keys()
     assert "4 windows of 2 clips" in said[0] and "0 are in" in said[0] and "free)" in said[0]
-    assert "the others and 3 captions take" in said[0] and "and 1 captions take" in said[1]
+    assert "the others and 3 captions need" in said[0] and "and 1 captions need" in said[1]
     again: list[str] = []
     assert fill_cache(first, say=again.append).windows == 6 and files_in(first) == shared
-    assert "6 are in" in again[0] and "take 0 B" in again[0]
+    assert "6 are in" in again[0] and "need 0 B" in again[0]
 
 
 def test_the_size_is_printed_before_filling(make_run: MakeRun) -> None:
@@ -84,7 +84,7 @@ def test_the_size_is_printed_before_filling(make_run: MakeRun) -> None:
     assert config.data.cache is not None
     size = sum(path.stat().st_size for path in config.data.cache.rglob("*.safetensors"))
     assert len(files_in(config)) == FILES
-    told, unit = said[0].split("captions take ")[1].split(" (")[0].split()
+    told, unit = said[0].split("captions need ")[1].split(" (")[0].split()
     assert float(told) * {"kB": 1e3, "MB": 1e6}[unit] == pytest.approx(size, rel=0.02)
 
 
@@ -138,7 +138,7 @@ def test_a_disk_too_small_is_said_before(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**6, 10**6, 1000))
     config = make_run()
-    with pytest.raises(LoopAnimateError, match=r"would take .* kB more and .* has 1 kB free"):
+    with pytest.raises(LoopAnimateError, match=r"needs .* kB more, but .* has 1 kB free"):
         fill_cache(config)
     assert not files_in(config)
 

@@ -363,7 +363,7 @@ def test_videos_out_of_reach_end_the_run_and_once_back_it_goes_on(toy: Toy) -> N
     assert stopped >= 1
     away.rename(config.data.path)
     on = with_settings(config, steps=stopped + 1)
-    with pytest.raises(LoopAnimateError, match=r"quarantine\.jsonl names them"):
+    with pytest.raises(LoopAnimateError, match=r"quarantine\.jsonl lists them"):
         train(on)
     (config.out / "quarantine.jsonl").unlink()
     assert train(on).step == stopped + 1

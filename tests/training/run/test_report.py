@@ -80,7 +80,7 @@ def test_a_run_in_progress_has_a_page_from_its_first_sheet_on(make_run: MakeRun)
 
 
 def test_a_folder_without_a_run_is_a_mistake(tmp_path: Path) -> None:
-    with pytest.raises(LoopAnimateError, match="holds no run"):
+    with pytest.raises(LoopAnimateError, match="does not hold a run"):
         write_page(tmp_path)
 
 

@@ -8,14 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from ..stages import STAGES, stage_defaults
 from .same_run import flat_settings, section_of
 from .sections import RunConfig, Section
 
-RANGES = ((Gt, "gt", ">"), (Ge, "ge", ">="), (Lt, "lt", "<"), (Le, "le", "<="))
+SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}  # as pydantic names limits
 NAMES = {bool: "true | false", int: "integer", float: "number", str: "text", Path: "path"}
 
 
@@ -82,6 +81,6 @@ def _range_text(limits: Sequence[Any]) -> Iterator[str]:
     for limit in limits:
         if isinstance(limit, FieldInfo):
             yield from _range_text(limit.metadata)
-        for kind, name, sign in RANGES:
-            if isinstance(limit, kind):
+        for name, sign in SIGNS.items():
+            if hasattr(limit, name):
                 yield f" {sign} {getattr(limit, name):g}"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+from loopanimate_core.cli.run import run_command
 from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.exit_codes import ExitCode
 
 from .build import PRESETS, Build
 
@@ -33,20 +35,17 @@ def main() -> int:
     )
     parser.add_argument("--until", default="bundle", help="last step to run (default: %(default)s)")
     options = parser.parse_args()
-    try:
+
+    def run() -> int:
         build = Build(options.work, options.preset, options.archives, options.stages)
         if options.until not in build.steps:
             raise LoopAnimateError(
                 f"--until must be one of {', '.join(build.steps)}, got {options.until!r}"
             )
         build.run(options.until)
-    except LoopAnimateError as error:
-        print(f"mini: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command continues", file=sys.stderr)
-        return 130
-    return 0
+        return ExitCode.OK
+
+    return run_command("mini", run, interrupted="stopped; the same command continues")
 
 
 if __name__ == "__main__":
