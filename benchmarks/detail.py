@@ -233,9 +233,10 @@ def table(figures: Sequence[Figures]) -> str:
     for method in ("ours", "ours, auto mask", "ours, no vae"):
         by_verb = [
             f"{verb} {_mean([each.psnr_db for each in figures if (each.method, each.verb) == (method, verb)], '.1f')}"
-            for verb in dict.fromkeys(each.verb for each in figures)
+            for verb in dict.fromkeys(each.verb for each in figures if each.psnr_db is not None)
         ]
-        lines.append(f"{method}, dB: " + ", ".join(by_verb))
+        if by_verb:
+            lines.append(f"{method}, dB: " + ", ".join(by_verb))
     return "\n".join(lines)
 
 
