@@ -65,7 +65,7 @@ LAYERS = {
     "loopanimate_core": (
         {"errors", "files", "lazy", "exit_codes"},
         {"models", "schedule", "picture"},
-        {"closing", "conditions", "preconditioning", "encoders", "video"},
+        {"closing", "conditions", "detail", "preconditioning", "encoders", "video"},
         {"settings"},
         {"bundle"},
         {"check", "convert", "sampling"},

@@ -1,0 +1,8 @@
+"""Detail transfer: the frames of a loop tell the motion, the artist's still gives the pixels."""
+
+from .estimate import estimate_motion
+from .motion import LayerMotion, Motion
+from .settings import DetailSettings
+from .transfer import DetailLoop, transfer
+
+__all__ = ["DetailLoop", "DetailSettings", "LayerMotion", "Motion", "estimate_motion", "transfer"]

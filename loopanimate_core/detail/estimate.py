@@ -1,0 +1,235 @@
+"""The motion of a loop's frames against frame 0, per layer.
+
+What moves is frame 0 as the *model* drew it, over its own background: most of an autoencoder's error is then the same on
+both sides. Poses are found coarse to fine, all frames of the loop together; the simplest model of motion that
+explains the frames is kept. At last the still itself is moved, shrunk and sent through the
+autoencoder, if there is one, and the poses are corrected by what still differs: this takes the error out
+that depends on where the object is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .bend import fit_bend
+from .canvas import lattice
+from .fill import fill_hole
+from .fit import PATCH_PX, Scene, compose, cost, fit_poses, points_back, sample
+from .matte import Layers
+from .motion import LayerMotion, Motion
+from .pose import MODELS
+
+Autoencoder = Callable[[Tensor], Tensor]
+"""[n, h, w, 3] in 0..1, to what the model's autoencoder makes of them."""
+
+WORK_PX = 192  # frames larger than this are shrunk for the fit
+COARSE, FINE = 1 / 24, 1 / 96  # blur over the frames' width
+GAIN = 0.03  # a richer model must explain so much more of what the simpler one leaves
+BACKGROUND_GAIN, BEND_GAIN = 0.15, 0.3  # the same for a moving background and for a bend
+MIN_GAIN = 0.003  # of the cost, 0..1: less is grain
+WELL_EXPLAINED = 0.03  # a cost that leaves nothing for a bend to explain
+MIN_BARE = 0.05  # of the picture: less background than that says nothing about its motion
+MIN_SHARE = 1e-4  # of the picture: a smaller mask shows no object
+CORRECTIONS, CORRECTIONS_ALONE = 3, 2  # with and without an autoencoder
+OVER_RELAXED = 1.6  # corrections through an autoencoder converge evenly, by about half each
+
+
+def estimate_motion(
+    frames: Tensor, layers: Layers, mask: np.ndarray, autoencoder: Autoencoder | None = None
+) -> Motion:
+    """The motion of `frames` [P, h, w, 3] in 0..1 against the first.
+
+    Args:
+        layers: the part of the still that the frames show, taken apart at any size of their shape.
+        mask: [h, w] in 0..1, the object in frame 0.
+    """
+    scene = read_scene(frames, mask)
+    centre, radius = _centre_and_radius(scene.paint[3])
+    rest = LayerMotion("rest", torch.zeros(len(frames), 6, dtype=torch.float64), centre)
+    if len(frames) == 1:
+        return Motion(rest, rest)
+    poses = _coarse_poses(scene, rest.poses, centre, radius)
+    held = rest if bool((scene.paint[3] > 0.5).all()) else _background(scene, poses, centre)
+    if held.model == "rest":
+        scene = reveal_behind(scene, poses, centre)
+    else:
+        scene = replace(scene, behind=_moved_behind(scene.behind, held, scene.frames))
+    scene = replace(scene, weight=_swept(scene, poses, centre))
+    model, poses = _choose_model(scene, poses, centre, radius)
+    if model == "rest":
+        return Motion(rest, held)
+    size = (frames.shape[1], frames.shape[2])
+    rounds, relaxation = (CORRECTIONS, OVER_RELAXED) if autoencoder else (CORRECTIONS_ALONE, 1.0)
+    corrected = scene
+    for _ in range(rounds):
+        drawn = _redrawn(layers, poses, centre, held, size, autoencoder)
+        error = _moved_error(scene, drawn, poses, centre)
+        copied = compose(scene, points_back(poses, centre, scene.frames))
+        corrected = replace(scene, frames=scene.frames - drawn - error + copied)
+        better = fit_poses(corrected, poses, centre, MODELS[model], radius, 1)
+        poses = poses + relaxation * (better - poses)
+    posed = LayerMotion(model, poses, centre)
+    if float(cost(corrected, poses, centre).mean()) > WELL_EXPLAINED:
+        posed = fit_bend(corrected, posed, BEND_GAIN)
+    return Motion(posed, held)
+
+
+def read_scene(frames: Tensor, mask: np.ndarray) -> Scene:
+    """The model's own frame 0 taken apart by the mask [h, w] of its object, and the frames [P, h, w, 3]."""
+    seen = _shrunk(frames.permute(0, 3, 1, 2))
+    cover = _shrunk(torch.from_numpy(mask)[None, None])[0]
+    if not MIN_SHARE < float(cover.mean()) < 1.0 - MIN_SHARE:
+        cover = torch.ones_like(cover)  # no object, or nothing else: the whole picture moves
+    behind = _fill(seen[0], _swollen(cover)[0] > 0.01)
+    paint = torch.cat([seen[0] - (1.0 - cover) * behind, cover])
+    everywhere = torch.ones(1, *cover.shape[1:])
+    patch_px = PATCH_PX * seen.shape[-1] / frames.shape[2]
+    return Scene(seen, paint, behind[None], everywhere, patch_px)
+
+
+def reveal_behind(scene: Scene, poses: Tensor, centre: Tensor) -> Scene:
+    """The same scene, with the background that the object uncovers as the frames show it."""
+    covered = sample(_swollen(scene.paint[3:]), points_back(poses, centre, scene.frames))
+    bare = (1.0 - covered).clamp(min=0.0).pow(4)
+    total = bare.sum(0)
+    mean = (scene.frames * bare).sum(0) / total.clamp(min=1e-6)
+    return replace(scene, behind=torch.lerp(scene.behind[0], mean, total / (total + 1.0))[None])
+
+
+def _background(scene: Scene, poses: Tensor, centre: Tensor) -> LayerMotion:
+    """The motion of what the object does not cover; at rest unless the frames say clearly otherwise."""
+    covered = sample(_swollen(scene.paint[3:]), points_back(poses, centre, scene.frames))[:, 0]
+    everywhere = torch.ones_like(scene.paint[3:])
+    paint = torch.cat([scene.behind[0], everywhere])
+    bare = (torch.maximum(covered, _swollen(scene.paint[3:])) < 0.02).float()
+    apart = replace(scene, paint=paint, behind=torch.zeros_like(scene.behind), weight=bare)
+    middle, radius = _centre_and_radius(everywhere[0])
+    start = torch.zeros_like(poses)
+    rest = LayerMotion("rest", start, middle)
+    if float(bare.mean()) < MIN_BARE:
+        return rest
+    found = _coarse_poses(apart, start, middle, radius)
+    model, found = _choose_model(apart, found, middle, radius)
+    before, after = (float(cost(apart, each, middle).mean()) for each in (start, found))
+    if after > (1.0 - BACKGROUND_GAIN) * before - MIN_GAIN:
+        return rest
+    return LayerMotion(model, found, middle)
+
+
+def _moved_behind(behind: Tensor, held: LayerMotion, like: Tensor) -> Tensor:
+    """[P, 3, h, w]: the background [1, 3, h, w] moved."""
+    return sample(behind[0], points_back(held.poses, held.centre, like))
+
+
+def _coarse_poses(scene: Scene, start: Tensor, centre: Tensor, radius: float) -> Tensor:
+    """Similarities found from afar, each frame helped by its neighbours."""
+    width = scene.frames.shape[-1]
+    columns = MODELS["similarity"]
+    far = scene.blurred(COARSE * width)
+    poses = fit_poses(far, start, centre, columns, radius, 6)
+    for _ in range(4):
+        best, lowest = poses, cost(far, poses, centre)
+        for way in (1, -1):
+            borrowed = poses.roll(way, 0).clone()
+            borrowed[0] = 0.0
+            price = cost(far, borrowed, centre)
+            better = price < 0.98 * lowest
+            best = torch.where(better[:, None], borrowed, best)
+            lowest = torch.minimum(lowest, price)
+        if torch.equal(best, poses):
+            break
+        poses = fit_poses(far, best, centre, columns, radius, 4)
+    return fit_poses(scene.blurred(0.4 * COARSE * width), poses, centre, columns, radius, 4)
+
+
+def _choose_model(scene: Scene, poses: Tensor, centre: Tensor, radius: float) -> tuple[str, Tensor]:
+    """The simplest model that explains the frames nearly as well as the richest, and its poses."""
+    near = scene.blurred(FINE * scene.frames.shape[-1])
+    fitted: dict[str, Tensor] = {}
+    for model, columns in MODELS.items():
+        start = torch.zeros_like(poses)
+        start[:, list(columns)] = poses[:, list(columns)]
+        fitted[model] = fit_poses(near, start, centre, columns, radius, 4)
+    prices = {model: float(cost(near, found, centre).mean()) for model, found in fitted.items()}
+    allowed = (1.0 + GAIN) * min(prices.values()) + 1e-6
+    for model, found in fitted.items():
+        if prices[model] <= allowed:
+            return model, found
+    raise AssertionError("one of the models is the best")
+
+
+def _redrawn(
+    layers: Layers,
+    poses: Tensor,
+    centre: Tensor,
+    held: LayerMotion,
+    size: tuple[int, int],
+    autoencoder: Autoencoder | None,
+) -> Tensor:
+    """[P, 3, h, w] at the fit's size: the still moved, shrunk to the frames, through the autoencoder."""
+    paint = torch.from_numpy(layers.paint).permute(2, 0, 1)
+    behind = torch.from_numpy(layers.background).permute(2, 0, 1)[None]
+    drawn = []
+    for part, held_part in zip(poses.split(8), held.poses.split(8), strict=True):
+        frames = behind.expand(len(part), -1, -1, -1)
+        if held.model != "rest":
+            frames = _moved_behind(behind, replace(held, poses=held_part), frames)
+        scene = Scene(frames, paint, frames, behind[:, 0])
+        drawn.append(_resized(compose(scene, points_back(part, centre, frames)), size))
+    frames = torch.cat(drawn)
+    if autoencoder is not None:
+        frames = autoencoder(frames.permute(0, 2, 3, 1)).float().cpu().permute(0, 3, 1, 2)
+    return _shrunk(frames)
+
+
+def _moved_error(scene: Scene, drawn: Tensor, poses: Tensor, centre: Tensor) -> Tensor:
+    """[P, 3, h, w]: how `drawn` differs from frame 0, carried along by the layer that it is on."""
+    error, cover = scene.frames[0] - drawn[0], scene.paint[3:]
+    apart = replace(scene, paint=torch.cat([error * cover, cover]), behind=error[None])
+    return compose(apart, points_back(poses, centre, scene.frames))
+
+
+def _swept(scene: Scene, poses: Tensor, centre: Tensor) -> Tensor:
+    """[P, h, w], 0 and 1: where the object is in the frame or in frame 0, and a little around it."""
+    cover = _swollen(scene.paint[3:])
+    covered = sample(cover, points_back(poses, centre, scene.frames))[:, 0]
+    return (torch.maximum(covered, cover) > 0.02).float()
+
+
+def _centre_and_radius(cover: Tensor) -> tuple[Tensor, float]:
+    points = lattice(*cover.shape)
+    total = cover.sum()
+    centre = (points * cover[..., None]).sum((0, 1)) / total
+    radius = ((points - centre).square().sum(-1) * cover).sum() / total
+    return centre.double(), float(radius.sqrt().clamp(min=0.05))
+
+
+def _fill(picture: Tensor, hole: Tensor) -> Tensor:
+    filled = fill_hole(np.ascontiguousarray(picture.permute(1, 2, 0).numpy()), hole.numpy())
+    return torch.from_numpy(filled).permute(2, 0, 1)
+
+
+def _swollen(cover: Tensor) -> Tensor:
+    """[1, h, w] grown by two pixels."""
+    return F.max_pool2d(cover[None], 5, 1, 2)[0]
+
+
+def _shrunk(pictures: Tensor) -> Tensor:
+    """[N, C, h, w], at most `WORK_PX` along the longer side."""
+    height, width = pictures.shape[-2:]
+    scale = min(1.0, WORK_PX / max(height, width))
+    return _resized(pictures, (max(1, round(height * scale)), max(1, round(width * scale))))
+
+
+def _resized(pictures: Tensor, size: Sequence[int]) -> Tensor:
+    if tuple(pictures.shape[-2:]) == tuple(size):
+        return pictures
+    return F.interpolate(
+        pictures, size=tuple(size), mode="bicubic", antialias=True, align_corners=False
+    ).clamp(0.0, 1.0)

@@ -1,0 +1,177 @@
+"""Fitting the poses of all frames of a loop together: Gauss-Newton on the frames' colours.
+
+One layer, the object as the model drew it in frame 0, is moved over what lies behind it. With W the map from a
+frame's pixel to frame 0, the drawn frame is X = P(W) + (1 - a(W)) B, and its slope along W is D = ∇P - B ∇a. Each
+frame adds its robustly weighted normal equations, a penalty on the second difference of the poses joins them
+round the ring, and frame 0 stays at rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .canvas import lattice
+from .pose import generators, inverse, matrices
+
+PATCH_PX = (
+    8  # errors of an autoencoder are alike within a latent: so many pixels a side say one thing
+)
+JOLT = 0.03  # half-widths: how far a usual frame is from the middle of its neighbours
+LOOSE = 1e-3  # a squared residual that costs one half
+MIN_SPREAD = 1e-3  # of colour residuals, 0..1: below a grey level nothing is an outlier
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a fit compares.
+
+    Attributes:
+        frames: [P, 3, h, w].
+        paint: [4, h, w], the layer's colours times its cover, and the cover, in frame 0.
+        behind: [1 or P, 3, h, w], what lies behind it.
+        weight: [1 or P, h, w], how much a pixel counts.
+        patch_px: side of the square of pixels that counts as one measurement.
+    """
+
+    frames: Tensor
+    paint: Tensor
+    behind: Tensor
+    weight: Tensor
+    patch_px: float = PATCH_PX
+
+    def blurred(self, sigma_px: float) -> Scene:
+        """The same scene seen less sharply."""
+        return Scene(
+            blur(self.frames, sigma_px),
+            blur(self.paint[None], sigma_px)[0],
+            blur(self.behind, sigma_px),
+            self.weight,
+            self.patch_px,
+        )
+
+
+def fit_poses(
+    scene: Scene,
+    poses: Tensor,
+    centre: Tensor,
+    columns: Sequence[int],
+    radius: float,
+    iterations: int,
+) -> Tensor:
+    """Better poses [P, 6]; only the parameters `columns` are changed, and frame 0 stays at rest.
+
+    Args:
+        radius: of the layer, in half-widths: what turns or grows by one moves so far.
+    """
+    count, free = len(poses), list(columns)
+    if not free or count < 2:
+        return poses
+    metric = torch.tensor([1.0, 1.0, *[radius] * 4], dtype=torch.float64)[free] / JOLT
+    smooth = torch.kron(_bending(count), torch.diag(metric.square()))
+    slope_x, slope_y = gradients(scene.paint)
+    inner = slice(len(free), None)
+    for _ in range(iterations):
+        points = points_back(poses, centre, scene.frames)
+        error = scene.frames - compose(scene, points)
+        jacobian = _slopes(scene, slope_x, slope_y, points)
+        spread = error_spread(error, scene.weight)
+        certain = scene.weight / (1.0 + error.square().sum(1) / spread)
+        certain = certain / (spread * scene.patch_px**2)
+        weighted = (jacobian * certain[:, None, None]).flatten(2)
+        normal = (weighted @ jacobian.flatten(2).transpose(1, 2)).double()
+        pull = (weighted @ error.flatten(1)[..., None]).double()
+        basis = -generators(poses, centre, free).flatten(2)  # [P, columns, 6]
+        system = torch.block_diag(*(basis @ normal @ basis.transpose(1, 2)))
+        right = (basis @ pull).flatten() - smooth @ poses[:, free].flatten()
+        system = system + torch.diag(1e-3 * system.diagonal() + 1e-6) + smooth
+        step = torch.linalg.solve(system[inner, inner], right[inner])
+        poses = poses.clone()
+        poses[1:, free] += step.reshape(count - 1, len(free))
+    return poses
+
+
+def cost(scene: Scene, poses: Tensor, centre: Tensor) -> Tensor:
+    """[P]: how badly the layer with those poses explains each frame, see `frame_costs`."""
+    return frame_costs(scene, points_back(poses, centre, scene.frames))
+
+
+def frame_costs(scene: Scene, points: Tensor) -> Tensor:
+    """[P], 0..1: Geman and McClure's loss of the layer shown at `points` [P, h, w, 2]."""
+    squared = (scene.frames - compose(scene, points)).square().sum(1)
+    weight = scene.weight.expand_as(squared)
+    return (weight * squared / (squared + LOOSE)).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1e-6)
+
+
+def points_back(poses: Tensor, centre: Tensor, frames: Tensor) -> Tensor:
+    """[P, h, w, 2]: the point of frame 0 that every pixel of the frames shows."""
+    back = inverse(matrices(poses, centre)).float()
+    points = lattice(*frames.shape[-2:])
+    return torch.einsum("pij,hwj->phwi", back[..., :2], points) + back[:, None, None, :, 2]
+
+
+def compose(scene: Scene, points: Tensor) -> Tensor:
+    """[P, 3, h, w]: the layer moved over what lies behind it."""
+    moved = sample(scene.paint, points)
+    return moved[:, :3] + (1.0 - moved[:, 3:]) * scene.behind
+
+
+def sample(picture: Tensor, points: Tensor, mode: str = "bilinear") -> Tensor:
+    """`picture` [C, h, w] at `points` [P, H, W, 2] in half-widths → [P, C, H, W]; its border goes on."""
+    height, width = picture.shape[-2:]
+    count, rows, columns = points.shape[:3]
+    grid = (points * torch.tensor([1.0, width / height])).reshape(1, count * rows, columns, 2)
+    drawn = F.grid_sample(picture[None], grid, mode, "border", align_corners=False)
+    return drawn[0].unflatten(1, (count, rows)).transpose(0, 1)
+
+
+def gradients(picture: Tensor) -> tuple[Tensor, Tensor]:
+    """Slopes of [C, h, w] along x and y, a half-width."""
+    unit = 0.25 * picture.shape[-1]
+    padded = F.pad(picture, (1, 1, 1, 1), mode="replicate")
+    along_x = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
+    along_y = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
+    return along_x * unit, along_y * unit
+
+
+def blur(pictures: Tensor, sigma_px: float) -> Tensor:
+    """Gaussian blur of [N, C, h, w]."""
+    if sigma_px <= 0.0:
+        return pictures
+    reach = max(1, math.ceil(3.0 * sigma_px))
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma_px).square())
+    kernel = kernel / kernel.sum()
+    planes = pictures.flatten(0, 1)[:, None]
+    planes = F.pad(planes, (reach, reach, reach, reach), mode="replicate")
+    planes = F.conv2d(F.conv2d(planes, kernel[None, None, :, None]), kernel[None, None, None])
+    return planes[:, 0].unflatten(0, pictures.shape[:2])
+
+
+def _slopes(scene: Scene, slope_x: Tensor, slope_y: Tensor, points: Tensor) -> Tensor:
+    """[P, 6, 3, h, w]: slopes of the drawn frame along the six entries of W, row by row."""
+    along_x, along_y = (
+        moved[:, :3] - moved[:, 3:] * scene.behind
+        for moved in (sample(slope_x, points), sample(slope_y, points))
+    )
+    x, y = points[..., 0][:, None], points[..., 1][:, None]
+    return torch.stack([along_x * x, along_x * y, along_x, along_y * x, along_y * y, along_y], 1)
+
+
+def error_spread(error: Tensor, weight: Tensor) -> Tensor:
+    """The usual squared residual: the median over the pixels that count."""
+    squared = error.square().sum(1)
+    counted = squared[(weight > 0.5).expand_as(squared)]
+    usual = counted.median() if counted.numel() else squared.new_tensor(0.0)
+    return (2.0 * usual).clamp(min=MIN_SPREAD**2)
+
+
+def _bending(count: int) -> Tensor:
+    """[P, P]: the sum of squared second differences round the ring, as a matrix."""
+    identity = torch.eye(count, dtype=torch.float64)
+    second = identity.roll(1, 0) - 2.0 * identity + identity.roll(-1, 0)
+    return second.T @ second

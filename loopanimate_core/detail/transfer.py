@@ -1,0 +1,247 @@
+"""The frames tell the motion, the still gives the pixels: a crisp loop at the still's own size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import LoopAnimateError
+from ..picture.images import WHITE, Picture, fit_pixels, require_frames
+from ..picture.saliency import salient_mask
+from .canvas import Canvas, fit_mask, fit_still, place
+from .estimate import WORK_PX, Autoencoder, estimate_motion, read_scene, reveal_behind
+from .matte import BUSY, split_layers
+from .motion import Motion, resample_ring
+from .render import Elastic, Rigid
+from .residual import add_residual, residual_frames
+from .settings import DetailSettings, frame_count
+
+MIN_SIDE_PX = 8
+SALIENT_PX = 640  # the object is looked for at this size
+FINER = 2  # the estimate moves the still at so many times the frames' resolution
+
+
+@dataclass(frozen=True)
+class DetailLoop:
+    """A loop in the still's own pixels; iterating draws one frame after another, [H, W, 3 or 4] in 0..1.
+
+    Attributes:
+        fps: frames per second.
+        mode: `rigid`, `elastic` or `off`: how it is drawn.
+        motion: of the loop, in as many frames as play; None when `off`.
+        matte: [H, W] in 0..1, the object's cover in frame 0.
+    """
+
+    fps: float
+    mode: str
+    canvas: Canvas
+    motion: Motion | None
+    matte: Tensor
+    _first: Tensor
+    _drawer: Rigid | Elastic | _Enlarged
+    _residual: Tensor | None
+    _count: int
+
+    @property
+    def height_px(self) -> int:
+        return self.canvas.height_px
+
+    @property
+    def width_px(self) -> int:
+        return self.canvas.width_px
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Frame `index`; frame 0 is the still itself."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"frame {index} of a loop of {len(self)}")
+        index %= len(self)
+        if index == 0 and self.mode != "off":
+            return self._first.clone()
+        frame = self._drawer.draw(index)
+        if self._residual is not None:
+            frame = add_residual(frame, self._residual[index], self.canvas)
+        return torch.from_numpy(frame)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[index] for index in range(len(self)))
+
+
+def transfer(
+    frames: Tensor,
+    still: Picture | Tensor,
+    mask: Tensor | None = None,
+    settings: DetailSettings | None = None,
+    *,
+    frames_fps: float = 8.0,
+    plate: Tensor | None = None,
+    autoencoder: Autoencoder | None = None,
+    device: str | torch.device = "cpu",
+) -> DetailLoop:
+    """Move the still as the frames of a loop move.
+
+    Args:
+        frames: `[P, h, w, 3]` in 0..1, the frames that play; frame 0 shows the still, evenly cropped to their shape.
+        still: a Picture, or `[H, W, 3]` or `[H, W, 4]` (straight alpha) in 0..1.
+        mask: 1 on what moves; of the still, at any resolution, or of the frames' size. None takes the picture's
+            alpha, or looks for the salient object.
+        frames_fps: frames per second of `frames`.
+        plate: `[H, W, 3]` of the still's size, the same scene without the object.
+        autoencoder: the round trip through the model's VAE, `[n, h, w, 3]` to the same. Four calls; they make the
+            motion several times as exact.
+        device: where frames are drawn.
+
+    Raises:
+        LoopAnimateError: an argument of another shape, numbers that are not finite, a size out of range.
+    """
+    settings = settings or DetailSettings()
+    # 1. Check everything
+    picture = _as_picture(still)
+    frames = _checked_frames(frames)
+    still_size, frames_size = _size(picture.rgb), _size(frames[0])
+    count = frame_count(len(frames), frames_fps, settings.fps)
+    fps = settings.fps or frames_fps
+    canvas = place(still_size, frames_size, settings.output_size(still_size, frames_size))
+    if plate is not None and tuple(plate.shape) != (*still_size, 3):
+        raise LoopAnimateError(
+            f"the plate must be [{still_size[0]}, {still_size[1]}, 3] like the still, got {list(plate.shape)}"
+        )
+    if mask is None:
+        mask = _find_object(picture)
+    on_canvas = fit_mask(mask, still_size, frames_size, canvas)
+    if settings.mode == "off":
+        enlarged = _Enlarged(frames, canvas, count)
+        first = torch.from_numpy(enlarged.draw(0))
+        matte = torch.from_numpy(on_canvas)
+        return DetailLoop(fps, "off", canvas, None, matte, first, enlarged, None, count)
+    if settings.transparent and not on_canvas.any():
+        raise LoopAnimateError("transparent needs an object, but the mask is empty")
+
+    # 2. How the frames move
+    on_frames = place(still_size, frames_size, frames_size)
+    cover = fit_mask(mask, still_size, frames_size, on_frames)
+    motion = _estimate(frames, picture, mask, cover, autoencoder)
+    residual = None
+    if settings.residual > 0.0:
+        scene = read_scene(frames, cover)
+        scene = reveal_behind(scene, motion.object.poses, motion.object.centre)
+        residual = residual_frames(scene, motion, settings.residual, count)
+    motion = motion.at(count)
+
+    # 3. The still taken apart at its own size
+    shown = fit_still(picture.over(WHITE), canvas)
+    alpha = None if picture.alpha is None else fit_still(picture.alpha[..., None], canvas)[..., 0]
+    layers = split_layers(
+        shown,
+        on_canvas,
+        alpha=alpha,
+        plate=None if plate is None else fit_still(plate.float().cpu(), canvas),
+        mask_px=_mask_px(mask, frames_size, canvas),
+    )
+
+    # 4. Drawing, when asked
+    elastic = settings.mode == "elastic" or (
+        settings.mode == "auto"
+        and not settings.transparent
+        and plate is None
+        and layers.busyness > BUSY
+    )
+    if settings.transparent or not (elastic or layers.whole):
+        drawer = Rigid(layers, canvas, motion, transparent=settings.transparent, device=device)
+    else:
+        cover = np.zeros_like(on_canvas) if layers.whole else layers.cover
+        drawer = Elastic(shown, cover, canvas, motion, settings.band, device=device)
+    first = torch.from_numpy(drawer.draw(0) if settings.transparent else shown)
+    matte = torch.from_numpy(layers.cover.copy())  # without keeping the colours
+    mode = "elastic" if isinstance(drawer, Elastic) else "rigid"
+    return DetailLoop(fps, mode, canvas, motion, matte, first, drawer, residual, count)
+
+
+class _Enlarged:
+    """The frames themselves, enlarged; between them, a spline of their colours."""
+
+    def __init__(self, frames: Tensor, canvas: Canvas, count: int) -> None:
+        self.frames, self.canvas = resample_ring(frames, count).float(), canvas
+
+    def draw(self, index: int) -> np.ndarray:
+        size = (self.canvas.height_px, self.canvas.width_px)
+        return np.ascontiguousarray(fit_pixels(self.frames[index], *size).numpy())
+
+
+def _estimate(
+    frames: Tensor,
+    picture: Picture,
+    mask: Tensor,
+    cover: np.ndarray,
+    autoencoder: Autoencoder | None,
+) -> Motion:
+    """The motion of the frames, from the part of the still that they show."""
+    still_size, frames_size = _size(picture.rgb), _size(frames[0])
+    scale = min(1.0, WORK_PX / max(frames_size)) * FINER
+    size = (round(frames_size[0] * scale), round(frames_size[1] * scale))
+    canvas = place(still_size, frames_size, size)
+    on_canvas = fit_mask(mask, still_size, frames_size, canvas)
+    layers = split_layers(
+        np.ascontiguousarray(fit_pixels(picture.over(WHITE), *size).numpy()),
+        on_canvas,
+        mask_px=_mask_px(mask, frames_size, canvas),
+    )
+    return estimate_motion(frames, layers, cover, autoencoder)
+
+
+def _mask_px(mask: Tensor, frames_size: tuple[int, int], canvas: Canvas) -> float:
+    """Side of one of the mask's pixels on the canvas."""
+    if tuple(mask.shape) == frames_size:
+        return 2.0 * canvas.half_width_x / mask.shape[1]
+    return max(canvas.width_px / mask.shape[1], canvas.height_px / mask.shape[0])
+
+
+def _size(picture: Tensor) -> tuple[int, int]:
+    """(height, width) of [H, W, C]."""
+    return picture.shape[0], picture.shape[1]
+
+
+def _find_object(picture: Picture) -> Tensor:
+    """The picture's alpha, or the mask of its salient object at a moderate size."""
+    if picture.alpha is not None:
+        return picture.alpha
+    scale = min(1.0, SALIENT_PX / max(picture.height_px, picture.width_px))
+    size = (max(1, round(picture.height_px * scale)), max(1, round(picture.width_px * scale)))
+    return salient_mask(fit_pixels(picture.rgb, *size))
+
+
+def _as_picture(still: Picture | Tensor) -> Picture:
+    if not isinstance(still, Picture):
+        if still.ndim != 3 or still.shape[2] not in (3, 4) or 0 in still.shape:
+            raise LoopAnimateError(
+                f"a still must have the shape [H, W, 3] or [H, W, 4], not {list(still.shape)}"
+            )
+        still = still.detach().float().cpu()
+        still = Picture(still[..., :3], still[..., 3] if still.shape[2] == 4 else None)
+    if min(still.height_px, still.width_px) < MIN_SIDE_PX:
+        raise LoopAnimateError(
+            f"the still is {still.width_px} x {still.height_px} pixels; each side must be"
+            f" {MIN_SIDE_PX} or more"
+        )
+    if not bool(still.rgb.isfinite().all()):
+        raise LoopAnimateError("the still holds values that are not finite numbers")
+    return still
+
+
+def _checked_frames(frames: Tensor) -> Tensor:
+    require_frames(frames)
+    if min(frames.shape[1:3]) < MIN_SIDE_PX:
+        raise LoopAnimateError(
+            f"the frames are {frames.shape[2]} x {frames.shape[1]} pixels; each side must be"
+            f" {MIN_SIDE_PX} or more"
+        )
+    bad = [number for number, frame in enumerate(frames) if not bool(frame.isfinite().all())]
+    if bad:
+        raise LoopAnimateError(f"frame {bad[0]} holds values that are not finite numbers")
+    return frames.detach().float().cpu().clamp(0.0, 1.0)

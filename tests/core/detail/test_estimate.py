@@ -1,0 +1,164 @@
+"""The motion that is read from the frames, and its spline round the ring."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from moved_disc import draw_loop, psnr
+
+from loopanimate_core.detail import DetailSettings, transfer
+from loopanimate_core.detail.motion import LayerMotion, resample_ring
+from loopanimate_core.detail.pose import generators, inverse, matrices
+from loopanimate_core.picture.images import fit_pixels
+
+
+def motion_of(truth, **options):
+    motion = transfer(truth.small, truth.still, truth.mask, **options).motion
+    assert motion is not None
+    return motion
+
+
+def test_a_translation_is_found_as_one(swaying):
+    found = motion_of(swaying).object
+    assert found.model == "translation"
+    wave = torch.sin(2 * math.pi * torch.arange(10) / 10).double()
+    assert (found.poses[:, 0] - 0.15 * wave).abs().max() < 0.004  # a tenth of a pixel of the frames
+    assert found.poses[:, 1].abs().max() < 0.004
+    assert found.poses[0].abs().max() == 0.0
+
+
+def test_a_turn_is_found_as_one():
+    found = motion_of(draw_loop(shift=0.0, turn=1.0)).object
+    assert found.model in ("similarity", "affine")
+    wave = torch.sin(2 * math.pi * torch.arange(10) / 10).double()
+    assert (found.poses[:, 2] - wave).abs().max() < 0.03
+
+
+def test_an_autoencoder_that_distorts_is_seen_through(swaying):
+    """An error fixed to the picture's grid is no motion."""
+    grid = 0.15 * torch.sin(torch.arange(48) * 0.9)
+    blemish = (grid[:, None] * grid[None, :])[..., None]
+
+    def autoencoder(frames):
+        return (fit_pixels_all(frames) + 4.0 * blemish).clamp(0, 1)
+
+    def fit_pixels_all(frames):
+        return torch.stack([fit_pixels(fit_pixels(frame, 24, 24), 48, 48) for frame in frames])
+
+    wave = 0.15 * torch.sin(2 * math.pi * torch.arange(10) / 10).double()
+    errors = []
+    for through in (None, autoencoder):
+        motion = transfer(
+            autoencoder(swaying.small), swaying.still, swaying.mask, autoencoder=through
+        ).motion
+        assert motion is not None
+        errors.append(float((motion.object.poses[:, 0] - wave).abs().max()))
+    assert errors[1] < 0.5 * errors[0] and errors[1] < 0.006
+
+
+def test_a_moving_background_is_found():
+    truth = draw_loop()
+    rng = np.random.default_rng(0)
+    texture = cv2.resize(
+        rng.random((12, 12, 3), np.float32), (96, 96), interpolation=cv2.INTER_CUBIC
+    )
+    frames = []
+    for index in range(10):
+        way = 6.0 * math.sin(2 * math.pi * index / 10)
+        moved = cv2.warpAffine(
+            texture,
+            np.array([[1, 0, 0], [0, 1, way]]),
+            (96, 96),
+            flags=cv2.INTER_CUBIC,
+            borderMode=cv2.BORDER_REFLECT_101,
+        )
+        frames.append(
+            torch.lerp(torch.from_numpy(moved), truth.frames[index], truth.masks[index][..., None])
+        )
+    true = torch.stack(frames).clamp(0, 1)
+    small = torch.stack([fit_pixels(frame, 48, 48) for frame in true])
+    loop = transfer(small, true[0], truth.mask, DetailSettings(mode="rigid"))
+    assert loop.motion is not None
+    assert loop.motion.background.model == "translation"
+    wave = 6.0 / 48 * torch.sin(2 * math.pi * torch.arange(10) / 10).double()
+    assert (loop.motion.background.poses[:, 1] - wave).abs().max() < 0.01
+    assert psnr(torch.stack(list(loop)), true) > 28.0
+
+
+def test_what_no_affine_map_follows_is_bent():
+    rng = np.random.default_rng(1)
+    texture = cv2.resize(
+        rng.random((12, 12, 3), np.float32), (96, 96), interpolation=cv2.INTER_CUBIC
+    )
+    y, x = np.indices((96, 96)).astype(np.float32)
+    frames = []
+    for index in range(8):
+        way = 2.5 * math.sin(2 * math.pi * index / 8)
+        bent = (x + way * np.sin(2 * np.pi * y / 96)).astype(np.float32)
+        frames.append(
+            cv2.remap(texture, bent, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+        )
+    true = torch.from_numpy(np.stack(frames)).clamp(0, 1)
+    loop = transfer(true, true[0], torch.ones(96, 96))
+    assert loop.motion is not None and loop.motion.object.model == "elastic"
+    still = true[:1].expand_as(true)
+    assert psnr(torch.stack(list(loop)), true) > psnr(still, true) + 8.0
+
+
+def test_the_spline_goes_through_its_values_and_closes():
+    values = torch.randn(7, 2, generator=torch.Generator().manual_seed(0)).double()
+    finer = resample_ring(values, 28)
+    assert torch.equal(finer[::4], values)
+    third = (finer - 3 * finer.roll(1, 0) + 3 * finer.roll(2, 0) - finer.roll(3, 0)).abs()
+    assert third.max() < 0.5 * values.abs().max()  # no kink, at the seam neither
+
+
+def test_a_smooth_swing_is_met_between_the_frames():
+    wave = torch.sin(2 * math.pi * torch.arange(16) / 16).double()[:, None]
+    finer = torch.sin(2 * math.pi * torch.arange(48) / 48).double()[:, None]
+    assert (resample_ring(wave, 48) - finer).abs().max() < 1e-3
+    # a count that is no multiple, and fewer frames than there were
+    assert (
+        resample_ring(wave, 11) - torch.sin(2 * math.pi * torch.arange(11) / 11).double()[:, None]
+    ).abs().max() < 1e-3
+
+
+def test_whole_turns_go_on_evenly():
+    poses = torch.zeros(8, 6, dtype=torch.float64)
+    poses[:, 2] = (
+        torch.remainder(2 * math.pi * torch.arange(8) / 8 + math.pi, 2 * math.pi) - math.pi
+    )
+    poses[0] = 0.0
+    spun = LayerMotion("similarity", poses, torch.zeros(2).double()).at(32).poses[:, 2]
+    steps = torch.remainder(spun.roll(-1) - spun, 2 * math.pi)
+    assert (steps - 2 * math.pi / 32).abs().max() < 1e-6
+
+
+def test_poses_and_their_inverses():
+    generator = torch.Generator().manual_seed(0)
+    poses = 0.3 * torch.randn(5, 6, generator=generator).double()
+    centre = torch.tensor([0.2, -0.1]).double()
+    maps, back = matrices(poses, centre), inverse(matrices(poses, centre))
+    assert torch.allclose(back[..., :2] @ maps[..., :2], torch.eye(2).double().expand(5, 2, 2))
+    assert torch.allclose(
+        back[..., :2] @ maps[..., 2:] + back[..., 2:], torch.zeros(5, 2, 1).double(), atol=1e-12
+    )
+    assert torch.allclose(
+        matrices(torch.zeros(1, 6).double(), centre)[0], torch.eye(2, 3).double(), atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("column", range(6))
+def test_the_slope_of_the_map_back(column):
+    poses = 0.2 * torch.randn(1, 6, generator=torch.Generator().manual_seed(column)).double()
+    centre, point = torch.tensor([0.1, 0.3]).double(), torch.tensor([0.4, -0.2, 1.0]).double()
+    step = torch.zeros(6).double()
+    step[column] = 1e-6
+    source = inverse(matrices(poses, centre))[0] @ point
+    nudged = inverse(matrices(poses + step, centre))[0] @ point
+    slope = -generators(poses, centre, [column])[0, 0] @ torch.cat([source, torch.ones(1).double()])
+    assert torch.allclose((nudged - source) / 1e-6, slope, atol=1e-4)
