@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .canvas import lattice
@@ -44,7 +43,7 @@ def fit_bend(scene: Scene, layer: LayerMotion, gain: float) -> LayerMotion:
     box = _box(scene.paint[3])
     bend = torch.zeros(count, KNOTS**2, 2)
     for width, size_px, share in _LEVELS:
-        seen = _smaller(scene, size_px)
+        seen = scene.shrunk(size_px)
         seen = seen.blurred(width * seen.frames.shape[-1])
         unposed = points_back(layer.poses, layer.centre, seen.frames)
         for _ in range(_ITERATIONS):
@@ -116,23 +115,3 @@ def _stiffness() -> Tensor:
     uneven = torch.kron(second.T @ second, identity) + torch.kron(identity, second.T @ second)
     plane = torch.eye(KNOTS**2) / LARGEST**2 + uneven / UNEVEN**2
     return torch.kron(plane, torch.eye(2))
-
-
-def _smaller(scene: Scene, size_px: int) -> Scene:
-    """The scene at no more than `size_px` along the longer side."""
-    height, width = scene.frames.shape[-2:]
-    scale = size_px / max(height, width)
-    if scale >= 1.0:
-        return scene
-    size = (round(height * scale), round(width * scale))
-
-    def shrunk(planes: Tensor) -> Tensor:
-        return F.interpolate(planes, size, mode="bilinear", antialias=True, align_corners=False)
-
-    return Scene(
-        shrunk(scene.frames),
-        shrunk(scene.paint[None])[0],
-        shrunk(scene.behind),
-        (shrunk(scene.weight[:, None])[:, 0] > 0.5).float(),
-        scene.patch_px * scale,
-    )

@@ -9,7 +9,8 @@ that depends on where the object is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -30,6 +31,7 @@ Autoencoder = Callable[[Tensor], Tensor]
 
 WORK_PX = 192  # frames larger than this are shrunk for the fit
 COARSE, FINE = 1 / 24, 1 / 96  # blur over the frames' width
+COARSE_PX = 48  # poses are looked for from afar at this size
 GAIN = 0.03  # a richer model must explain so much more of what the simpler one leaves
 BACKGROUND_GAIN, BEND_GAIN = 0.15, 0.3  # the same for a moving background and for a bend
 MIN_GAIN = 0.003  # of the cost, 0..1: less is grain
@@ -49,6 +51,20 @@ def estimate_motion(
         layers: the part of the still that the frames show, taken apart at any size of their shape.
         mask: [h, w] in 0..1, the object in frame 0.
     """
+    threads = torch.get_num_threads()
+
+    def through_autoencoder(pictures: Tensor) -> Tensor:
+        assert autoencoder is not None
+        with _threads(threads):
+            return autoencoder(pictures)
+
+    with _threads(1):  # thousands of small operations: threads would wait for each other
+        return _estimate(frames, layers, mask, through_autoencoder if autoencoder else None)
+
+
+def _estimate(
+    frames: Tensor, layers: Layers, mask: np.ndarray, autoencoder: Autoencoder | None
+) -> Motion:
     scene = read_scene(frames, mask)
     centre, radius = _centre_and_radius(scene.paint[3])
     rest = LayerMotion("rest", torch.zeros(len(frames), 6, dtype=torch.float64), centre)
@@ -78,6 +94,17 @@ def estimate_motion(
     if float(cost(corrected, poses, centre).mean()) > WELL_EXPLAINED:
         posed = fit_bend(corrected, posed, BEND_GAIN)
     return Motion(posed, held)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """torch computes with `count` threads while the block runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def read_scene(frames: Tensor, mask: np.ndarray) -> Scene:
@@ -115,11 +142,18 @@ def _background(scene: Scene, poses: Tensor, centre: Tensor) -> LayerMotion:
     if float(bare.mean()) < MIN_BARE:
         return rest
     found = _coarse_poses(apart, start, middle, radius)
+    if not _explains(apart, found, middle, 0.5 * BACKGROUND_GAIN, 0.5 * MIN_GAIN):
+        return rest
     model, found = _choose_model(apart, found, middle, radius)
-    before, after = (float(cost(apart, each, middle).mean()) for each in (start, found))
-    if after > (1.0 - BACKGROUND_GAIN) * before - MIN_GAIN:
+    if not _explains(apart, found, middle, BACKGROUND_GAIN, MIN_GAIN):
         return rest
     return LayerMotion(model, found, middle)
+
+
+def _explains(scene: Scene, poses: Tensor, centre: Tensor, gain: float, least: float) -> bool:
+    """Whether the poses take away a share `gain` of what rest leaves unexplained, and `least` at all."""
+    rest, moved = (float(cost(scene, each, centre).mean()) for each in (0.0 * poses, poses))
+    return moved <= (1.0 - gain) * rest - least
 
 
 def _moved_behind(behind: Tensor, held: LayerMotion, like: Tensor) -> Tensor:
@@ -129,6 +163,7 @@ def _moved_behind(behind: Tensor, held: LayerMotion, like: Tensor) -> Tensor:
 
 def _coarse_poses(scene: Scene, start: Tensor, centre: Tensor, radius: float) -> Tensor:
     """Similarities found from afar, each frame helped by its neighbours."""
+    scene = scene.shrunk(COARSE_PX)
     width = scene.frames.shape[-1]
     columns = MODELS["similarity"]
     far = scene.blurred(COARSE * width)

@@ -55,6 +55,25 @@ class Scene:
             self.patch_px,
         )
 
+    def shrunk(self, size_px: int) -> Scene:
+        """The same scene at no more than `size_px` along the longer side."""
+        height, width = self.frames.shape[-2:]
+        scale = size_px / max(height, width)
+        if scale >= 1.0:
+            return self
+        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+
+        def shrunk(planes: Tensor) -> Tensor:
+            return F.interpolate(planes, size, mode="bilinear", antialias=True, align_corners=False)
+
+        return Scene(
+            shrunk(self.frames),
+            shrunk(self.paint[None])[0],
+            shrunk(self.behind),
+            (shrunk(self.weight[:, None])[:, 0] > 0.5).float(),
+            self.patch_px * scale,
+        )
+
 
 def fit_poses(
     scene: Scene,

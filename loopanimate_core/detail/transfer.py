@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..picture.images import WHITE, Picture, fit_pixels, require_frames
 from ..picture.saliency import salient_mask
 from .canvas import Canvas, fit_mask, fit_still, place
 from .estimate import WORK_PX, Autoencoder, estimate_motion, read_scene, reveal_behind
-from .matte import BUSY, split_layers
+from .matte import BUSY, Layers, split_layers
 from .motion import Motion, resample_ring
 from .render import Elastic, Rigid
 from .residual import add_residual, residual_frames
@@ -123,29 +124,13 @@ def transfer(
     if settings.transparent and not on_canvas.any():
         raise LoopAnimateError("transparent needs an object, but the mask is empty")
 
-    # 2. How the frames move
-    on_frames = place(still_size, frames_size, frames_size)
-    cover = fit_mask(mask, still_size, frames_size, on_frames)
-    motion = _estimate(frames, picture, mask, cover, autoencoder)
-    residual = None
-    if settings.residual > 0.0:
-        scene = read_scene(frames, cover)
-        scene = reveal_behind(scene, motion.object.poses, motion.object.centre)
-        residual = residual_frames(scene, motion, settings.residual, count)
-    motion = motion.at(count)
+    # 2. How the frames move and, beside it, the still taken apart at its own size
+    with ThreadPoolExecutor(1) as beside:
+        split = beside.submit(_split, picture, plate, mask, on_canvas, canvas, frames_size)
+        motion, residual = _moved(frames, picture, mask, settings.residual, count, autoencoder)
+        layers = split.result()
 
-    # 3. The still taken apart at its own size
-    shown = fit_still(picture.over(WHITE), canvas)
-    alpha = None if picture.alpha is None else fit_still(picture.alpha[..., None], canvas)[..., 0]
-    layers = split_layers(
-        shown,
-        on_canvas,
-        alpha=alpha,
-        plate=None if plate is None else fit_still(plate.float().cpu(), canvas),
-        mask_px=_mask_px(mask, frames_size, canvas),
-    )
-
-    # 4. Drawing, when asked
+    # 3. Drawing, when asked
     elastic = settings.mode == "elastic" or (
         settings.mode == "auto"
         and not settings.transparent
@@ -156,8 +141,8 @@ def transfer(
         drawer = Rigid(layers, canvas, motion, transparent=settings.transparent, device=device)
     else:
         cover = np.zeros_like(on_canvas) if layers.whole else layers.cover
-        drawer = Elastic(shown, cover, canvas, motion, settings.band, device=device)
-    first = torch.from_numpy(drawer.draw(0) if settings.transparent else shown)
+        drawer = Elastic(layers.still, cover, canvas, motion, settings.band, device=device)
+    first = torch.from_numpy(drawer.draw(0) if settings.transparent else layers.still)
     matte = torch.from_numpy(layers.cover.copy())  # without keeping the colours
     mode = "elastic" if isinstance(drawer, Elastic) else "rigid"
     return DetailLoop(fps, mode, canvas, motion, matte, first, drawer, residual, count)
@@ -174,25 +159,50 @@ class _Enlarged:
         return np.ascontiguousarray(fit_pixels(self.frames[index], *size).numpy())
 
 
-def _estimate(
+def _split(
+    picture: Picture,
+    plate: Tensor | None,
+    mask: Tensor,
+    on_canvas: np.ndarray,
+    canvas: Canvas,
+    frames_size: tuple[int, int],
+) -> Layers:
+    """The still taken apart at the size of the canvas."""
+    alpha = None if picture.alpha is None else fit_still(picture.alpha[..., None], canvas)[..., 0]
+    return split_layers(
+        fit_still(picture.over(WHITE), canvas),
+        on_canvas,
+        alpha=alpha,
+        plate=None if plate is None else fit_still(plate.float().cpu(), canvas),
+        mask_px=_mask_px(mask, frames_size, canvas),
+    )
+
+
+def _moved(
     frames: Tensor,
     picture: Picture,
     mask: Tensor,
-    cover: np.ndarray,
+    strength: float,
+    count: int,
     autoencoder: Autoencoder | None,
-) -> Motion:
-    """The motion of the frames, from the part of the still that they show."""
+) -> tuple[Motion, Tensor | None]:
+    """The motion of the frames in `count` frames, and what it leaves unexplained."""
     still_size, frames_size = _size(picture.rgb), _size(frames[0])
+    cover = fit_mask(mask, still_size, frames_size, place(still_size, frames_size, frames_size))
     scale = min(1.0, WORK_PX / max(frames_size)) * FINER
     size = (round(frames_size[0] * scale), round(frames_size[1] * scale))
-    canvas = place(still_size, frames_size, size)
-    on_canvas = fit_mask(mask, still_size, frames_size, canvas)
+    canvas = place(still_size, frames_size, size)  # the part of the still that the frames show
     layers = split_layers(
         np.ascontiguousarray(fit_pixels(picture.over(WHITE), *size).numpy()),
-        on_canvas,
+        fit_mask(mask, still_size, frames_size, canvas),
         mask_px=_mask_px(mask, frames_size, canvas),
     )
-    return estimate_motion(frames, layers, cover, autoencoder)
+    motion = estimate_motion(frames, layers, cover, autoencoder)
+    residual = None
+    if strength > 0.0:
+        scene = reveal_behind(read_scene(frames, cover), motion.object.poses, motion.object.centre)
+        residual = residual_frames(scene, motion, strength, count)
+    return motion.at(count), residual
 
 
 def _mask_px(mask: Tensor, frames_size: tuple[int, int], canvas: Canvas) -> float:
