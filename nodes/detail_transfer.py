@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from comfy_api.latest import io
 
-from loopanimate_core.detail import DetailLoop, DetailSettings, transfer
-from loopanimate_core.detail.settings import MAX_SIDE_PX, MODES, SIZES
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.picture.images import save_picture
 from loopanimate_core.picture.saliency import mask_preview
@@ -17,6 +15,14 @@ from loopanimate_core.picture.sheet import shrink_frames
 from .common import LoopIO, progress, rgb, temp_file
 from .schema import supported
 
+if TYPE_CHECKING:
+    from loopanimate_core.detail import DetailLoop
+
+# Those of loopanimate_core.detail.settings, which would import OpenCV when ComfyUI starts; a test compares them.
+MODES = ("auto", "rigid", "elastic", "off")
+SIZES = ("original", "model", "1080p", "4k")
+BAND = 0.12
+MAX_SIDE_PX = 8192
 CUSTOM = "custom"
 MIN_SIDE_PX = 16
 PREVIEW_PX = 384
@@ -27,7 +33,6 @@ class DetailTransfer(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        own = DetailSettings()
         return io.Schema(
             node_id="LoopAnimate_DetailTransfer",
             display_name="Detail Transfer",
@@ -54,7 +59,7 @@ class DetailTransfer(io.ComfyNode):
                 io.Combo.Input(
                     "mode",
                     options=list(MODES),
-                    default=own.mode,
+                    default=MODES[0],
                     tooltip=(
                         "rigid: cuts the object out, moves it and fills in what was behind it. elastic: bends"
                         " the picture around the object, so nothing needs to be filled in. auto: elastic if the"
@@ -64,7 +69,7 @@ class DetailTransfer(io.ComfyNode):
                 io.Combo.Input(
                     "size",
                     options=[*SIZES, CUSTOM],
-                    default=own.size,
+                    default=SIZES[0],
                     tooltip=(
                         "original: the size of the still. model: the size of the frames. 1080p, 4k: the still's"
                         " shape, as large as fits into 1920 x 1080 or 3840 x 2160, upright or not. custom: width"
@@ -106,7 +111,7 @@ class DetailTransfer(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "residual",
-                    default=own.residual,
+                    default=0.0,
                     min=0.0,
                     max=1.0,
                     step=0.05,
@@ -117,7 +122,7 @@ class DetailTransfer(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "band",
-                    default=own.band,
+                    default=BAND,
                     min=0.0,
                     max=1.0,
                     step=0.01,
@@ -128,7 +133,7 @@ class DetailTransfer(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "transparent",
-                    default=own.transparent,
+                    default=False,
                     tooltip="Draws the object alone on a transparent background, for stickers and overlays.",
                 ),
                 io.Combo.Input(
@@ -215,6 +220,8 @@ class DetailTransfer(io.ComfyNode):
         plate: torch.Tensor | None = None,
         vae: Any = None,
     ) -> io.NodeOutput:
+        from loopanimate_core.detail import DetailSettings, transfer
+
         if deliver not in ("images", "stream"):
             raise LoopAnimateError(f"deliver must be 'images' or 'stream', got {deliver!r}")
         settings = DetailSettings(

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from loopanimate_core.detail import DetailSettings, settings
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.video import read_video
 
@@ -71,6 +72,17 @@ def mask() -> torch.Tensor:
 
 def run(nodes: Any, frames: torch.Tensor, still: torch.Tensor, **changes: Any) -> Any:
     return nodes["DetailTransfer"].execute(frames, still, **DEFAULTS | changes)
+
+
+def test_the_menu_offers_what_the_core_knows(nodes: Any) -> None:
+    entries = {entry.id: entry.as_dict() for entry in nodes["DetailTransfer"].GET_SCHEMA().inputs}
+    own = DetailSettings()
+    for name in ("mode", "size", "residual", "band", "transparent"):
+        assert entries[name]["default"] == getattr(own, name), name
+    assert tuple(entries["mode"]["options"]) == settings.MODES
+    assert tuple(entries["size"]["options"]) == (*settings.SIZES, "custom")
+    for name in ("width", "height"):
+        assert entries[name]["max"] == settings.MAX_SIDE_PX
 
 
 def test_the_loop_has_the_stills_size_and_pixels(
@@ -308,8 +320,8 @@ def test_memory_of_a_stream_does_not_grow_with_its_frames(
     """NumPy's arrays, which hold every frame that is drawn."""
     peaks = []
     for fps in (8.0, 64.0):
-        settings = {"size": "custom", "width": 640, "height": 480, "fps": fps}
-        images, loop, *_ = run(nodes, frames, still, mask=mask, deliver="stream", **settings).result
+        changes = {"size": "custom", "width": 640, "height": 480, "fps": fps}
+        images, loop, *_ = run(nodes, frames, still, mask=mask, deliver="stream", **changes).result
         tracemalloc.start()
         nodes["SaveLoop"].execute(images, **SAVE | {"format": "mp4"}, loop=loop)
         peaks.append(tracemalloc.get_traced_memory()[1])
