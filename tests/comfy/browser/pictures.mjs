@@ -90,9 +90,13 @@ await page.screenshot({ path: path.join(options.folder, "sampling.png"), clip: {
 await page.evaluate(() => fetch("/api/interrupt", { method: "POST" }))
 await page.waitForSelector(".la-preview:not([hidden])", { state: "detached" })
 await sampler({ seed: 1, steps: 0, ...options.values })
+const saved = page.evaluate(
+  () => new Promise((resolve) => app.api.addEventListener("execution_success", () => resolve(), { once: true })),
+)
 await queue(page)
 await waitForVerdict(page, "attached")
-await page.waitForTimeout(8000) // the next node saves
+await saved
+await page.waitForTimeout(4000)
 await shoot("basic")
 await shoot("check", ["LoopAnimate_LoopCheck"], 1)
 await page.locator(".la-compare").first().click()

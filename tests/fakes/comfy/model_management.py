@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class InterruptProcessingException(Exception):
     pass
@@ -20,3 +22,8 @@ def throw_exception_if_processing_interrupted() -> None:
     if _interrupted:
         _interrupted = False
         raise InterruptProcessingException
+
+
+def __getattr__(name: str) -> Any:
+    """Lets a type checker accept what the native types, which no fake can run, use of the real module."""
+    raise AttributeError(f"the fake of {__name__} has no {name}")

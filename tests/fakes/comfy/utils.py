@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 hook: Callable[[int, int], None] | None = None
 """Called with (done, total) by every bar."""
@@ -16,3 +17,8 @@ class ProgressBar:
         self.total = total or self.total
         if hook is not None:
             hook(min(value, self.total), self.total)
+
+
+def __getattr__(name: str) -> Any:
+    """Lets a type checker accept what the native types, which no fake can run, use of the real module."""
+    raise AttributeError(f"the fake of {__name__} has no {name}")
