@@ -114,7 +114,7 @@ def transfer(
             f"the plate must be [{still_size[0]}, {still_size[1]}, 3] like the still, got {list(plate.shape)}"
         )
     if mask is None:
-        mask = _find_object(picture)
+        mask = find_object(picture)
     on_canvas = fit_mask(mask, still_size, frames_size, canvas)
     if settings.mode == "off":
         enlarged = _Enlarged(frames, canvas, count)
@@ -217,7 +217,7 @@ def _size(picture: Tensor) -> tuple[int, int]:
     return picture.shape[0], picture.shape[1]
 
 
-def _find_object(picture: Picture) -> Tensor:
+def find_object(picture: Picture) -> Tensor:
     """The picture's alpha, or the mask of its salient object at a moderate size."""
     if picture.alpha is not None:
         return picture.alpha

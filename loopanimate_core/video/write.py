@@ -105,11 +105,16 @@ def _check(frames: FrameSource, row: VideoFormat, fps: float) -> None:
     if shape[-1] == 4 and row.alpha_pixels is None:
         able = ", ".join(other.name for other in FORMATS.values() if other.alpha_pixels)
         raise LoopAnimateError(f"{row.name} cannot store transparency; {able} can")
-    if not MIN_FPS <= fps <= MAX_FPS:  # NaN fails too
-        raise LoopAnimateError(f"fps must be from {MIN_FPS:g} to {MAX_FPS:g}, got {fps}")
+    check_fps(fps)
     if isinstance(frames, Tensor):  # all of them before any work; others as they are drawn
         for index, frame in enumerate(frames):
             _check_frame(index, frame)
+
+
+def check_fps(fps: float) -> None:
+    """Raise LoopAnimateError unless files can have this speed."""
+    if not MIN_FPS <= fps <= MAX_FPS:  # NaN fails too
+        raise LoopAnimateError(f"fps must be from {MIN_FPS:g} to {MAX_FPS:g}, got {fps}")
 
 
 def _shape(frames: FrameSource) -> tuple[int, ...]:
