@@ -14,7 +14,7 @@ from comfy_api.latest import io
 log = logging.getLogger("loopanimate")
 
 LoopIO = io.Custom("LOOPANIMATE_LOOP")
-"""A loop that draws its frames one at a time: a `loopanimate_core.video.source.FrameSource`."""
+"""A loop that draws its frames one at a time: a `loopanimate_core.video.frame_source.FrameSource`."""
 
 
 def rgb(images: torch.Tensor) -> torch.Tensor:

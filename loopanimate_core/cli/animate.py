@@ -218,7 +218,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise LoopAnimateError(f"--chain must be 1 or more, got {arguments.chain}")
     from ..picture.images import check_picture_suffix, load_picture, save_picture
     from ..picture.sheet import contact_sheet, shrink_frames
-    from ..video.source import Chained
+    from ..video.frame_source import Chained
 
     if sheet is not None:
         check_picture_suffix(sheet)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ..detail import DetailLoop, DetailSettings
     from ..picture.images import Picture
-    from ..video.source import FrameSource
+    from ..video.frame_source import FrameSource
 
 # A copy, because the module of the original imports torch; a test compares the two.
 MODES = ("auto", "rigid", "elastic", "off")
@@ -133,7 +133,7 @@ def write_drawn(
 
     from ..picture.sheet import shrink_frames
     from ..video import write_video
-    from ..video.source import Mapped
+    from ..video.frame_source import Mapped
 
     small: dict[int, Tensor] = {}
     with tqdm(unit="frame", leave=False, disable=True if arguments.quiet else None) as bar:

@@ -21,7 +21,7 @@ from ..files import atomic_write
 from . import animation, ffmpeg, png_folder
 from .formats import FORMATS, VideoFormat, find_format
 from .metadata import loop_tags, to_ffmetadata
-from .source import FrameSource
+from .frame_source import FrameSource
 
 MIN_FPS, MAX_FPS = 1.0, 120.0
 MAX_REPEATS = 1000
