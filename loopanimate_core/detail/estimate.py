@@ -21,7 +21,7 @@ from torch import Tensor
 from .bend import fit_bend
 from .canvas import lattice
 from .fill import fill_hole
-from .fit import PATCH_PX, Scene, compose, cost, fit_poses, points_back, sample
+from .fit import LOOSE, PATCH_PX, Scene, compose, cost, fit_poses, points_back, sample, usual_error
 from .matte import Layers
 from .motion import LayerMotion, Motion
 from .pose import MODELS
@@ -191,12 +191,21 @@ def _choose_model(scene: Scene, poses: Tensor, centre: Tensor, radius: float) ->
         start = torch.zeros_like(poses)
         start[:, list(columns)] = poses[:, list(columns)]
         fitted[model] = fit_poses(near, start, centre, columns, radius, 4)
-    prices = {model: float(cost(near, found, centre).mean()) for model, found in fitted.items()}
+    error = near.frames - compose(near, points_back(fitted["affine"], centre, near.frames))
+    noise = 2.0 * float(usual_error(error, near.weight))
+    model = _simplest(near, fitted, centre, LOOSE)
+    if model == "rest" and noise > LOOSE:  # in so much noise all models cost nearly one
+        model = _simplest(near, fitted, centre, noise)
+    return model, fitted[model]
+
+
+def _simplest(scene: Scene, fitted: dict[str, Tensor], centre: Tensor, loose: float) -> str:
+    """The first model that costs at most `GAIN` more than the best one."""
+    prices = {
+        model: float(cost(scene, poses, centre, loose).mean()) for model, poses in fitted.items()
+    }
     allowed = (1.0 + GAIN) * min(prices.values()) + 1e-6
-    for model, found in fitted.items():
-        if prices[model] <= allowed:
-            return model, found
-    raise AssertionError("one of the models is the best")
+    return next(model for model, price in prices.items() if price <= allowed)
 
 
 def _redrawn(

@@ -24,6 +24,7 @@ PATCH_PX = (
 )
 JOLT = 0.03  # half-widths: how far a usual frame is from the middle of its neighbours
 LOOSE = 1e-3  # a squared residual that costs one half
+OUTLIER = 10.0  # of the usual squared residual: what costs one half while fitting
 MIN_SPREAD = 1e-3  # of colour residuals, 0..1: below a grey level nothing is an outlier
 
 
@@ -115,16 +116,20 @@ def fit_poses(
     return poses
 
 
-def cost(scene: Scene, poses: Tensor, centre: Tensor) -> Tensor:
+def cost(scene: Scene, poses: Tensor, centre: Tensor, loose: float = LOOSE) -> Tensor:
     """[P]: how badly the layer with those poses explains each frame, see `frame_costs`."""
-    return frame_costs(scene, points_back(poses, centre, scene.frames))
+    return frame_costs(scene, points_back(poses, centre, scene.frames), loose)
 
 
-def frame_costs(scene: Scene, points: Tensor) -> Tensor:
-    """[P], 0..1: Geman and McClure's loss of the layer shown at `points` [P, h, w, 2]."""
+def frame_costs(scene: Scene, points: Tensor, loose: float = LOOSE) -> Tensor:
+    """[P], 0..1: Geman and McClure's loss of the layer shown at `points` [P, h, w, 2].
+
+    Args:
+        loose: the squared residual that costs one half.
+    """
     squared = (scene.frames - compose(scene, points)).square().sum(1)
     weight = scene.weight.expand_as(squared)
-    return (weight * squared / (squared + LOOSE)).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1e-6)
+    return (weight * squared / (squared + loose)).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1e-6)
 
 
 def points_back(poses: Tensor, centre: Tensor, frames: Tensor) -> Tensor:
@@ -182,11 +187,19 @@ def _slopes(scene: Scene, slope_x: Tensor, slope_y: Tensor, points: Tensor) -> T
 
 
 def error_spread(error: Tensor, weight: Tensor) -> Tensor:
-    """The usual squared residual: the median over the pixels that count."""
+    """The squared residual beyond which a pixel is an outlier, from the usual one.
+
+    A model that smears what turns leaves the motion to the few pixels at the rim, whose residuals are large: an outlier must
+    be well beyond the usual, or the fit sees only the middle that stays.
+    """
+    return (OUTLIER * usual_error(error, weight)).clamp(min=MIN_SPREAD**2)
+
+
+def usual_error(error: Tensor, weight: Tensor) -> Tensor:
+    """The median squared residual of the pixels that count; 0 if none does."""
     squared = error.square().sum(1)
     counted = squared[(weight > 0.5).expand_as(squared)]
-    usual = counted.median() if counted.numel() else squared.new_tensor(0.0)
-    return (2.0 * usual).clamp(min=MIN_SPREAD**2)
+    return counted.median() if counted.numel() else squared.new_tensor(0.0)
 
 
 def _bending(count: int) -> Tensor:
