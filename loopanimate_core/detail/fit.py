@@ -24,7 +24,8 @@ PATCH_PX = (
 )
 JOLT = 0.03  # half-widths: how far a usual frame is from the middle of its neighbours
 LOOSE = 1e-3  # a squared residual that costs one half
-OUTLIER = 10.0  # of the usual squared residual: what costs one half while fitting
+OUTLIER = 2.0  # of the usual squared residual: an outlier, which costs one half while fitting
+OUTLIER_AT_REST = 10.0  # the same over a background that is at rest and so well known
 MIN_SPREAD = 1e-3  # of colour residuals, 0..1: below a grey level nothing is an outlier
 
 
@@ -38,6 +39,7 @@ class Scene:
         behind: [1 or P, 3, h, w], what lies behind it.
         weight: [1 or P, h, w], how much a pixel counts.
         patch_px: side of the square of pixels that counts as one measurement.
+        outlier: a squared residual so many times the usual one costs one half while fitting.
     """
 
     frames: Tensor
@@ -45,6 +47,7 @@ class Scene:
     behind: Tensor
     weight: Tensor
     patch_px: float = PATCH_PX
+    outlier: float = OUTLIER
 
     def blurred(self, sigma_px: float) -> Scene:
         """The same scene seen less sharply."""
@@ -54,6 +57,7 @@ class Scene:
             blur(self.behind, sigma_px),
             self.weight,
             self.patch_px,
+            self.outlier,
         )
 
     def shrunk(self, size_px: int) -> Scene:
@@ -73,6 +77,7 @@ class Scene:
             shrunk(self.behind),
             (shrunk(self.weight[:, None])[:, 0] > 0.5).float(),
             self.patch_px * scale,
+            self.outlier,
         )
 
 
@@ -100,7 +105,7 @@ def fit_poses(
         points = points_back(poses, centre, scene.frames)
         error = scene.frames - compose(scene, points)
         jacobian = _slopes(scene, slope_x, slope_y, points)
-        spread = error_spread(error, scene.weight)
+        spread = error_spread(error, scene)
         certain = scene.weight / (1.0 + error.square().sum(1) / spread)
         certain = certain / (spread * scene.patch_px**2)
         weighted = (jacobian * certain[:, None, None]).flatten(2)
@@ -186,13 +191,13 @@ def _slopes(scene: Scene, slope_x: Tensor, slope_y: Tensor, points: Tensor) -> T
     return torch.stack([along_x * x, along_x * y, along_x, along_y * x, along_y * y, along_y], 1)
 
 
-def error_spread(error: Tensor, weight: Tensor) -> Tensor:
+def error_spread(error: Tensor, scene: Scene) -> Tensor:
     """The squared residual beyond which a pixel is an outlier, from the usual one.
 
-    A model that smears what turns leaves the motion to the few pixels at the rim, whose residuals are large: an outlier must
-    be well beyond the usual, or the fit sees only the middle that stays.
+    Over a background at rest it is well beyond the usual: a model that smears what turns leaves the motion
+    to the few pixels at the rim, whose residuals are large, while the middle seems to stay.
     """
-    return (OUTLIER * usual_error(error, weight)).clamp(min=MIN_SPREAD**2)
+    return (scene.outlier * usual_error(error, scene.weight)).clamp(min=MIN_SPREAD**2)
 
 
 def usual_error(error: Tensor, weight: Tensor) -> Tensor:
