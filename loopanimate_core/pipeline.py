@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,12 +17,17 @@ from .conditions import LoopConditions, mask_to_latent
 from .encoders.image import encode_image
 from .encoders.text import encode_prompts
 from .encoders.vae import decode_latents, encode_frames
-from .picture.images import Picture, fit_mask, fit_picture, load_picture
+from .picture.images import Picture, fit_mask, fit_picture, load_picture, require_rgb
 from .picture.saliency import salient_mask
 from .preconditioning import Preconditioning
 from .sampling import StepState, filter_flicker, guided_denoiser, prepare_noise, sample_loop
 from .schedule import make_scheduler
 from .settings import SamplingSettings, resolve_settings
+
+if TYPE_CHECKING:
+    from .detail import DetailLoop
+
+SAME_OBJECT = 0.7  # intersection over union of two masks
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,10 @@ class Loop:
         seed: gives the same loop again.
         mask: `[H, W]`, 1 on the object that moves.
         picture: `[H, W, 3]`, the still as the model saw it.
+        source: the still as it was given.
+        source_mask: `[H', W']`, the mask of the whole still where it was given with it.
+        residual: how much of what motion cannot explain the model draws well enough to be shown.
+        vae: the model's autoencoder.
     """
 
     frames: Tensor
@@ -43,6 +53,51 @@ class Loop:
     seed: int
     mask: Tensor
     picture: Tensor
+    source: Picture
+    source_mask: Tensor | None = None
+    residual: float = 0.0
+    vae: Any = field(default=None, repr=False)
+
+    def frames_at(
+        self,
+        size: str = "original",
+        *,
+        fps: float | None = None,
+        mode: str = "auto",
+        residual: float | None = None,
+        band: float = 0.12,
+        transparent: bool = False,
+        plate: Tensor | None = None,
+        device: str | torch.device = "cpu",
+    ) -> DetailLoop:
+        """The same loop in the still's own pixels: frames `[H, W, 3]`, drawn one at a time when asked for.
+
+        Args:
+            size, fps, mode, band, transparent: see `DetailSettings`.
+            residual: see `DetailSettings`; None takes the model's own.
+            plate: `[H, W, 3]` of the still's size, the same scene without the object.
+            device: where frames are drawn.
+
+        Raises:
+            LoopAnimateError: a setting out of its range.
+        """
+        from .detail import DetailSettings, transfer  # with OpenCV, which sampling does not need
+
+        residual = self.residual if residual is None else residual
+        settings = DetailSettings(mode, residual, band, size, fps, transparent)
+        return transfer(
+            self.frames,
+            self.source,
+            _finer_mask(self) if self.source_mask is None else self.source_mask,
+            settings,
+            frames_fps=self.fps,
+            plate=plate,
+            autoencoder=None if self.vae is None else self._through_vae,
+            device=device,
+        )
+
+    def _through_vae(self, frames: Tensor) -> Tensor:
+        return decode_latents(self.vae, encode_frames(self.vae, frames))
 
 
 class LoopAnimatePipeline:
@@ -140,9 +195,9 @@ class LoopAnimatePipeline:
         )
 
         # 2. The picture and its salient object
-        picture = image if isinstance(image, (Picture, Tensor)) else load_picture(image)
+        picture = _as_picture(image)
         still = fit_picture(picture, settings.height_px, settings.width_px)
-        object_mask = find_object(picture, still, settings.mask)
+        object_mask = mask_of(picture, still, settings.mask)
 
         # 3. Conditions
         conditions = self.encode(still, object_mask, prompt, negative_prompt, settings.frames)
@@ -152,8 +207,19 @@ class LoopAnimatePipeline:
 
         # 5. Decoding
         decoded = decode_latents(self.bundle.vae, latents).float().cpu()
-        fps = self.bundle.config.defaults.fps
-        return Loop(decoded, latents.cpu(), fps, settings.seed, object_mask, still)
+        defaults = self.bundle.config.defaults
+        return Loop(
+            frames=decoded,
+            latents=latents.cpu(),
+            fps=defaults.fps,
+            seed=settings.seed,
+            mask=object_mask,
+            picture=still,
+            source=picture,
+            source_mask=_source_mask(picture, settings.mask),
+            residual=defaults.residual,
+            vae=self.bundle.vae,
+        )
 
     @torch.inference_mode()
     def encode(
@@ -212,7 +278,7 @@ class LoopAnimatePipeline:
         return filter_flicker(playing, conditions.z_still, settings.hold_still)
 
 
-def find_object(picture: Picture | Tensor, still: Tensor, mask: Tensor | str) -> Tensor:
+def mask_of(picture: Picture, still: Tensor, mask: Tensor | str) -> Tensor:
     """The mask `[H, W]` at the size of `still [H, W, 3]`, 1 on the object.
 
     Args:
@@ -224,6 +290,31 @@ def find_object(picture: Picture | Tensor, still: Tensor, mask: Tensor | str) ->
         return fit_mask(mask, height_px, width_px)
     if mask == "none":
         return torch.ones(height_px, width_px)
-    alpha = picture.alpha if isinstance(picture, Picture) else None
-    fitted = None if alpha is None else fit_mask(alpha, height_px, width_px)
-    return salient_mask(still, alpha=fitted)
+    alpha = None if picture.alpha is None else fit_mask(picture.alpha, height_px, width_px)
+    return salient_mask(still, alpha=alpha)
+
+
+def _as_picture(image: str | PathLike[str] | Picture | Tensor) -> Picture:
+    if isinstance(image, Picture):
+        return image
+    return Picture(require_rgb(image)) if isinstance(image, Tensor) else load_picture(image)
+
+
+def _source_mask(picture: Picture, mask: Tensor | str) -> Tensor | None:
+    """The mask at the picture's own size, where one was given."""
+    if isinstance(mask, Tensor):
+        return mask if tuple(mask.shape) == (picture.height_px, picture.width_px) else None
+    return picture.alpha if mask == "auto" else None
+
+
+def _finer_mask(loop: Loop) -> Tensor:
+    """The object at a higher resolution than the model saw it, if it is found to be the same one."""
+    from .detail import find_object
+
+    if bool((loop.mask > 0.5).all()):
+        return loop.mask
+    fine = find_object(loop.source)
+    height_px, width_px = loop.mask.shape
+    seen, same = loop.mask > 0.5, fit_mask(fine, height_px, width_px) > 0.5
+    overlap = float((seen & same).sum() / (seen | same).sum())
+    return fine if overlap >= SAME_OBJECT else loop.mask

@@ -38,6 +38,8 @@ class SamplingDefaults:
         frames: F, the frames the loop is closed over.
         start: share of the noise that sampling starts with, in (0, 1].
         hold_still: the level of `sampling.filter_flicker`.
+        residual: how much of what motion cannot explain is drawn well enough to be shown, 0 … 1; see
+            `detail.DetailSettings`.
     """
 
     scheduler: str = "dpmpp_2m_lu"
@@ -47,9 +49,11 @@ class SamplingDefaults:
     fps: float = 8.0
     start: float = 1.0
     hold_still: float = 0.0
+    residual: float = 0.0
 
     def __post_init__(self) -> None:
         _check_sampling(self)
+        _check_number("residual", self.residual, 0, 1)
         _check_whole("frames", self.frames, MIN_FRAMES, math.inf)
         if not 0 < self.fps < math.inf:
             raise LoopAnimateError(f"fps must be above 0, got {self.fps}")

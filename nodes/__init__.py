@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .build_loop_conditions import BuildLoopConditions
 from .chain_loops import ChainLoops
+from .detail_transfer import DetailTransfer
 from .folders import register_folders
 from .load_loopanimate import LoadLoopAnimate
 from .load_picture_from_folder import LoadPictureFromFolder
@@ -28,6 +29,7 @@ NODES: list[type[io.ComfyNode]] = [
     ChainLoops,
     LoopForInterpolation,
     LoopAfterInterpolation,
+    DetailTransfer,
 ]
 """Every node, in menu order."""
 

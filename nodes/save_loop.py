@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import warnings
 from datetime import datetime
@@ -18,9 +19,10 @@ from loopanimate_core.video import write_video
 from loopanimate_core.video.filenames import expand_prefix
 from loopanimate_core.video.formats import FORMATS
 from loopanimate_core.video.shapes import PRESETS, apply_preset
+from loopanimate_core.video.source import FrameSource, Mapped
 from loopanimate_core.video.workflow_tags import workflow_tags
 
-from .common import log, temp_file
+from .common import LoopIO, log, progress, temp_file
 from .schema import supported
 
 # The suffix of each format; .png for apng, because ComfyUI's page does not read workflows from .apng files.
@@ -114,6 +116,14 @@ class SaveLoop(io.ComfyNode):
                     force_input=True,
                     tooltip="Name of the source picture, used in the name of the file.",
                 ),
+                LoopIO.Input(
+                    "loop",
+                    optional=True,
+                    tooltip=(
+                        "From Detail Transfer: its frames are saved instead of images, drawn one at a time"
+                        " while the file is written, so a 4K loop needs little memory."
+                    ),
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -139,17 +149,21 @@ class SaveLoop(io.ComfyNode):
         preset: str,
         repeats: int,
         picture_name: str | None = None,
+        loop: FrameSource | None = None,
     ) -> io.NodeOutput:
         if format not in SUFFIXES:
             raise LoopAnimateError(f"format must be one of {', '.join(SUFFIXES)}, got {format!r}")
-        frames = apply_preset(images, preset)
+        if loop is None:
+            frames = apply_preset(images, preset).float()
+        else:
+            frames = _streamed(loop, preset, _draws(format, repeats, len(loop), fps))
         prefix = expand_prefix(filename_prefix, picture_name, datetime.now())
-        folder, stem, subfolder = _place(prefix, *frames.shape[1:3])
+        folder, stem, subfolder = _place(prefix, *frames[0].shape[:2])
         path = folder / f"{stem}{SUFFIXES[format]}"
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always", UserWarning)
             write_video(
-                frames.float(),
+                frames,
                 path,
                 fps=fps,
                 format=format,
@@ -165,6 +179,23 @@ class SaveLoop(io.ComfyNode):
         described = saved | {"format": format, "frames": len(frames), "fps": fps}
         ui = {"images": [shown], "animated": [True], "loopanimate_saved": [described]}
         return io.NodeOutput(images, str(path), ui=ui)
+
+
+def _streamed(loop: FrameSource, preset: str, draws: int) -> FrameSource:
+    """The frames of a loop in the preset's shape; each one drawn moves the node's progress bar."""
+    done, count = progress(draws), itertools.count(1)
+
+    def shaped(_index: int, frame: torch.Tensor) -> torch.Tensor:
+        done(next(count))
+        return apply_preset(frame[None], preset)[0]
+
+    return Mapped(loop, shaped)
+
+
+def _draws(format: str, repeats: int, frames: int, fps: float) -> int:
+    """How many frames are drawn for a file."""
+    row = FORMATS[format]
+    return frames * (repeats or row.automatic_repeats(frames, fps))
 
 
 def _place(prefix: str, height_px: int, width_px: int) -> tuple[Path, str, str]:
@@ -200,8 +231,9 @@ def _metadata(hidden: Any) -> dict[str, str]:
     return workflow_tags(hidden.prompt, hidden.extra_pnginfo)
 
 
-def _preview(frames: torch.Tensor, fps: float) -> dict[str, str]:
+def _preview(frames: FrameSource, fps: float) -> dict[str, str]:
     """A small animated picture in the temporary folder, for formats that the page cannot play."""
     path, address = temp_file("loopanimate_saved", ".webp")
-    write_video(shrink_frames(frames, PREVIEW_PX), path, fps=fps, quality=60)
+    small = torch.cat([shrink_frames(frames[i][None], PREVIEW_PX) for i in range(len(frames))])
+    write_video(small, path, fps=fps, quality=60)
     return address

@@ -77,6 +77,7 @@ LAYERS = {
         {"config"},
         {"storage", "signals"},
         {"data", "distributed"},
+        {"optimizer"},
         {"model"},
         {"run"},
         {"setup", "loop", "testing"},

@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import LoopAnimateError
 from ..schedule import SCHEDULERS
-from ..video.formats import FORMATS, find_format
+from ..video.formats import FORMATS
+from .drawing import (
+    add_detail_options,
+    detail_settings,
+    load_plate,
+    output_path,
+    report,
+    write_drawn,
+)
 from .options import DTYPES, PICTURE_HELP, Commands, add_command, add_force
-from .outputs import free_path, require_writable
+from .outputs import require_writable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,12 +33,15 @@ if TYPE_CHECKING:
 # A copy, because the module of the original imports torch; a test compares the two.
 CLOSINGS = ("tie", "shift", "windows", "off")
 
+TILE_PX = 192  # the frames in a contact sheet
+
 EPILOG = """\
 examples:
   loopanimate animate cat.png --prompt "swaying left and right"
   loopanimate animate cat.png --prompt bouncing --seed 3 --format webp --sheet cat_sheet.png
   loopanimate animate cat.png --prompt bouncing --prompt spinning --chain 4 -o long.mp4
-  loopanimate animate photo.jpg --bundle my_model.safetensors --width 512 --height 512
+  loopanimate animate photo.jpg --bundle my_model.safetensors --size 4k --fps 30
+  loopanimate animate sticker.png --prompt swaying --transparent -o sticker.webp
 
 Existing files are not replaced without --force. Without -o the loop is written to the current
 folder as PICTURE_loop.mp4, or with a number in the name if that file exists.
@@ -160,19 +171,23 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         "--format", choices=list(FORMATS), help="file format (default: from the file's ending)"
     )
     group.add_argument(
-        "--width", type=int, metavar="PX", help="width, a multiple of 8 (default: the model's own)"
+        "--width",
+        type=int,
+        metavar="PX",
+        help="width that the model draws, a multiple of 8 (default: the model's own)",
     )
     group.add_argument(
         "--height",
         type=int,
         metavar="PX",
-        help="height, a multiple of 8 (default: the model's own)",
+        help="height that the model draws, a multiple of 8 (default: the model's own)",
     )
+    add_detail_options(group, "the picture's own, at most 1080p")
     group.add_argument(
         "--fps",
         type=float,
         metavar="X",
-        help="frames per second, 1 to 120 (default: the model's own)",
+        help="frames per second, 1 to 120; the loop lasts as long as before (default: the model's own)",
     )
     group.add_argument(
         "--quality",
@@ -195,49 +210,45 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make a loop or a chain of loops, write it, and report whether it closes."""
-    output = _output_path(arguments)
+    output = output_path(arguments, Path(arguments.picture).stem)
     sheet = None if arguments.sheet is None else Path(arguments.sheet)
     for path in filter(None, (output, sheet)):
         require_writable(path, arguments.force)
     if arguments.chain < 1:
         raise LoopAnimateError(f"--chain must be 1 or more, got {arguments.chain}")
     from ..picture.images import check_picture_suffix, load_picture, save_picture
-    from ..picture.sheet import contact_sheet
-    from ..video import write_video
-    from ..video.joining import chain_loops
+    from ..picture.sheet import contact_sheet, shrink_frames
+    from ..video.source import Chained
 
     if sheet is not None:
         check_picture_suffix(sheet)
     picture = load_picture(arguments.picture)
     mask = _mask(arguments.mask, picture)
+    settings, plate = detail_settings(arguments, picture), load_plate(arguments, picture)
     loops = _sample(_open_pipeline(arguments), picture, mask, arguments)
-    frames = chain_loops([loop.frames for loop in loops])
-    fps = loops[0].fps if arguments.fps is None else arguments.fps
-    write_video(
-        frames,
-        output,
-        fps=fps,
-        format=arguments.format,
-        quality=arguments.quality,
-        repeats=arguments.repeats,
-        metadata={"prompt": " | ".join(arguments.prompt or []), "seed": str(arguments.seed)},
+    shown = [
+        loop.frames_at(
+            settings.size,
+            fps=settings.fps,
+            mode=settings.mode,
+            residual=arguments.residual,
+            band=settings.band,
+            transparent=settings.transparent,
+            plate=plate,
+        )
+        for loop in loops
+    ]
+    prompt = " | ".join(arguments.prompt or [])
+    small = write_drawn(
+        Chained(shown), output, arguments, shown[0].fps, prompt=prompt, seed=str(arguments.seed)
     )
     print(output)
     if sheet is not None:
-        print(save_picture(contact_sheet(frames), sheet))
+        print(save_picture(contact_sheet(shrink_frames(small, TILE_PX)), sheet))
     if not arguments.quiet:
-        _report(frames, fps, loops[0].seed)
+        height, width = loops[0].picture.shape[:2]
+        report(small, shown[0], (height, width), f"seed {loops[0].seed}")
     return 0
-
-
-def _output_path(arguments: argparse.Namespace) -> Path:
-    """The path of -o after checking its ending, or a new name made from the picture's."""
-    if arguments.output is not None:
-        output = Path(arguments.output)
-        find_format(output, arguments.format)
-        return output
-    suffix = FORMATS[arguments.format or "mp4"].suffixes[0]
-    return free_path(Path(f"{Path(arguments.picture).stem}_loop{suffix}"))
 
 
 def _mask(choice: str, picture: Picture) -> Tensor | str:
@@ -340,12 +351,3 @@ def _out_of_memory_hint() -> Iterator[None]:
             "the device has not enough memory; try --dtype float16, fewer --frames, a smaller --width"
             " and --height, or --device cpu"
         ) from error
-
-
-def _report(frames: Tensor, fps: float, seed: int) -> None:
-    from ..check import MIN_FRAMES, check_loop
-
-    count, height, width, _ = frames.shape
-    print(f"{count} frames of {width} x {height}, {count / fps:.1f} s at {fps:g} fps, seed {seed}")
-    if count >= MIN_FRAMES:
-        print(check_loop(frames, fps=fps).summary)

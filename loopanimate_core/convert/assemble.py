@@ -19,6 +19,7 @@ from ..errors import LoopAnimateError
 from ..models import LoopUNetConfig
 from ..models.layers import MotionModule
 from ..schedule import ScheduleConfig
+from ..settings import SamplingDefaults
 from .sources import (
     read_image_encoder,
     read_motion,
@@ -29,6 +30,7 @@ from .sources import (
 )
 
 CONV_IN_INITS = ("zero", "random")
+FULL_SIZE_RESIDUAL = 0.5  # such a model draws light and faces well, its finest grain less so
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ def assemble(
         image_encoder=image.settings,
         tokenizer=read_tokenizer(text_path),
         schedule=schedule or unet.schedule,
+        defaults=SamplingDefaults(residual=FULL_SIZE_RESIDUAL),
     )
     states = {
         "unet": unet.state,

@@ -3,6 +3,14 @@
 from .estimate import estimate_motion
 from .motion import LayerMotion, Motion
 from .settings import DetailSettings
-from .transfer import DetailLoop, transfer
+from .transfer import DetailLoop, find_object, transfer
 
-__all__ = ["DetailLoop", "DetailSettings", "LayerMotion", "Motion", "estimate_motion", "transfer"]
+__all__ = [
+    "DetailLoop",
+    "DetailSettings",
+    "LayerMotion",
+    "Motion",
+    "estimate_motion",
+    "find_object",
+    "transfer",
+]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ from .pose import generators, inverse, matrices
 PATCH_PX = (
     8  # errors of an autoencoder are alike within a latent: so many pixels a side say one thing
 )
+CHUNK = 64  # frames whose slopes are in memory at a time
 JOLT = 0.03  # half-widths: how far a usual frame is from the middle of its neighbours
 LOOSE = 1e-3  # a squared residual that costs one half
 OUTLIER = 2.0  # of the usual squared residual: an outlier, which costs one half while fitting
@@ -98,27 +100,79 @@ def fit_poses(
     if not free or count < 2:
         return poses
     metric = torch.tensor([1.0, 1.0, *[radius] * 4], dtype=torch.float64)[free] / JOLT
-    smooth = torch.kron(_bending(count), torch.diag(metric.square()))
-    slope_x, slope_y = gradients(scene.paint)
-    inner = slice(len(free), None)
+    bending = _bending(count)
+    slopes = gradients(scene.paint)
     for _ in range(iterations):
         points = points_back(poses, centre, scene.frames)
         error = scene.frames - compose(scene, points)
-        jacobian = _slopes(scene, slope_x, slope_y, points)
         spread = error_spread(error, scene)
-        certain = scene.weight / (1.0 + error.square().sum(1) / spread)
-        certain = certain / (spread * scene.patch_px**2)
-        weighted = (jacobian * certain[:, None, None]).flatten(2)
-        normal = (weighted @ jacobian.flatten(2).transpose(1, 2)).double()
-        pull = (weighted @ error.flatten(1)[..., None]).double()
+        normal, pull = _normal_equations(scene, slopes, points, error, spread)
         basis = -generators(poses, centre, free).flatten(2)  # [P, columns, 6]
-        system = torch.block_diag(*(basis @ normal @ basis.transpose(1, 2)))
-        right = (basis @ pull).flatten() - smooth @ poses[:, free].flatten()
-        system = system + torch.diag(1e-3 * system.diagonal() + 1e-6) + smooth
-        step = torch.linalg.solve(system[inner, inner], right[inner])
+        blocks = basis @ normal @ basis.transpose(1, 2)
+        diagonal = blocks.diagonal(dim1=1, dim2=2)
+        blocks = blocks + torch.diag_embed(1e-3 * diagonal + 1e-6)
+        right = (basis @ pull)[..., 0] - bending @ poses[:, free] * metric.square()
         poses = poses.clone()
-        poses[1:, free] += step.reshape(count - 1, len(free))
+        poses[:, free] += _solve_ring(blocks, bending, metric.square(), right)
     return poses
+
+
+def _normal_equations(
+    scene: Scene, slopes: tuple[Tensor, Tensor], points: Tensor, error: Tensor, spread: Tensor
+) -> tuple[Tensor, Tensor]:
+    """[P, 6, 6] and [P, 6, 1] of the entries of W, each pixel weighted by how far it is to be trusted."""
+    certain = scene.weight / (1.0 + error.square().sum(1) / spread)
+    certain = certain / (spread * scene.patch_px**2)
+    normal, pull = [], []
+    for start in range(0, len(points), CHUNK):
+        at = slice(start, start + CHUNK)
+        behind = scene.behind if len(scene.behind) == 1 else scene.behind[at]
+        jacobian = _slopes(behind, *slopes, points[at])
+        weighted = (jacobian * certain[at, None, None]).flatten(2)
+        normal.append(weighted @ jacobian.flatten(2).transpose(1, 2))
+        pull.append(weighted @ error[at].flatten(1)[..., None])
+    return torch.cat(normal).double(), torch.cat(pull).double()
+
+
+def _solve_ring(blocks: Tensor, bending: Tensor, metric: Tensor, right: Tensor) -> Tensor:
+    """Solve (blocks + bending ⊗ metric) x = right round the ring, x = 0 in frame 0.
+
+    `bending` couples frames up to two apart. Without frame 0 the ring is a strip; folded in its middle (1, P-1, 2,
+    P-2, …) and cut into groups of four frames, the system is block tridiagonal: its time grows with the loop and
+    not with the loop's cube.
+
+    Args:
+        blocks: [P, n, n] of the frames by themselves.
+        bending: [P, P].
+        metric: [n], the diagonal of the coupling.
+        right: [P, n].
+    """
+    count, free = right.shape
+    ahead = torch.arange(1, count)
+    order = torch.stack([ahead, ahead.flip(0)], 1).flatten()[: count - 1]
+    coupling = torch.diag(metric)
+
+    def system(rows: Tensor, columns: Tensor) -> Tensor:
+        return torch.kron(bending[rows][:, columns].contiguous(), coupling)
+
+    groups = order.split(4)
+    links = [system(group, after) for group, after in pairwise(groups)]
+    reduced: list[tuple[Tensor, Tensor]] = []
+    for number, group in enumerate(groups):
+        matrix = torch.block_diag(*blocks[group]) + system(group, group)
+        target = right[group].flatten()[:, None]
+        if number:
+            before, link = reduced[-1], links[number - 1]
+            factor = torch.linalg.solve(before[0], torch.cat([link, before[1]], 1))
+            matrix, target = matrix - link.T @ factor[:, :-1], target - link.T @ factor[:, -1:]
+        reduced.append((matrix, target))
+    solution = torch.zeros_like(right)
+    for number in reversed(range(len(groups))):
+        matrix, target = reduced[number]
+        if number < len(links):
+            target = target - links[number] @ solution[groups[number + 1]].flatten()[:, None]
+        solution[groups[number]] = torch.linalg.solve(matrix, target).reshape(-1, free)
+    return solution
 
 
 def cost(scene: Scene, poses: Tensor, centre: Tensor, loose: float = LOOSE) -> Tensor:
@@ -181,10 +235,10 @@ def blur(pictures: Tensor, sigma_px: float) -> Tensor:
     return planes[:, 0].unflatten(0, pictures.shape[:2])
 
 
-def _slopes(scene: Scene, slope_x: Tensor, slope_y: Tensor, points: Tensor) -> Tensor:
+def _slopes(behind: Tensor, slope_x: Tensor, slope_y: Tensor, points: Tensor) -> Tensor:
     """[P, 6, 3, h, w]: slopes of the drawn frame along the six entries of W, row by row."""
     along_x, along_y = (
-        moved[:, :3] - moved[:, 3:] * scene.behind
+        moved[:, :3] - moved[:, 3:] * behind
         for moved in (sample(slope_x, points), sample(slope_y, points))
     )
     x, y = points[..., 0][:, None], points[..., 1][:, None]

@@ -118,7 +118,7 @@ def transfer(
         _check_values(plate.float(), "the plate")
     device = _device(device)
     if mask is None:
-        mask = _find_object(picture)
+        mask = find_object(picture)
     on_canvas = fit_mask(mask, still_size, frames_size, canvas)
     if settings.mode == "off":
         enlarged = _Enlarged(frames, canvas, count)
@@ -221,7 +221,7 @@ def _size(picture: Tensor) -> tuple[int, int]:
     return picture.shape[0], picture.shape[1]
 
 
-def _find_object(picture: Picture) -> Tensor:
+def find_object(picture: Picture) -> Tensor:
     """The picture's alpha, or the mask of its salient object at a moderate size."""
     if picture.alpha is not None:
         return picture.alpha

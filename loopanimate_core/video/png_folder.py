@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from .animation import png_text
 FRAME_NAME = re.compile(r"frame_\d{5,}\.png")
 
 
-def write_folder(frames: list[np.ndarray], path: Path, metadata: dict[str, str]) -> None:
+def write_folder(frames: Iterable[np.ndarray], path: Path, metadata: dict[str, str]) -> None:
     """Write uint8 frames as frame_00000.png, frame_00001.png, …; the first stores the metadata.
 
     The folder is written completely or not at all. An older sequence at `path` is replaced; a folder

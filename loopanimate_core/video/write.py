@@ -21,6 +21,7 @@ from ..files import atomic_write
 from . import animation, ffmpeg, png_folder
 from .formats import FORMATS, VideoFormat, find_format
 from .metadata import loop_tags, to_ffmetadata
+from .source import FrameSource
 
 MIN_FPS, MAX_FPS = 1.0, 120.0
 MAX_REPEATS = 1000
@@ -33,7 +34,7 @@ _TO_VIDEO = (
 
 
 def write_video(
-    frames: Tensor,
+    frames: FrameSource,
     path: str | Path,
     *,
     fps: float,
@@ -43,6 +44,9 @@ def write_video(
     metadata: dict[str, str] | None = None,
 ) -> Path:
     """Write the frames that play, `[P, H, W, 3]` or with transparency `[P, H, W, 4]`, as a loop.
+
+    Instead of a tensor, `frames` may be anything that has a length and gives one frame `[H, W, C]` by its
+    index, such as a `DetailLoop`. Videos and folders of PNGs then hold one frame in memory at a time.
 
     The last frame is followed by the first, so drop a closing duplicate of the first frame before.
     Values outside 0..1 are clipped. Formats that store colour at half size (mp4, webm, webm-av1) need
@@ -77,37 +81,52 @@ def write_video(
         with atomic_write(path) as temporary:
             _encode(frames, temporary, path, row, setting, fps, times, tags)
         return path
-    pictures = [_pixels(frame, white=255) for frame in frames] * times
     if row.writer == "folder":
-        png_folder.write_folder(pictures, path, tags)
+        png_folder.write_folder(_drawn(frames, times, white=255), path, tags)
         return path
+    pictures = list(_drawn(frames, 1, white=255)) * times
     durations_ms = animation.frame_durations_ms(row, len(pictures), fps)
     _warn_if_fps_changes(row, durations_ms, fps)
     with atomic_write(path) as temporary:
         try:
-            options = row.options(setting, frames[0, ..., 0].numel())
+            options = row.options(setting, pictures[0][..., 0].size)
             animation.write_animation(pictures, temporary, row, options, durations_ms, tags)
         except ValueError as error:  # Pillow: the format cannot hold such a picture
             raise LoopAnimateError(f"cannot write {path}: {error}") from error
     return path
 
 
-def _check(frames: Tensor, row: VideoFormat, fps: float) -> None:
-    shape = tuple(frames.shape)
-    if frames.ndim != 4 or shape[-1] not in (3, 4) or 0 in shape[1:3]:
+def _check(frames: FrameSource, row: VideoFormat, fps: float) -> None:
+    shape = tuple(frames.shape) if isinstance(frames, Tensor) else _shape(frames)
+    if len(shape) != 4 or shape[-1] not in (3, 4) or 0 in shape[1:3]:
         raise LoopAnimateError(f"frames must be [P, H, W, 3] or [P, H, W, 4], got {list(shape)}")
     if shape[0] == 0:
         raise LoopAnimateError("there are 0 frames to write; at least 1 is needed")
-    if not frames.is_floating_point():
-        raise LoopAnimateError(f"frames must be floats in 0..1, got {frames.dtype}")
     if shape[-1] == 4 and row.alpha_pixels is None:
         able = ", ".join(other.name for other in FORMATS.values() if other.alpha_pixels)
         raise LoopAnimateError(f"{row.name} cannot store transparency; {able} can")
+    check_fps(fps)
+    if isinstance(frames, Tensor):  # all of them before any work; others as they are drawn
+        for index, frame in enumerate(frames):
+            _check_frame(index, frame)
+
+
+def check_fps(fps: float) -> None:
+    """Raise LoopAnimateError unless files can have this speed."""
     if not MIN_FPS <= fps <= MAX_FPS:  # NaN fails too
         raise LoopAnimateError(f"fps must be from {MIN_FPS:g} to {MAX_FPS:g}, got {fps}")
-    for index, frame in enumerate(frames):
-        if not frame.isfinite().all():
-            raise LoopAnimateError(f"frame {index} has NaN or infinite values")
+
+
+def _shape(frames: FrameSource) -> tuple[int, ...]:
+    """(P, H, W, C)."""
+    return (len(frames), *frames[0].shape) if len(frames) else (0, 1, 1, 3)
+
+
+def _check_frame(index: int, frame: Tensor) -> None:
+    if not frame.is_floating_point():
+        raise LoopAnimateError(f"frames must be floats in 0..1, got {frame.dtype}")
+    if not frame.isfinite().all():
+        raise LoopAnimateError(f"frame {index} has NaN or infinite values")
 
 
 def _check_writer(row: VideoFormat) -> None:
@@ -143,7 +162,7 @@ def _warn_if_fps_changes(
 
 
 def _encode(
-    frames: Tensor,
+    frames: FrameSource,
     temporary: Path,
     path: Path,
     row: VideoFormat,
@@ -153,7 +172,7 @@ def _encode(
     tags: dict[str, str],
 ) -> None:
     """Pipe raw frames to ffmpeg; the metadata is a second input, a small text file."""
-    height, width, channels = frames.shape[1:]
+    _, height, width, channels = _shape(frames)
     layout = ("rgb24", "rgba") if row.white == 255 else ("rgb48le", "rgba64le")
     rate = Fraction(fps).limit_denominator(1001)
     with tempfile.TemporaryDirectory() as folder:
@@ -169,7 +188,7 @@ def _encode(
                 "-y",
                 ffmpeg.file_url(temporary),
             ],
-            _raw_frames(frames, times, row.white),
+            (pixels.tobytes() for pixels in _drawn(frames, times, row.white)),
             f"cannot write {path}",
         )
 
@@ -202,10 +221,13 @@ def _output_arguments(
     return arguments
 
 
-def _raw_frames(frames: Tensor, times: int, white: int) -> Iterator[bytes]:
-    for _ in range(times):
-        for frame in frames:
-            yield _pixels(frame, white).tobytes()
+def _drawn(frames: FrameSource, times: int, white: int) -> Iterator[np.ndarray]:
+    """The frames as whole numbers, `times` times in a row."""
+    for index in tuple(range(len(frames))) * times:
+        frame = frames[index]
+        if not isinstance(frames, Tensor):
+            _check_frame(index, frame)
+        yield _pixels(frame, white)
 
 
 def _pixels(frame: Tensor, white: int) -> np.ndarray:

@@ -57,6 +57,7 @@ def quick_workflow(path: Path) -> Path:
     changes = {
         "LoopAnimate_BuildLoopConditions": {"width": 64, "height": 64, "frames": FRAMES},
         "LoopAnimate_LoopSampler": {"steps": 1, "cfg": 1.0},
+        "LoopAnimate_DetailTransfer": {"size": "model", "fps": 0},
         "LoopAnimate_SaveLoop": {"format": "webp"},
         "LoopAnimate_SalientMask": {"grow_px": 1},
     }

@@ -1,4 +1,4 @@
-"""Runs `native_checks.py` once in ComfyUI's own Python, and compares the results with the core's."""
+"""Runs `native/run.py` once in ComfyUI's own Python, and compares the results with the core's."""
 
 from __future__ import annotations
 
@@ -33,8 +33,12 @@ from loopanimate_training.loop import train
 from loopanimate_training.model.export import export_bundle
 from loopanimate_training.testing import toy_run
 
-CHECKS = Path(__file__).parent / "native_checks.py"
-NAMES = re.findall(r"^def (check_\w+)", CHECKS.read_text(), re.M)
+CHECKS = Path(__file__).parent / "native"
+NAMES = [
+    name
+    for path in sorted(CHECKS.glob("*.py"))
+    for name in re.findall(r"^def (check_\w+)", path.read_text(), re.M)
+]
 MAX_FRAMES, SIDE, STEPS = 45, 8, 4
 
 
@@ -158,7 +162,7 @@ def results(
     make_parts(folder / "parts")
     environment = {**os.environ, "PYTHONPATH": str(comfyui), "OMP_NUM_THREADS": "1"}
     run = subprocess.run(
-        [python_of(comfyui), str(CHECKS), str(folder)],
+        [python_of(comfyui), str(CHECKS / "run.py"), str(folder)],
         capture_output=True,
         text=True,
         cwd=folder,

@@ -19,7 +19,7 @@ from loopanimate_training import demo
 from loopanimate_training.cli import main
 
 LORA, MERGED = "trained_style.safetensors", "trained_styled.safetensors"
-MODEL, WORDS, CONDITIONS, SAMPLER, CHECKED = "2", ("4", "5"), "7", "8", "10"  # in the workflow
+MODEL, WORDS, CONDITIONS, SAMPLER, DECODED = "2", ("4", "5"), "7", "8", "9"  # in the workflow
 
 
 class Exports(NamedTuple):
@@ -83,7 +83,7 @@ def basic_workflow(bundle: str = "mini (bundled)") -> Graph:
     graph[MODEL]["inputs"]["bundle"] = bundle
     graph[CONDITIONS]["inputs"]["frames"] = 15
     graph[SAMPLER]["inputs"]["steps"] = 4
-    graph["save"] = node("SaveImage", images=[CHECKED, 0], filename_prefix="lora")
+    graph["save"] = node("SaveImage", images=[DECODED, 0], filename_prefix="lora")
     return graph
 
 

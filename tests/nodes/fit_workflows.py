@@ -30,6 +30,8 @@ def _wanted(node: dict[str, Any], config: BundleConfig) -> dict[str, float]:
         return {"width": config.width_px, "height": config.height_px, "frames": own.frames}
     if kind in ("LoopAnimate_LoopCheck", "LoopAnimate_SaveLoop"):
         return {"fps": own.fps}
+    if kind == "LoopAnimate_DetailTransfer":
+        return {"frames_fps": own.fps}
     if kind == "KSampler":
         return {"steps": own.steps, "cfg": own.guidance}
     if kind == "LoopAnimate_LoopSampler" and widgets(node)["steps"]:  # 0 means the model's default
@@ -53,7 +55,9 @@ def fit_api(graph: dict[str, Any], config: BundleConfig) -> None:
     for node in graph.values():
         plain = {"type": node["class_type"], "widgets_values": []}
         if plain["type"] != "LoopAnimate_LoopSampler":
-            node["inputs"] |= values_for(plain, config)
+            for name, value in values_for(plain, config).items():
+                if not isinstance(node["inputs"][name], list):  # a link
+                    node["inputs"][name] = value
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ NODES = (
     "ChainLoops",
     "LoopForInterpolation",
     "LoopAfterInterpolation",
+    "DetailTransfer",
 )
 
 

@@ -24,6 +24,9 @@ STOCK = {
     "VAEDecode": [],
     "PreviewImage": [],
     "MarkdownNote": ["text"],
+    "InvertMask": [],
+    "EmptyImage": ["width", "height", "batch_size", "color"],
+    "ImageCompositeMasked": ["x", "y", "resize_source"],
     "LoraLoader": ["lora_name", "strength_model", "strength_clip"],
     "KSampler": [
         "seed",
@@ -141,9 +144,25 @@ def test_templates_use_the_settings_of_the_mini(path: Path) -> None:
             assert (values["width"], values["height"], values["frames"]) == size
         if node["type"] in ("LoopAnimate_LoopCheck", "LoopAnimate_SaveLoop"):
             assert values["fps"] == config.defaults.fps
+        if node["type"] == "LoopAnimate_DetailTransfer":
+            assert values["frames_fps"] == config.defaults.fps
         if node["type"] == "KSampler":
             own = config.defaults
             assert (values["steps"], values["cfg"]) == (own.steps, own.guidance)
+
+
+def test_wallpapers_are_drawn_at_the_screens_size_and_streamed() -> None:
+    graph = load(FOLDER / "loopanimate_wallpaper.json")
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    sizes = set()
+    for _, source, _, target, slot, _ in graph["links"]:
+        if nodes[target]["inputs"][slot]["name"] == "loop":
+            values = widgets(nodes[source])
+            assert values["deliver"] == "stream"
+            assert widgets(nodes[target])["preset"] == "as it is"
+            custom = values["size"] == "custom"
+            sizes.add((values["width"], values["height"]) if custom else values["size"])
+    assert sizes == {"4k", (1080, 1920)}
 
 
 @each_template
@@ -165,11 +184,11 @@ def test_api_copy_equals_the_basic_template() -> None:
         key: node["type"] for key, node in drawn.items()
     }
     for key, node in graph.items():
-        for name, value in widgets(drawn[key]).items():
-            if name != "control_after_generate":
-                assert node["inputs"][name] == value
         linked = {name for name, value in node["inputs"].items() if isinstance(value, list)}
         assert linked == {e["name"] for e in drawn[key]["inputs"] if e.get("link")}
+        for name, value in widgets(drawn[key]).items():
+            if name != "control_after_generate" and name not in linked:
+                assert node["inputs"][name] == value
     workflow = read_workflow(API)
     assert workflow.on_white
     assert workflow.saved_file("tom", 1) is not None

@@ -15,8 +15,8 @@ from .config import RunConfig
 from .data.batch import Batch
 from .distributed.fsdp import full_tensors
 from .distributed.launch import make_accelerator
-from .model.optim import set_learning_rate
 from .model.precision import autocast, safe_kernels
+from .optimizer import set_learning_rate
 from .run.heartbeat import FAILED, FINISHED, STARTING, STOPPED, VALIDATING, Heartbeat
 from .run.log import RunLog
 from .run.report import write_page

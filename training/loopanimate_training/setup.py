@@ -20,11 +20,11 @@ from .data.source import open_source, open_validation_source
 from .distributed.fsdp import full_tensors, shard_optimizer_state
 from .distributed.launch import uses_fsdp, wrap_model
 from .model.losses import DiffusionLoss
-from .model.optim import Ema, make_optimizer
 from .model.precision import StepGuard
 from .model.start import open_start
 from .model.switches import use_memory_switches, use_speed_switches
 from .model.weights import load_weights, named_parameters, trained_parameters
+from .optimizer import Ema, make_optimizer
 from .run.origin import origin_of, require_agreement, require_same_origin
 from .run.validation import Validator
 from .storage.checkpoint import Checkpoint, load_latest

@@ -11,6 +11,7 @@ import {
   pixels,
   queue,
   readPanel,
+  success,
   waitForPreview,
   waitForVerdict,
 } from "./session.mjs"
@@ -20,6 +21,7 @@ const SAMPLER = "LoopAnimate_LoopSampler"
 const options = JSON.parse(process.argv[2])
 const { browser, page, complaints } = await openSession(options)
 const seen = { complaints }
+let saved // resolves once the run has ended
 
 /** Set widgets of the sampler. */
 function setValues(values) {
@@ -42,6 +44,7 @@ async function watchRun() {
   const heightOf = (type) =>
     page.evaluate((name) => app.graph.nodes.find((node) => node.type === name).size[1], type)
   const height = await heightOf(SAMPLER)
+  saved = success(page)
   await queue(page)
   await waitForPreview(page)
   const first = await pixels(page, ".la-preview canvas")
@@ -116,6 +119,7 @@ async function saveAndDrop() {
     },
     [CHECK, SAMPLER],
   )
+  await saved
   const file = await page.evaluate(async () => {
     const history = Object.values(await (await fetch("/api/history?max_items=20")).json())
     const saved = history.flatMap((run) => Object.values(run.outputs)).filter((o) => o.loopanimate_saved)

@@ -4,7 +4,7 @@
 import { readFile } from "node:fs/promises"
 import path from "node:path"
 
-import { load, openSession, queue, waitForVerdict } from "./session.mjs"
+import { load, openSession, queue, success, waitForVerdict } from "./session.mjs"
 
 const MARGIN_PX = 12
 const BELOW_PX = 24 // Vue nodes are taller than the graph says
@@ -90,9 +90,11 @@ await page.screenshot({ path: path.join(options.folder, "sampling.png"), clip: {
 await page.evaluate(() => fetch("/api/interrupt", { method: "POST" }))
 await page.waitForSelector(".la-preview:not([hidden])", { state: "detached" })
 await sampler({ seed: 1, steps: 0, ...options.values })
+const saved = success(page)
 await queue(page)
 await waitForVerdict(page, "attached")
-await page.waitForTimeout(8000) // the next node saves
+await saved
+await page.waitForTimeout(4000)
 await shoot("basic")
 await shoot("check", ["LoopAnimate_LoopCheck"], 1)
 await page.locator(".la-compare").first().click()

@@ -104,6 +104,13 @@ export function queue(page) {
   return page.evaluate(() => app.queuePrompt(0, 1))
 }
 
+/** Resolves once the next run has succeeded; call it before `queue`. */
+export function success(page) {
+  return page.evaluate(
+    () => new Promise((resolve) => app.api.addEventListener("execution_success", () => resolve(), { once: true })),
+  )
+}
+
 /** Resolves once the verdict is there, and the loop, which the page has to load. */
 export async function waitForVerdict(page, state = "visible") {
   await page.waitForSelector(".la-verdict:not([hidden])", { state })

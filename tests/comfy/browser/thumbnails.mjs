@@ -73,6 +73,7 @@ async function shoot(name, type) {
 await page.evaluate(async () => {
   for (const [name, value] of [
     ["LiteGraph.Canvas.LowQualityRenderingZoomThreshold", 0.1],
+    ["LiteGraph.Canvas.MinFontSizeForLOD", 0],
     ["Comfy.Minimap.Visible", false],
     ["Comfy.Canvas.SelectionToolbox", false],
   ]) {

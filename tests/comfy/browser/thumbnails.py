@@ -30,6 +30,7 @@ NODES = {
         "LoopAnimate_LoadPictureFromFolder": "load_picture_from_folder",
         "LoopAnimate_BuildLoopConditions": "build_loop_conditions",
         "LoopAnimate_LoopSampler": "loop_sampler",
+        "LoopAnimate_DetailTransfer": "detail_transfer",
         "LoopAnimate_LoopCheck": "loop_check",
         "LoopAnimate_SaveLoop": "save_loop",
     },

@@ -58,6 +58,7 @@ class Workplace:
 
     def animate(self, *arguments: str, picture: Path | None = None) -> Result:
         command = ["animate", str(picture or self.picture), "--bundle", str(self.bundle)]
+        command += ["--detail", "off"]  # a random model draws noise, which moves nothing
         command += ["--frames", "15", "--steps", "2", "-o", str(self.loop), *arguments]
         code = main(command)
         captured = self.capture.readouterr()

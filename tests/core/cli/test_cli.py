@@ -11,16 +11,18 @@ from typing import get_args
 
 import pytest
 import torch
+from moving_picture import disc, swaying
 
 from loopanimate_core import __version__
 from loopanimate_core.cli import animate as animate_command
 from loopanimate_core.cli import convert as convert_command
-from loopanimate_core.cli import main
+from loopanimate_core.cli import drawing, main
 from loopanimate_core.cli import mask as mask_command
 from loopanimate_core.cli.parser import build_parser
 from loopanimate_core.cli.run import run_command
 from loopanimate_core.closing import CLOSINGS
 from loopanimate_core.convert import extract
+from loopanimate_core.detail.settings import MODES
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.exit_codes import ExitCode
 from loopanimate_core.picture import saliency
@@ -29,43 +31,6 @@ from loopanimate_core.schedule import SCHEDULERS
 from loopanimate_core.video import read_metadata, read_video, write_video
 
 pytestmark = pytest.mark.numeric
-
-SIZE_PX = 64
-
-
-def disc(centre: float = 0.5) -> torch.Tensor:
-    """A dark disc on a light ground, `[64, 64, 3]`; `centre` moves it from left (0) to right (1)."""
-    axis = torch.linspace(0, 1, SIZE_PX)
-    inside = (axis[None] - centre) ** 2 + (axis[:, None] - 0.5) ** 2 < 0.05
-    return torch.where(
-        inside[..., None], torch.tensor([0.7, 0.1, 0.1]), torch.tensor([0.8, 0.9, 1.0])
-    )
-
-
-def swaying(frames: int = 24) -> torch.Tensor:
-    """A loop without a seam."""
-    angles = torch.arange(frames) / frames * 2 * torch.pi
-    return torch.stack([disc(0.5 + 0.2 * float(angle.sin())) for angle in angles])
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder with a picture."""
-    monkeypatch.chdir(tmp_path)
-    save_picture(disc(), tmp_path / "cat.png")
-    return tmp_path
-
-
-@pytest.fixture
-def animate(folder: Path, toy_bundle_path: Path):
-    """Run `animate cat.png` with two steps and 15 frames; returns the exit code."""
-
-    def run(*arguments: str) -> int:
-        quick = ["--bundle", str(toy_bundle_path), "--frames", "15", "--steps", "2"]
-        return main(["animate", "cat.png", *quick, *arguments])
-
-    return run
-
 
 # animate
 
@@ -93,7 +58,7 @@ def test_chain_joins_clips_with_their_own_seeds_and_prompts(animate, folder: Pat
     assert len(frames) == 3 * 14
     assert animate("--prompt", "down", "--seed", "6", "-o", "second.mkv") == 0
     assert torch.equal(frames[14:28], read_video(folder / "second.mkv")[0])
-    assert load_picture(folder / "sheet.png").height_px > SIZE_PX
+    assert load_picture(folder / "sheet.png").height_px > 64
     assert read_metadata(folder / "chain.mkv")["prompt"] == "up | down"
 
 
@@ -128,6 +93,7 @@ def test_demo_writes_a_moving_loop_and_its_sheet(
     assert capsys.readouterr().out.split() == names
     frames, _ = read_video(folder / names[0])
     assert float((frames - frames[0]).abs().mean((1, 2, 3)).max()) > 0.01
+    assert frames.shape[1:] == (512, 512, 3)
     assert load_picture(folder / names[1]).height_px > frames.shape[1]
 
 
@@ -168,7 +134,7 @@ def test_info_prints_the_header_and_the_papers_table(
         assert row.split()[-1] == megabytes
     assert main(["info", str(toy_bundle_path), "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
-    assert values["config"]["height_px"] == SIZE_PX and "table" not in values
+    assert values["config"]["height_px"] == 64 and "table" not in values
 
 
 def test_convert_extract_and_assemble(
@@ -197,6 +163,7 @@ def run_program(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
 
 def test_option_choices_match_the_core_modules() -> None:
     assert animate_command.CLOSINGS == CLOSINGS
+    assert drawing.MODES == MODES
     assert set(convert_command.LAYOUTS) == set(extract.LAYOUTS)
     assert set(mask_command.METHODS) == set(get_args(saliency.Method))
 
@@ -259,7 +226,7 @@ def test_help_has_no_formatting_errors(
 def test_help_does_not_import_heavy_packages() -> None:
     code = """
 import sys
-from loopanimate_core.cli import main
+from loopanimate_core.cli import drawing, main
 try:
     main(["animate", "--help"])
 except SystemExit:

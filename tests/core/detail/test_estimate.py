@@ -11,6 +11,7 @@ import torch
 from moved_disc import draw_loop, psnr
 
 from loopanimate_core.detail import DetailSettings, transfer
+from loopanimate_core.detail.fit import _bending, _solve_ring
 from loopanimate_core.detail.motion import LayerMotion, resample_ring
 from loopanimate_core.detail.pose import generators, inverse, matrices
 from loopanimate_core.picture.images import fit_pixels
@@ -162,3 +163,17 @@ def test_the_slope_of_the_map_back(column):
     nudged = inverse(matrices(poses + step, centre))[0] @ point
     slope = -generators(poses, centre, [column])[0, 0] @ torch.cat([source, torch.ones(1).double()])
     assert torch.allclose((nudged - source) / 1e-6, slope, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 6, 9, 34])
+def test_the_ring_is_solved_like_the_whole_system(count: int) -> None:
+    generator = torch.Generator().manual_seed(count)
+    root = torch.randn(count, 3, 3, generator=generator, dtype=torch.float64)
+    blocks, metric = root @ root.transpose(1, 2), torch.tensor([1.0, 2.0, 0.5]).double()
+    right = torch.randn(count, 3, generator=generator, dtype=torch.float64)
+    bending = _bending(count)
+    found = _solve_ring(blocks, bending, metric, right)
+    system = torch.block_diag(*blocks) + torch.kron(bending, torch.diag(metric))
+    expected = torch.linalg.solve(system[3:, 3:], right.flatten()[3:]).reshape(-1, 3)
+    assert float(found[0].abs().max()) == 0.0
+    torch.testing.assert_close(found[1:], expected, rtol=1e-6, atol=1e-8)

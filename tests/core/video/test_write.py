@@ -169,17 +169,19 @@ def test_folder_replaces_only_an_older_sequence(tmp_path: Path) -> None:
     assert len(list(folder.iterdir())) == 4
 
 
-class Interrupting(torch.Tensor):
-    """Frames that raise Ctrl-C after the checks, in the middle of writing."""
+class Interrupting:
+    """Frames that raise Ctrl-C in the middle of writing."""
 
-    visits = 0
+    def __init__(self, frames: torch.Tensor) -> None:
+        self.frames = frames
 
-    def __iter__(self):  # type: ignore[override]
-        for frame in self.as_subclass(torch.Tensor):
-            Interrupting.visits += 1
-            if Interrupting.visits > len(self) + 3:
-                raise KeyboardInterrupt
-            yield frame
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index == 3:
+            raise KeyboardInterrupt
+        return self.frames[index]
 
 
 @pytest.mark.parametrize("name", ["mp4", "webm", "gif", "png"])
@@ -188,10 +190,9 @@ def test_ctrl_c_keeps_the_old_file_and_removes_temporary_files(
 ) -> None:
     path = write_video(make_frames(2), place(tmp_path, name), fps=25, format=name)
     before = read_video(path)[0]
-    monkeypatch.setattr(Interrupting, "visits", 0)
     started = record_children(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        write_video(make_frames().as_subclass(Interrupting), path, fps=25, format=name)
+        write_video(Interrupting(make_frames()), path, fps=25, format=name)
     assert all(child.poll() is not None for child in started)
     assert list(tmp_path.iterdir()) == [path]
     assert torch.equal(read_video(path)[0], before)
@@ -309,3 +310,34 @@ def test_missing_encoder_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_this_ffmpeg_lists_its_encoders() -> None:
     assert {"libx264", "libvpx-vp9", "ffv1"} <= ffmpeg.encoders()
     assert "=" not in ffmpeg.encoders()
+
+
+@pytest.mark.parametrize("name", ["clip.mkv", "clip.apng", "folder"])
+def test_frames_drawn_one_at_a_time_give_the_same_file(tmp_path: Path, name: str) -> None:
+    class Drawn:
+        """Draws a frame when asked, and counts."""
+
+        asked = 0
+
+        def __len__(self) -> int:
+            return len(frames)
+
+        def __getitem__(self, index: int) -> torch.Tensor:
+            self.asked += 1
+            return frames[index]
+
+    frames = torch.rand(5, 24, 32, 3, generator=torch.Generator().manual_seed(0))
+    drawn = Drawn()
+    write_video(drawn, tmp_path / name, fps=8.0)
+    (tmp_path / "whole").mkdir()
+    write_video(frames, tmp_path / "whole" / name, fps=8.0)
+    found, expected = (read_video(at / name)[0] for at in (tmp_path, tmp_path / "whole"))
+    torch.testing.assert_close(found, expected)
+    assert drawn.asked <= len(frames) + 2  # the first one also tells the size
+
+
+def test_a_drawn_frame_that_is_not_finite_leaves_no_file(tmp_path: Path) -> None:
+    frames = [torch.zeros(16, 16, 3), torch.full((16, 16, 3), float("nan"))]
+    with pytest.raises(LoopAnimateError, match="frame 1 has NaN"):
+        write_video(frames, tmp_path / "loop.mp4", fps=8.0)
+    assert not list(tmp_path.iterdir())

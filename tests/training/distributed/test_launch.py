@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.config import OptimizerConfig, RunConfig
 from loopanimate_training.loop import train
-from loopanimate_training.model.optim import make_optimizer
+from loopanimate_training.optimizer import make_optimizer
 from loopanimate_training.storage.checkpoint import (
     Checkpoint,
     checkpoints,

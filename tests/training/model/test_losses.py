@@ -21,14 +21,14 @@ from loopanimate_training.model.losses import (
     motion_weights,
     network_input,
 )
-from loopanimate_training.model.optim import (
+from loopanimate_training.model.weights import trained_parameters
+from loopanimate_training.optimizer import (
     Ema,
     ema_decay,
     lr_factor,
     make_optimizer,
     set_learning_rate,
 )
-from loopanimate_training.model.weights import trained_parameters
 
 pytestmark = pytest.mark.numeric
 

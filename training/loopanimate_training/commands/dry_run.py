@@ -11,9 +11,9 @@ from loopanimate_core.models.parts import part_of
 from .. import alss
 from ..config import OptimizerConfig, RunConfig
 from ..model.lora import is_adapter
-from ..model.optim import lr_factor
 from ..model.start import open_start
 from ..model.weights import trained_parameters
+from ..optimizer import lr_factor
 
 
 def describe_run(config: RunConfig) -> str:

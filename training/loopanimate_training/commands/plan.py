@@ -115,7 +115,7 @@ def _first_row(shown: Sequence[int]) -> str:
 
 def _parts_table(frames: int, rows: Sequence[tuple[str, RunMemory]]) -> list[str]:
     from ..model.memory import FLOAT32, RunMemory
-    from ..model.optim import STATE_BYTES
+    from ..optimizer import STATE_BYTES
 
     fields = [field.name for field in dataclasses.fields(RunMemory)]
     titles = {"average": "EMA", "step": "activations"}

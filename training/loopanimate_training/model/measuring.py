@@ -11,9 +11,9 @@ from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models import LoopUNetConfig
 
 from ..config import RunConfig
+from ..optimizer import Ema, make_optimizer
 from .fitting import find_networks, on_one_gpu
 from .memory import build_network, network_inputs, run_memory, step_memory
-from .optim import Ema, make_optimizer
 from .precision import autocast
 from .switches import use_memory_switches, use_speed_switches
 

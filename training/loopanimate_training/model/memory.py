@@ -24,8 +24,8 @@ from loopanimate_core.models import LoopUNet, LoopUNetConfig
 from loopanimate_core.picture import SIZE_MULTIPLE_PX
 
 from ..config import RunConfig
+from ..optimizer import STATE_BYTES
 from .lora import add_adapters
-from .optim import STATE_BYTES
 from .precision import DTYPES
 from .switches import use_memory_switches
 from .weights import trained_in_unet

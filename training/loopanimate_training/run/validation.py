@@ -25,7 +25,7 @@ from loopanimate_core.video import write_video
 from ..config import RunConfig
 from ..data.source import ClipSource
 from ..distributed.launch import TIMEOUT
-from ..model.optim import Ema
+from ..optimizer import Ema
 
 COLUMNS = 8
 # Errors after which a run continues; all processes must treat them alike.

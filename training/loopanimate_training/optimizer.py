@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from loopanimate_core.errors import LoopAnimateError
 
-from ..config import OptimizerConfig
-from ..distributed.fsdp import shard_like
+from .config import OptimizerConfig
+from .distributed.fsdp import shard_like
 
 TEXT_ENCODER = "text_encoder."
 # Bytes of optimiser state per trained parameter: two moments, in float32 or 8 bits.

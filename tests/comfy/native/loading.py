@@ -1,0 +1,91 @@
+"""What the nodes import and load: data types, LoRAs, parts."""
+
+from __future__ import annotations
+
+import comfy.lora
+import comfy.sample
+import folder_paths
+import torch
+from LoopAnimate.nodes.load_loopanimate import LoadLoopAnimate
+from LoopAnimate.nodes.native.load import load_bundle
+from safetensors.torch import load_file
+from toy import FOLDER, FRAMES, IMPORTED, close_to, sample, toy
+
+from loopanimate_core.errors import LoopAnimateError
+
+
+def check_import_is_light() -> None:
+    """Importing the extension does not import heavy packages."""
+    heavy = ("cv2", "onnxruntime", "diffusers", "transformers", "imageio_ffmpeg", "scipy")
+    found = [name for name in IMPORTED if name.split(".")[0] in heavy]
+    assert not found, found
+    assert not [name for name in IMPORTED if ".nodes.native" in name]
+
+
+def check_dtypes() -> None:
+    exact = sample(toy().model)
+    for dtype in ("fp16", "bf16"):
+        model = load_bundle(FOLDER / "toy.safetensors", dtype).model
+        assert model.model.get_dtype() == {"fp16": torch.float16, "bf16": torch.bfloat16}[dtype]
+        close_to(sample(model), exact, 0.05)
+    try:
+        load_bundle(FOLDER / "toy.safetensors", "int4")
+    except LoopAnimateError as error:
+        assert "int4" in str(error)
+
+
+def check_lora_names() -> None:
+    names = comfy.lora.model_lora_keys_unet(toy().model.model, {})
+    for parameter in toy().model.model.diffusion_model.state_dict():
+        if parameter.endswith(".weight"):
+            stem = parameter.removesuffix(".weight")
+            assert names["lora_unet_" + stem.replace(".", "_")] == f"diffusion_model.{parameter}"
+
+
+def check_parts() -> None:
+    """Load a checkpoint, PIA's motion module and CLIP's image encoder with the node."""
+    names = {
+        "checkpoint": ("checkpoints", "checkpoint.safetensors"),
+        "motion_module": ("animatediff_models", "pia.safetensors"),
+        "clip_vision": ("clip_vision", "image_encoder.safetensors"),
+    }
+    for kind, _name in names.values():
+        folder_paths.add_model_folder_path(kind, str(FOLDER / "parts"))
+    chosen = {part: name for part, (_, name) in names.items()}
+    assert LoadLoopAnimate.fingerprint_inputs(bundle="parts", **chosen)
+    model, clip, vision, vae = LoadLoopAnimate.execute("parts", **chosen, dtype="fp32").args
+    expected = load_file(str(FOLDER / "parts/whole.safetensors"))
+    for name, tensor in model.model.diffusion_model.state_dict().items():
+        assert torch.equal(tensor, expected[f"unet.{name}"]), name
+    assert model.model.bundle_config.schedule.beta_schedule == "linear"
+    picture = torch.rand(1, 64, 64, 3)
+    latents = vae.encode(picture)
+    text = clip.encode_from_tokens(clip.tokenize("a cat"))
+    embeds = vision.encode_image(picture).image_embeds[:, None]
+    given = {
+        "loop_still": latents,
+        "loop_mask": torch.ones_like(latents[:, :1]),
+        "loop_image_embeds": embeds,
+    }
+    noise = torch.randn(FRAMES, *latents.shape[1:])
+    found = comfy.sample.sample(
+        model,
+        noise,
+        2,
+        1.0,
+        "euler",
+        "normal",
+        [[text, given]],
+        [[text, given]],
+        latents.repeat(FRAMES, 1, 1, 1),
+        disable_pbar=True,
+        seed=0,
+    )
+    assert torch.isfinite(vae.decode(found)).all()
+    swapped = {**chosen, "checkpoint": "pia.safetensors"}
+    try:
+        LoadLoopAnimate.execute("parts", **swapped)
+    except LoopAnimateError as error:
+        assert "pia.safetensors" in str(error), error
+    else:
+        raise AssertionError("a motion module was taken for a checkpoint")
