@@ -61,7 +61,7 @@ def _step(scene: Scene, unposed: Tensor, bend: Tensor, box: Tensor) -> Tensor:
     """One step of all frames, [P, KNOTS², 2]."""
     source = _bent(unposed, bend, box)
     error = scene.frames - compose(scene, source)
-    spread = error_spread(error, scene.weight)
+    spread = error_spread(error, scene)
     certain = scene.weight / (1.0 + error.square().sum(1) / spread)
     certain = certain / (spread * scene.patch_px**2)
     slopes = [

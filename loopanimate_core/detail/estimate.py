@@ -18,10 +18,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import LoopAnimateError
 from .bend import fit_bend
 from .canvas import lattice
 from .fill import fill_hole
-from .fit import PATCH_PX, Scene, compose, cost, fit_poses, points_back, sample
+from .fit import (
+    LOOSE,
+    OUTLIER_AT_REST,
+    PATCH_PX,
+    Scene,
+    compose,
+    cost,
+    fit_poses,
+    points_back,
+    sample,
+    usual_error,
+)
 from .matte import Layers
 from .motion import LayerMotion, Motion
 from .pose import MODELS
@@ -56,7 +68,13 @@ def estimate_motion(
     def through_autoencoder(pictures: Tensor) -> Tensor:
         assert autoencoder is not None
         with _threads(threads):
-            return autoencoder(pictures)
+            made = autoencoder(pictures)
+        if made.shape != pictures.shape or not bool(made.isfinite().all()):
+            raise LoopAnimateError(
+                f"the autoencoder must return finite frames of the shape {list(pictures.shape)},"
+                f" got {list(made.shape)}"
+            )
+        return made
 
     with _threads(1):  # thousands of small operations: threads would wait for each other
         return _estimate(frames, layers, mask, through_autoencoder if autoencoder else None)
@@ -73,7 +91,7 @@ def _estimate(
     poses = _coarse_poses(scene, rest.poses, centre, radius)
     held = rest if bool((scene.paint[3] > 0.5).all()) else _background(scene, poses, centre)
     if held.model == "rest":
-        scene = reveal_behind(scene, poses, centre)
+        scene = replace(reveal_behind(scene, poses, centre), outlier=OUTLIER_AT_REST)
     else:
         scene = replace(scene, behind=_moved_behind(scene.behind, held, scene.frames))
     scene = replace(scene, weight=_swept(scene, poses, centre))
@@ -191,12 +209,21 @@ def _choose_model(scene: Scene, poses: Tensor, centre: Tensor, radius: float) ->
         start = torch.zeros_like(poses)
         start[:, list(columns)] = poses[:, list(columns)]
         fitted[model] = fit_poses(near, start, centre, columns, radius, 4)
-    prices = {model: float(cost(near, found, centre).mean()) for model, found in fitted.items()}
+    error = near.frames - compose(near, points_back(fitted["affine"], centre, near.frames))
+    noise = 2.0 * float(usual_error(error, near.weight))
+    model = _simplest(near, fitted, centre, LOOSE)
+    if model == "rest" and noise > LOOSE:  # in so much noise all models cost nearly one
+        model = _simplest(near, fitted, centre, noise)
+    return model, fitted[model]
+
+
+def _simplest(scene: Scene, fitted: dict[str, Tensor], centre: Tensor, loose: float) -> str:
+    """The first model that costs at most `GAIN` more than the best one."""
+    prices = {
+        model: float(cost(scene, poses, centre, loose).mean()) for model, poses in fitted.items()
+    }
     allowed = (1.0 + GAIN) * min(prices.values()) + 1e-6
-    for model, found in fitted.items():
-        if prices[model] <= allowed:
-            return model, found
-    raise AssertionError("one of the models is the best")
+    return next(model for model, price in prices.items() if price <= allowed)
 
 
 def _redrawn(

@@ -26,6 +26,8 @@ PATCH_PX = (
 CHUNK = 64  # frames whose slopes are in memory at a time
 JOLT = 0.03  # half-widths: how far a usual frame is from the middle of its neighbours
 LOOSE = 1e-3  # a squared residual that costs one half
+OUTLIER = 2.0  # of the usual squared residual: an outlier, which costs one half while fitting
+OUTLIER_AT_REST = 10.0  # the same over a background that is at rest and so well known
 MIN_SPREAD = 1e-3  # of colour residuals, 0..1: below a grey level nothing is an outlier
 
 
@@ -39,6 +41,7 @@ class Scene:
         behind: [1 or P, 3, h, w], what lies behind it.
         weight: [1 or P, h, w], how much a pixel counts.
         patch_px: side of the square of pixels that counts as one measurement.
+        outlier: a squared residual so many times the usual one costs one half while fitting.
     """
 
     frames: Tensor
@@ -46,6 +49,7 @@ class Scene:
     behind: Tensor
     weight: Tensor
     patch_px: float = PATCH_PX
+    outlier: float = OUTLIER
 
     def blurred(self, sigma_px: float) -> Scene:
         """The same scene seen less sharply."""
@@ -55,6 +59,7 @@ class Scene:
             blur(self.behind, sigma_px),
             self.weight,
             self.patch_px,
+            self.outlier,
         )
 
     def shrunk(self, size_px: int) -> Scene:
@@ -74,6 +79,7 @@ class Scene:
             shrunk(self.behind),
             (shrunk(self.weight[:, None])[:, 0] > 0.5).float(),
             self.patch_px * scale,
+            self.outlier,
         )
 
 
@@ -99,7 +105,7 @@ def fit_poses(
     for _ in range(iterations):
         points = points_back(poses, centre, scene.frames)
         error = scene.frames - compose(scene, points)
-        spread = error_spread(error, scene.weight)
+        spread = error_spread(error, scene)
         normal, pull = _normal_equations(scene, slopes, points, error, spread)
         basis = -generators(poses, centre, free).flatten(2)  # [P, columns, 6]
         blocks = basis @ normal @ basis.transpose(1, 2)
@@ -169,16 +175,20 @@ def _solve_ring(blocks: Tensor, bending: Tensor, metric: Tensor, right: Tensor) 
     return solution
 
 
-def cost(scene: Scene, poses: Tensor, centre: Tensor) -> Tensor:
+def cost(scene: Scene, poses: Tensor, centre: Tensor, loose: float = LOOSE) -> Tensor:
     """[P]: how badly the layer with those poses explains each frame, see `frame_costs`."""
-    return frame_costs(scene, points_back(poses, centre, scene.frames))
+    return frame_costs(scene, points_back(poses, centre, scene.frames), loose)
 
 
-def frame_costs(scene: Scene, points: Tensor) -> Tensor:
-    """[P], 0..1: Geman and McClure's loss of the layer shown at `points` [P, h, w, 2]."""
+def frame_costs(scene: Scene, points: Tensor, loose: float = LOOSE) -> Tensor:
+    """[P], 0..1: Geman and McClure's loss of the layer shown at `points` [P, h, w, 2].
+
+    Args:
+        loose: the squared residual that costs one half.
+    """
     squared = (scene.frames - compose(scene, points)).square().sum(1)
     weight = scene.weight.expand_as(squared)
-    return (weight * squared / (squared + LOOSE)).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1e-6)
+    return (weight * squared / (squared + loose)).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1e-6)
 
 
 def points_back(poses: Tensor, centre: Tensor, frames: Tensor) -> Tensor:
@@ -235,12 +245,20 @@ def _slopes(behind: Tensor, slope_x: Tensor, slope_y: Tensor, points: Tensor) ->
     return torch.stack([along_x * x, along_x * y, along_x, along_y * x, along_y * y, along_y], 1)
 
 
-def error_spread(error: Tensor, weight: Tensor) -> Tensor:
-    """The usual squared residual: the median over the pixels that count."""
+def error_spread(error: Tensor, scene: Scene) -> Tensor:
+    """The squared residual beyond which a pixel is an outlier, from the usual one.
+
+    Over a background at rest it is well beyond the usual: a model that smears what turns leaves the motion
+    to the few pixels at the rim, whose residuals are large, while the middle seems to stay.
+    """
+    return (scene.outlier * usual_error(error, scene.weight)).clamp(min=MIN_SPREAD**2)
+
+
+def usual_error(error: Tensor, weight: Tensor) -> Tensor:
+    """The median squared residual of the pixels that count; 0 if none does."""
     squared = error.square().sum(1)
     counted = squared[(weight > 0.5).expand_as(squared)]
-    usual = counted.median() if counted.numel() else squared.new_tensor(0.0)
-    return (2.0 * usual).clamp(min=MIN_SPREAD**2)
+    return counted.median() if counted.numel() else squared.new_tensor(0.0)
 
 
 def _bending(count: int) -> Tensor:

@@ -22,6 +22,7 @@ from .residual import add_residual, residual_frames
 from .settings import DetailSettings, frame_count
 
 MIN_SIDE_PX = 8
+MAX_VALUE = 2.0  # resampling may exceed 1 a little; more is a picture in 0..255
 SALIENT_PX = 640  # the object is looked for at this size
 FINER = 2  # the estimate moves the still at so many times the frames' resolution
 
@@ -113,6 +114,9 @@ def transfer(
         raise LoopAnimateError(
             f"the plate must be [{still_size[0]}, {still_size[1]}, 3] like the still, got {list(plate.shape)}"
         )
+    if plate is not None:
+        _check_values(plate.float(), "the plate")
+    device = _device(device)
     if mask is None:
         mask = find_object(picture)
     on_canvas = fit_mask(mask, still_size, frames_size, canvas)
@@ -239,9 +243,19 @@ def _as_picture(still: Picture | Tensor) -> Picture:
             f"the still is {still.width_px} x {still.height_px} pixels; each side must be"
             f" {MIN_SIDE_PX} or more"
         )
-    if not bool(still.rgb.isfinite().all()):
-        raise LoopAnimateError("the still holds values that are not finite numbers")
+    _check_values(still.rgb, "the still")
+    if still.alpha is not None:
+        _check_values(still.alpha, "the still's alpha")
     return still
+
+
+def _check_values(picture: Tensor, name: str) -> None:
+    if not bool(picture.isfinite().all()):
+        raise LoopAnimateError(f"{name} holds values that are not finite numbers")
+    if float(picture.max()) > MAX_VALUE:
+        raise LoopAnimateError(
+            f"{name} must have values between 0 and 1, got one of {float(picture.max()):g}"
+        )
 
 
 def _checked_frames(frames: Tensor) -> Tensor:
@@ -254,4 +268,12 @@ def _checked_frames(frames: Tensor) -> Tensor:
     bad = [number for number, frame in enumerate(frames) if not bool(frame.isfinite().all())]
     if bad:
         raise LoopAnimateError(f"frame {bad[0]} holds values that are not finite numbers")
+    _check_values(frames, "the frames")
     return frames.detach().float().cpu().clamp(0.0, 1.0)
+
+
+def _device(name: str | torch.device) -> torch.device:
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise LoopAnimateError(f"Device {str(name)!r} is not known to PyTorch") from error

@@ -115,6 +115,29 @@ def test_the_residual_brings_a_change_of_light(swaying):
     assert change[70:, 70:].abs().max() < 0.02
 
 
+def test_the_residual_brings_a_blink_that_moves_with_the_object(swaying):
+    """A lid is drawn over the disc's middle in some frames, wherever the disc is in them."""
+    blinking = (2, 3, 4)
+    with_lid = swaying.small.clone()
+    bare = transfer(swaying.small, swaying.still, swaying.mask, RIGID)
+    assert bare.motion is not None
+    size = swaying.small.shape[2]
+    poses = bare.motion.object.poses
+    middle = bare.motion.object.centre + poses[:, :2]
+    at = ((middle + 1.0) * size / 2.0).round().long()
+    for index in blinking:
+        x, y = (int(place) for place in at[index])
+        with_lid[index, y - 4 : y + 4, x - 4 : x + 4] = torch.tensor([0.05, 0.05, 0.05])
+    settings = DetailSettings(mode="rigid", residual=1.0)
+    shown = drawn(transfer(with_lid, swaying.still, swaying.mask, settings))
+    plain = drawn(transfer(with_lid, swaying.still, swaying.mask, RIGID))
+    scale = swaying.still.shape[1] // size
+    for index in range(len(shown)):
+        x, y = (int(place) * scale for place in at[index])
+        darker = (plain - shown)[index, y - 4 : y + 4, x - 4 : x + 4].mean()
+        assert darker > 0.1 if index in blinking else darker.abs() < 0.05
+
+
 def test_a_clean_plate_is_what_is_uncovered(swaying):
     plate = torch.zeros(96, 96, 3)
     plate[..., 0] = 1.0
@@ -242,6 +265,15 @@ def test_without_a_mask_the_object_is_looked_for(swaying):
         ({"still": torch.full((96, 96, 3), float("inf"))}, "the still holds values"),
         ({"mask": torch.zeros(96, 50)}, "the mask is 50 x 96 pixels, the still 96 x 96"),
         ({"mask": torch.zeros(3, 96, 96)}, r"a mask must have the shape \[H, W\]"),
+        ({"still": torch.full((96, 96, 3), 255.0)}, "the still must have values between 0 and 1"),
+        ({"frames": torch.full((4, 48, 48, 3), 9.0)}, "the frames must have values between 0 and"),
+        ({"still": torch.full((96, 96, 4), float("nan"))}, "the still holds values"),
+        ({"plate": torch.full((96, 96, 3), float("nan"))}, "the plate holds values"),
+        ({"device": "nowhere"}, "Device 'nowhere' is not known"),
+        (
+            {"autoencoder": lambda frames: frames[:, :5]},
+            "the autoencoder must return finite frames",
+        ),
         ({"plate": torch.zeros(10, 10, 3)}, r"the plate must be \[96, 96, 3\]"),
         ({"frames_fps": 0.0}, "the frames' own fps must be above 0"),
         (
