@@ -50,7 +50,7 @@ MIN_GAIN = 0.003  # of the cost, 0..1: less is grain
 WELL_EXPLAINED = 0.03  # a cost that leaves nothing for a bend to explain
 MIN_BARE = 0.05  # of the picture: less background than that says nothing about its motion
 MIN_SHARE = 1e-4  # of the picture: a smaller mask shows no object
-CORRECTIONS, CORRECTIONS_ALONE = 3, 2  # with and without an autoencoder
+CORRECTIONS, CORRECTIONS_ALONE = 2, 2  # with and without an autoencoder
 OVER_RELAXED = 1.6  # corrections through an autoencoder converge evenly, by about half each
 
 
