@@ -117,3 +117,24 @@ def test_invalid_settings_are_rejected_before_any_network_runs(
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def test_frames_at_is_the_loop_in_the_pictures_own_pixels(
+    pipeline: LoopAnimatePipeline, picture: torch.Tensor
+) -> None:
+    loop = pipeline(picture, "a box bobbing", frames=7, steps=2, seed=0)
+    drawn = loop.frames_at(fps=2 * loop.fps)
+    assert (len(drawn), drawn.height_px, drawn.width_px) == (12, 70, 90)
+    assert torch.equal(drawn[0], picture)
+    assert loop.frames_at("48x32", mode="off")[3].shape == (32, 48, 3)
+
+
+def test_frames_at_uses_the_mask_that_was_given_with_the_picture(
+    pipeline: LoopAnimatePipeline, picture: torch.Tensor
+) -> None:
+    box = torch.zeros(70, 90)
+    box[20:50, 30:60] = 1.0
+    matte = pipeline(picture, "", frames=5, steps=1, seed=0, mask=box).frames_at().matte
+    assert float((matte - box).abs().mean()) < 0.03
+    found = pipeline(picture, "", frames=5, steps=1, seed=0).frames_at().matte  # looked for
+    assert float((found - box).abs().mean()) < 0.03
