@@ -18,8 +18,8 @@ from loopanimate_core.picture.sheet import shrink_frames
 from loopanimate_core.video import write_video
 from loopanimate_core.video.filenames import expand_prefix
 from loopanimate_core.video.formats import FORMATS
-from loopanimate_core.video.shapes import PRESETS, apply_preset
 from loopanimate_core.video.frame_source import FrameSource, Mapped
+from loopanimate_core.video.shapes import PRESETS, apply_preset
 from loopanimate_core.video.workflow_tags import workflow_tags
 
 from .common import LoopIO, log, progress, temp_file

@@ -16,6 +16,7 @@ from .drawing import (
     load_plate,
     output_path,
     report,
+    smooth_fps,
     write_drawn,
 )
 from .options import DTYPES, PICTURE_HELP, Commands, add_command, add_force
@@ -187,7 +188,8 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         "--fps",
         type=float,
         metavar="X",
-        help="frames per second, 1 to 120; the loop lasts as long as before (default: the model's own)",
+        help="frames per second, 1 to 120; the loop lasts as long as before (default: the lowest multiple"
+        " of the model's own that is 24 or more; with `--detail off` the model's own)",
     )
     group.add_argument(
         "--quality",
@@ -226,10 +228,13 @@ def run(arguments: argparse.Namespace) -> int:
     mask = _mask(arguments.mask, picture)
     settings, plate = detail_settings(arguments, picture), load_plate(arguments, picture)
     loops = _sample(_open_pipeline(arguments), picture, mask, arguments)
+    fps = settings.fps
+    if fps is None and settings.mode != "off":
+        fps = smooth_fps(loops[0].fps)
     shown = [
         loop.frames_at(
             settings.size,
-            fps=settings.fps,
+            fps=fps,
             mode=settings.mode,
             residual=arguments.residual,
             band=settings.band,

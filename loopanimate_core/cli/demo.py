@@ -31,7 +31,7 @@ def add_parser(commands: Commands) -> None:
         "--fps",
         type=float,
         metavar="X",
-        help="frames per second, 1 to 120 (default: the model's own)",
+        help="frames per second, 1 to 120 (default: 24)",
     )
     parser.add_argument(
         "--quiet", action="store_true", help="no progress bar and no report, only file names"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 # A copy, because the module of the original imports torch; a test compares the two.
 MODES = ("auto", "rigid", "elastic", "off")
+SMOOTH_FPS = 24.0
 CHECKED_PX = 512  # the loop is checked, and shown in a sheet, at this size
 
 
@@ -85,6 +87,11 @@ def detail_settings(arguments: argparse.Namespace, picture: Picture) -> DetailSe
         fps=arguments.fps,
         transparent=arguments.transparent,
     )
+
+
+def smooth_fps(fps: float) -> float:
+    """The lowest multiple of `fps` that looks smooth; every frame of the model is one of the loop's."""
+    return fps * math.ceil(SMOOTH_FPS / fps)
 
 
 def output_path(arguments: argparse.Namespace, stem: str) -> Path:

@@ -20,8 +20,8 @@ from ..errors import LoopAnimateError
 from ..files import atomic_write
 from . import animation, ffmpeg, png_folder
 from .formats import FORMATS, VideoFormat, find_format
-from .metadata import loop_tags, to_ffmetadata
 from .frame_source import FrameSource
+from .metadata import loop_tags, to_ffmetadata
 
 MIN_FPS, MAX_FPS = 1.0, 120.0
 MAX_REPEATS = 1000

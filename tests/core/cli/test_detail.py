@@ -57,8 +57,8 @@ def test_a_repeated_file_is_one_loop(loop: Path, folder: Path) -> None:
 def test_animate_writes_the_size_of_the_picture(animate, folder: Path) -> None:
     save_picture(disc(size_px=200), folder / "cat.png")
     assert animate("--detail", "auto", "-o", "loop.mkv") == 0
-    frames, _ = read_video(folder / "loop.mkv")
-    assert frames.shape == (14, 200, 200, 3)
+    frames, fps = read_video(folder / "loop.mkv")
+    assert frames.shape == (3 * 14, 200, 200, 3) and fps == 24.0
     assert torch.equal(frames[0], load_picture(folder / "cat.png").rgb)
 
 
