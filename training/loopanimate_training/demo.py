@@ -155,8 +155,8 @@ def main(arguments: list[str] | None = None) -> None:
         "-o",
         str(loop),
     ]
-    prompt = ["--prompt", "a ghost bobbing up and down"]
-    run([*animate, *prompt, "--sheet", str(work / "ghost.png"), "--force"])
+    options = ["--prompt", "a ghost bobbing up and down", "--detail", "off"]  # as the model draws
+    run([*animate, *options, "--sheet", str(work / "ghost.png"), "--force"])
     minutes = (time.perf_counter() - began) / 60
     print(f"{minutes:.1f} minutes; {last / 'report.html'} is the report of the last stage")
 
