@@ -42,7 +42,7 @@ class Loop:
         mask: `[H, W]`, 1 on the object that moves.
         picture: `[H, W, 3]`, the still as the model saw it.
         source: the still as it was given.
-        source_mask: `[H', W']`, the mask of the whole still where it was given with it.
+        source_mask: `[H', W']`, the object's mask if it was given, None if it was found.
         residual: how much of what motion cannot explain the model draws well enough to be shown.
         vae: the model's autoencoder.
     """
@@ -216,7 +216,7 @@ class LoopAnimatePipeline:
             mask=object_mask,
             picture=still,
             source=picture,
-            source_mask=_source_mask(picture, settings.mask),
+            source_mask=_source_mask(picture, settings.mask, object_mask),
             residual=defaults.residual,
             vae=self.bundle.vae,
         )
@@ -300,11 +300,12 @@ def _as_picture(image: str | PathLike[str] | Picture | Tensor) -> Picture:
     return Picture(require_rgb(image)) if isinstance(image, Tensor) else load_picture(image)
 
 
-def _source_mask(picture: Picture, mask: Tensor | str) -> Tensor | None:
-    """The mask at the picture's own size, where one was given."""
-    if isinstance(mask, Tensor):
-        return mask if tuple(mask.shape) == (picture.height_px, picture.width_px) else None
-    return picture.alpha if mask == "auto" else None
+def _source_mask(picture: Picture, mask: Tensor | str, seen: Tensor) -> Tensor | None:
+    """What the caller or the picture says of the object; None if it had to be found. `seen` is the model's."""
+    if mask == "auto":
+        return picture.alpha
+    whole = (picture.height_px, picture.width_px)
+    return mask if isinstance(mask, Tensor) and tuple(mask.shape) == whole else seen
 
 
 def _finer_mask(loop: Loop) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from .options import PICTURE_HELP, Commands, add_command, add_force
 from .outputs import require_writable
 
 if TYPE_CHECKING:
+    from ..bundle import Bundle
     from ..detail.estimate import Autoencoder
 
 EPILOG = """\
@@ -107,6 +109,9 @@ def run(arguments: argparse.Namespace) -> int:
     mask = None
     if arguments.mask != "auto":
         mask = load_picture(arguments.mask).over((0.0, 0.0, 0.0)).mean(-1)
+    bundle = _open_bundle(arguments.bundle)
+    if bundle is not None and arguments.residual is None:
+        settings = replace(settings, residual=bundle.config.defaults.residual)
     frames, fps = read_video(arguments.frames)
     once = read_metadata(arguments.frames).get("loop_frames", "")
     if once.isdecimal() and 0 < int(once) < len(frames):
@@ -118,7 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
         settings,
         frames_fps=fps,
         plate=plate,
-        autoencoder=_autoencoder(arguments.bundle, (frames.shape[1], frames.shape[2])),
+        autoencoder=_autoencoder(bundle, (frames.shape[1], frames.shape[2])),
     )
     small = write_drawn(loop, output, arguments, loop.fps)
     print(output)
@@ -127,18 +132,24 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _autoencoder(bundle: str | None, size: tuple[int, int]) -> Autoencoder | None:
+def _open_bundle(name: str | None) -> Bundle | None:
+    if name is None:
+        return None
+    from ..bundle import mini_bundle_path, read_bundle
+
+    return read_bundle(mini_bundle_path() if name == "mini" else Path(name))
+
+
+def _autoencoder(bundle: Bundle | None, size: tuple[int, int]) -> Autoencoder | None:
     """The round trip through the VAE of a bundle."""
     if bundle is None:
         return None
-    from ..bundle import mini_bundle_path, read_bundle
     from ..encoders.vae import decode_latents, encode_frames
 
-    opened = read_bundle(mini_bundle_path() if bundle == "mini" else Path(bundle))
-    side_px = opened.config.pixels_per_latent
+    side_px = bundle.config.pixels_per_latent
     if size[0] % side_px or size[1] % side_px:
         raise LoopAnimateError(
             f"the frames are {size[1]} x {size[0]} pixels; with --bundle both sides must be multiples"
             f" of {side_px}"
         )
-    return lambda frames: decode_latents(opened.vae, encode_frames(opened.vae, frames))
+    return lambda frames: decode_latents(bundle.vae, encode_frames(bundle.vae, frames))

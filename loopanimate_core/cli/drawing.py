@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import LoopAnimateError
-from ..video.formats import FORMATS, find_format
+from ..video.formats import FORMATS, find_format, require_alpha
 from .outputs import free_path
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def add_detail_options(group: argparse._ActionsContainer, default_size: str) -> 
         type=float,
         metavar="X",
         help="how much of what motion cannot explain (a blink, light) is taken from the frames, 0 to 1"
-        " (default: the model's own)",
+        " (default: the model's own; 0 without a model)",
     )
     group.add_argument(
         "--band",
@@ -106,9 +106,8 @@ def output_path(arguments: argparse.Namespace, stem: str) -> Path:
     else:
         output = Path(arguments.output)
     row = find_format(output, arguments.format)
-    if arguments.transparent and row.alpha_pixels is None:
-        able = ", ".join(other.name for other in FORMATS.values() if other.alpha_pixels)
-        raise LoopAnimateError(f"{row.name} cannot store transparency; {able} can")
+    if arguments.transparent:
+        require_alpha(row)
     return output
 
 
@@ -138,6 +137,7 @@ def write_drawn(
     import torch
     from tqdm import tqdm
 
+    from ..picture.images import Picture
     from ..picture.sheet import shrink_frames
     from ..video import write_video
     from ..video.frame_source import Mapped
@@ -147,7 +147,10 @@ def write_drawn(
 
         def on_frame(index: int, frame: Tensor) -> Tensor:
             if index not in small:
-                small[index] = shrink_frames(_over_white(frame)[None], CHECKED_PX)[0]
+                over_white = frame
+                if frame.shape[-1] == 4:
+                    over_white = Picture(frame[..., :3], frame[..., 3]).over()
+                small[index] = shrink_frames(over_white[None], CHECKED_PX)[0]
                 bar.total = len(frames)
                 bar.update()
             return frame
@@ -182,15 +185,10 @@ def report(small: Tensor, loop: DetailLoop, drawn: tuple[int, int], *notes: str)
     print(", ".join([*facts, *notes]))
     size = f"{drawn[1]} x {drawn[0]}"
     if loop.mode != "off":
-        print(f"the model drew {size}; the pixels are the picture's own, moved alike ({loop.mode})")
+        print(
+            f"the model drew {size}; the pixels are the picture's own, moved the same way ({loop.mode})"
+        )
     elif drawn != (loop.height_px, loop.width_px):
         print(f"the pixels are the model's, enlarged from {size}")
     if count >= MIN_FRAMES:
         print(check_loop(small, fps=fps).summary)
-
-
-def _over_white(frame: Tensor) -> Tensor:
-    """[H, W, 3] of [H, W, 3 or 4]."""
-    if frame.shape[-1] == 3:
-        return frame
-    return frame[..., :3] * frame[..., 3:] + (1.0 - frame[..., 3:])

@@ -277,3 +277,10 @@ def find_format(path: Path, name: str | None) -> VideoFormat:
             f"a file in format {name} must end in {' or '.join(row.suffixes)}, got {path.name}"
         )
     return row
+
+
+def require_alpha(row: VideoFormat) -> None:
+    """Raise LoopAnimateError if the format cannot store transparency."""
+    if row.alpha_pixels is None:
+        able = ", ".join(other.name for other in FORMATS.values() if other.alpha_pixels)
+        raise LoopAnimateError(f"{row.name} cannot store transparency; {able} can")

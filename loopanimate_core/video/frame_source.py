@@ -43,15 +43,8 @@ class Chained:
     """
 
     def __init__(self, sources: Sequence[FrameSource]) -> None:
+        require_one_size(sources)
         self.sources, self._ends = sources, list(accumulate(map(len, sources)))
-        height, width = sources[0][0].shape[:2]
-        for number, source in enumerate(sources[1:], start=2):
-            size = source[0].shape[:2]
-            if tuple(size) != (height, width):
-                raise LoopAnimateError(
-                    f"loop {number} is {size[1]} x {size[0]} pixels and loop 1 {width} x {height};"
-                    " loops in a chain must have the same size"
-                )
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -59,3 +52,15 @@ class Chained:
     def __getitem__(self, index: int) -> Tensor:
         number = bisect_right(self._ends, index)
         return self.sources[number][index - (self._ends[number - 1] if number else 0)]
+
+
+def require_one_size(sources: Sequence[FrameSource]) -> None:
+    """Raise LoopAnimateError unless all loops have the size of the first."""
+    height, width = sources[0][0].shape[:2]
+    for number, source in enumerate(sources[1:], start=2):
+        size = source[0].shape[:2]
+        if tuple(size) != (height, width):
+            raise LoopAnimateError(
+                f"loop {number} is {size[1]} x {size[0]} pixels and loop 1 {width} x {height};"
+                " loops in a chain must have the same size"
+            )

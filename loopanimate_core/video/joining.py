@@ -8,6 +8,7 @@ import torch
 
 from ..errors import LoopAnimateError
 from ..picture.images import require_frames
+from .frame_source import require_one_size
 
 
 def close_loop(frames: torch.Tensor) -> torch.Tensor:
@@ -34,12 +35,7 @@ def chain_loops(loops: Sequence[torch.Tensor]) -> torch.Tensor:
     Raises:
         LoopAnimateError: the loops have different sizes.
     """
-    (height, width) = require_frames(loops[0]).shape[1:3]
-    for number, loop in enumerate(loops[1:], start=2):
-        size = require_frames(loop).shape[1:3]
-        if tuple(size) != (height, width):
-            raise LoopAnimateError(
-                f"loop {number} is {size[1]} x {size[0]} pixels and loop 1 {width} x {height};"
-                " loops in a chain must have the same size"
-            )
+    for loop in loops:
+        require_frames(loop)
+    require_one_size(loops)
     return torch.cat([loop.to(loops[0]) for loop in loops])

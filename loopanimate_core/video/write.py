@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import LoopAnimateError
 from ..files import atomic_write
 from . import animation, ffmpeg, png_folder
-from .formats import FORMATS, VideoFormat, find_format
+from .formats import VideoFormat, find_format, require_alpha
 from .frame_source import FrameSource
 from .metadata import loop_tags, to_ffmetadata
 
@@ -102,9 +102,8 @@ def _check(frames: FrameSource, row: VideoFormat, fps: float) -> None:
         raise LoopAnimateError(f"frames must be [P, H, W, 3] or [P, H, W, 4], got {list(shape)}")
     if shape[0] == 0:
         raise LoopAnimateError("there are 0 frames to write; at least 1 is needed")
-    if shape[-1] == 4 and row.alpha_pixels is None:
-        able = ", ".join(other.name for other in FORMATS.values() if other.alpha_pixels)
-        raise LoopAnimateError(f"{row.name} cannot store transparency; {able} can")
+    if shape[-1] == 4:
+        require_alpha(row)
     check_fps(fps)
     if isinstance(frames, Tensor):  # all of them before any work; others as they are drawn
         for index, frame in enumerate(frames):

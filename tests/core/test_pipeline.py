@@ -138,3 +138,13 @@ def test_frames_at_uses_the_mask_that_was_given_with_the_picture(
     assert float((matte - box).abs().mean()) < 0.03
     found = pipeline(picture, "", frames=5, steps=1, seed=0).frames_at().matte  # looked for
     assert float((found - box).abs().mean()) < 0.03
+
+
+def test_frames_at_keeps_a_small_mask_that_was_given(
+    pipeline: LoopAnimatePipeline, picture: torch.Tensor
+) -> None:
+    """Even where the object would be found: what the caller says comes first."""
+    small = torch.zeros(pipeline.bundle.config.height_px, pipeline.bundle.config.width_px)
+    small[20:40, 20:44] = 1.0
+    loop = pipeline(picture, "", frames=5, steps=1, seed=0, mask=small)
+    assert loop.source_mask is not None and torch.equal(loop.source_mask, loop.mask)
