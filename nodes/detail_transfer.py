@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from comfy_api.latest import io
 
+from loopanimate_core.detail.settings import BAND, MAX_SIDE_PX, MIN_SIDE_PX, MODES, SIZES
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.picture.images import save_picture
 from loopanimate_core.picture.saliency import mask_preview
@@ -18,13 +19,7 @@ from .schema import supported
 if TYPE_CHECKING:
     from loopanimate_core.detail import DetailLoop
 
-# Those of loopanimate_core.detail.settings, which would import OpenCV when ComfyUI starts; a test compares them.
-MODES = ("auto", "rigid", "elastic", "off")
-SIZES = ("original", "model", "1080p", "4k")
-BAND = 0.12
-MAX_SIDE_PX = 8192
 CUSTOM = "custom"
-MIN_SIDE_PX = 16
 PREVIEW_PX = 384
 
 

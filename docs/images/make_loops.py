@@ -12,13 +12,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 
-from loopanimate_core.detail import DetailSettings, transfer
-from loopanimate_core.encoders.vae import decode_latents, encode_frames
-from loopanimate_core.picture.images import fit_pixels, load_picture, save_picture
+from loopanimate_core.picture.images import fit_pixels, load_picture, save_picture, to_uint8
 from loopanimate_core.picture.sheet import contact_sheet
 from loopanimate_core.pipeline import LoopAnimatePipeline
 
@@ -54,34 +51,20 @@ EXAMPLES = {
 def make(name: str, pipeline: LoopAnimatePipeline) -> None:
     """Write the loop and the sheet of one example."""
     example = EXAMPLES[name]
-    vae = pipeline.bundle.vae
     height, width = example.frame_size
     if example.sticker:
-        picture, mask = load_picture(STICKERS / f"{name}.png"), None
-        drawn = pipeline(picture, example.prompt, seed=example.seed)
+        picture, mask = load_picture(STICKERS / f"{name}.png"), "auto"
     else:
         picture = load_picture(HERE / "sources" / f"{name}.jpg")
         mask = load_picture(HERE / "sources" / f"{name}_mask.png").rgb[..., 0]
-        small = fit_pixels(mask[..., None], height, width)[..., 0]
-        drawn = pipeline(
-            picture,
-            example.prompt,
-            mask=(small > 0.5).float(),
-            seed=example.seed,
-            height_px=height,
-            width_px=width,
-        )
-
-    def autoencoder(frames: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode():
-            return decode_latents(vae, encode_frames(vae, frames)).float().clone()
-
-    settings = DetailSettings(mode=example.mode, size=example.size, fps=FPS)
-    loop = transfer(drawn.frames, picture, mask, settings, autoencoder=autoencoder)
+    drawn = pipeline(
+        picture, example.prompt, mask=mask, seed=example.seed, height_px=height, width_px=width
+    )
+    loop = drawn.frames_at(example.size, fps=FPS, mode=example.mode)
     frames = torch.stack(list(loop))
     print(f"{name}: {loop.mode}, {loop.motion.object.model if loop.motion else 'off'}")
-    pictures = [Image.fromarray((f.numpy() * 255).round().astype(np.uint8)) for f in frames]
-    pictures[0].save(
+    pictures = [Image.fromarray(frame.numpy()) for frame in to_uint8(frames)]
+    pictures[0].save(  # with key frames where Pillow puts them: smaller than write_video's files
         HERE / f"loop_{name}.webp",
         save_all=True,
         append_images=pictures[1:],

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..detail.settings import BAND, MODES
 from ..errors import LoopAnimateError
 from ..video.formats import FORMATS, find_format, require_alpha
 from .outputs import free_path
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from ..picture.images import Picture
     from ..video.frame_source import FrameSource
 
-# A copy, because the module of the original imports torch; a test compares the two.
-MODES = ("auto", "rigid", "elastic", "off")
 SMOOTH_FPS = 24.0
 CHECKED_PX = 512  # the loop is checked, and shown in a sheet, at this size
 
@@ -57,7 +56,7 @@ def add_detail_options(group: argparse._ActionsContainer, default_size: str) -> 
     group.add_argument(
         "--band",
         type=float,
-        default=0.12,
+        default=BAND,
         metavar="X",
         help="width of the bent zone with `--detail elastic`, 0 to 1 of the picture's longer side",
     )

@@ -1,9 +1,26 @@
 """Detail transfer: the frames of a loop tell the motion, the artist's still gives the pixels."""
 
-from .estimate import estimate_motion
-from .motion import LayerMotion, Motion
-from .settings import DetailSettings
-from .transfer import DetailLoop, find_object, transfer
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .estimate import estimate_motion
+    from .loop import DetailLoop, find_object, transfer
+    from .motion import LayerMotion, Motion
+    from .settings import DetailSettings
+
+_HOMES = {
+    "DetailLoop": "loop",
+    "DetailSettings": "settings",
+    "LayerMotion": "motion",
+    "Motion": "motion",
+    "estimate_motion": "estimate",
+    "find_object": "loop",
+    "transfer": "loop",
+}
 
 __all__ = [
     "DetailLoop",
@@ -14,3 +31,5 @@ __all__ = [
     "find_object",
     "transfer",
 ]
+
+__getattr__ = lazy_names(__name__, _HOMES)

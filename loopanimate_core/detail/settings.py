@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from ..errors import LoopAnimateError
 
 MODES = ("auto", "rigid", "elastic", "off")
-MAX_SIDE_PX = 8192
+MIN_SIDE_PX, MAX_SIDE_PX = 16, 8192
+BAND = 0.12
 MAX_FPS = 240.0
 _BOXES = {"1080p": (1920, 1080), "4k": (3840, 2160)}
 SIZES = ("original", "model", *_BOXES)
@@ -38,7 +39,7 @@ class DetailSettings:
 
     mode: str = "auto"
     residual: float = 0.0
-    band: float = 0.12
+    band: float = BAND
     size: str = "original"
     fps: float | None = None
     transparent: bool = False
@@ -94,8 +95,8 @@ def _parse_size(size: str) -> tuple[int, int]:
             f"size must be one of {', '.join(SIZES)} or WIDTHxHEIGHT, got {size!r}"
         )
     width, height = int(match[1]), int(match[2])
-    if not (16 <= width <= MAX_SIDE_PX and 16 <= height <= MAX_SIDE_PX):
+    if not (MIN_SIDE_PX <= width <= MAX_SIDE_PX and MIN_SIDE_PX <= height <= MAX_SIDE_PX):
         raise LoopAnimateError(
-            f"size must have sides of 16 to {MAX_SIDE_PX} pixels, got {width} x {height}"
+            f"size must have sides of {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels, got {width} x {height}"
         )
     return width, height

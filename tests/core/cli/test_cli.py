@@ -16,13 +16,12 @@ from moving_picture import disc, swaying
 from loopanimate_core import __version__
 from loopanimate_core.cli import animate as animate_command
 from loopanimate_core.cli import convert as convert_command
-from loopanimate_core.cli import drawing, main
+from loopanimate_core.cli import main
 from loopanimate_core.cli import mask as mask_command
 from loopanimate_core.cli.parser import build_parser
 from loopanimate_core.cli.run import run_command
 from loopanimate_core.closing import CLOSINGS
 from loopanimate_core.convert import extract
-from loopanimate_core.detail.settings import MODES
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.exit_codes import ExitCode
 from loopanimate_core.picture import saliency
@@ -163,7 +162,6 @@ def run_program(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
 
 def test_option_choices_match_the_core_modules() -> None:
     assert animate_command.CLOSINGS == CLOSINGS
-    assert drawing.MODES == MODES
     assert set(convert_command.LAYOUTS) == set(extract.LAYOUTS)
     assert set(mask_command.METHODS) == set(get_args(saliency.Method))
 
@@ -226,7 +224,7 @@ def test_help_has_no_formatting_errors(
 def test_help_does_not_import_heavy_packages() -> None:
     code = """
 import sys
-from loopanimate_core.cli import drawing, main
+from loopanimate_core.cli import main
 try:
     main(["animate", "--help"])
 except SystemExit:
