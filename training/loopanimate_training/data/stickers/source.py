@@ -10,12 +10,15 @@ import numpy as np
 from loopanimate_core.errors import LoopAnimateError
 
 from ...config import ClipConfig, DataConfig
-from .clips import StickerClips
+from ..photographs.cutouts import CutoutCache
+from .clips import DrawnClips
 from .emoji import EmojiCache
+
+CUTOUTS_FOLDER = "cutouts"  # in the folder of the sticker cache
 
 
 class StickerSource:
-    """A `ClipSource` of the first `data.clips` sticker clips of a split, drawn on demand.
+    """A `ClipSource` of the first `data.clips` drawn clips of a split, drawn on demand.
 
     Raises:
         LoopAnimateError: a setting that does not fit these clips.
@@ -30,26 +33,26 @@ class StickerSource:
             raise LoopAnimateError(
                 "data.clips is not set; the source `mini` is endless and needs a number of clips"
             )
-        if clip.height_px != clip.width_px:
-            raise LoopAnimateError(
-                "clips of the source `mini` are square: clip.width_px and clip.height_px must be equal, "
-                f"got {clip.width_px} and {clip.height_px}"
-            )
-        self._clips = StickerClips(EmojiCache(data.path), split, size_px=clip.height_px)
-        self._count, self._size_px, self._split = data.clips, clip.height_px, split
+        folder = data.path / CUTOUTS_FOLDER
+        cutouts = CutoutCache(folder) if folder.is_dir() else None
+        cache = EmojiCache(data.path)
+        self._clips = DrawnClips(cache, split, clip.height_px, clip.width_px, cutouts=cutouts)
+        self._count, self._split = data.clips, split
 
     def __len__(self) -> int:
         return self._count
 
     def key(self, clip_id: int) -> str:
-        stickers = self._clips.cache.content
-        return f"mini {self._split} {self._size_px} px, seed {self._clips.seed}, stickers {stickers}, {clip_id}"
+        clips = self._clips
+        content = clips.cache.content + (clips.cutouts.content if clips.cutouts else "")
+        size = f"{clips.width_px} x {clips.height_px} px"
+        return f"drawn {self._split} {size}, seed {clips.seed}, {content}, {clip_id}"
 
     def fingerprint(self) -> str:
         return hashlib.sha256(f"{self.key(0)} of {len(self)}".encode()).hexdigest()[:16]
 
     def name(self, clip_id: int) -> str:
-        return f"sticker clip {clip_id} ({self._clips[clip_id].caption})"
+        return f"drawn clip {clip_id} ({self._clips[clip_id].caption})"
 
     def frame_count(self, clip_id: int) -> int:
         return self._clips[clip_id].frame_count
