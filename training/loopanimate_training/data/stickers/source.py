@@ -8,14 +8,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.picture.shapes import Shape
 
 from ...config import ClipConfig, DataConfig
+from ...rng import key_hash
 from .clips import StickerClips
 from .emoji import EmojiCache
 
 
 class StickerSource:
     """A `ClipSource` of the first `data.clips` sticker clips of a split, drawn on demand.
+
+    Each of the run's shapes has an equal share of the clips, chosen by a hash of the clip's number.
 
     Raises:
         LoopAnimateError: a setting that does not fit these clips.
@@ -30,13 +34,15 @@ class StickerSource:
             raise LoopAnimateError(
                 "data.clips is not set; the source `mini` is endless and needs a number of clips"
             )
-        if clip.height_px != clip.width_px:
-            raise LoopAnimateError(
-                "clips of the source `mini` are square: clip.width_px and clip.height_px must be equal, "
-                f"got {clip.width_px} and {clip.height_px}"
-            )
+        for shape in clip.all_shapes:
+            if shape.height_px != shape.width_px:
+                raise LoopAnimateError(
+                    "clips of the source `mini` are square: width and height must be equal, "
+                    f"got {shape}"
+                )
         self._clips = StickerClips(EmojiCache(data.path), split, size_px=clip.height_px)
         self._count, self._size_px, self._split = data.clips, clip.height_px, split
+        self._shapes = clip.all_shapes
 
     def __len__(self) -> int:
         return self._count
@@ -53,6 +59,9 @@ class StickerSource:
 
     def frame_count(self, clip_id: int) -> int:
         return self._clips[clip_id].frame_count
+
+    def shape(self, clip_id: int) -> Shape:
+        return self._shapes[key_hash("shape", clip_id) % len(self._shapes)]
 
     def caption(self, clip_id: int) -> str:
         return self._clips[clip_id].caption
