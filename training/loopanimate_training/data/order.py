@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -30,7 +30,7 @@ class ClipOrder:
         group: number of consecutive samples that have one shape.
     """
 
-    def __init__(self, seed: int, buckets: dict[Shape, Sequence[int]], group: int) -> None:
+    def __init__(self, seed: int, buckets: Mapping[Shape, Sequence[int]], group: int) -> None:
         self._shapes = [shape for shape, clip_ids in buckets.items() if len(clip_ids)]
         self._buckets = [buckets[shape] for shape in self._shapes]
         self._seed, self._group = seed, group
@@ -74,8 +74,7 @@ def clip_order(config: RunConfig, source: ClipSource) -> ClipOrder:
     buckets: dict[Shape, list[int]] = {shape: [] for shape in shapes}
     for clip_id in range(len(source)):
         buckets[source.shape(clip_id)].append(clip_id)
-    arrays: dict[Shape, Sequence[int]] = {s: np.array(b, np.int64) for s, b in buckets.items()}
-    return ClipOrder(config.seed, arrays, config.batch.clips)
+    return ClipOrder(config.seed, buckets, config.batch.clips)
 
 
 def _groups(epoch: int, group: int, size: int) -> int:
