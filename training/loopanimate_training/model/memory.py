@@ -124,9 +124,9 @@ def build_network(config: RunConfig, unet: LoopUNetConfig, frames: int) -> LoopU
 
 
 def network_inputs(config: RunConfig, unet: LoopUNetConfig, frames: int) -> tuple[Tensor, ...]:
-    """Z_C, timesteps, image and text embeddings of one micro-batch."""
+    """Z_C, timesteps, image and text embeddings of one micro-batch, at the largest of the run's shapes."""
     clips, width = config.batch.size, unet.cross_attention_dim
-    height_px, width_px = config.clip.height_px, config.clip.width_px
+    width_px, height_px = config.clip.largest_shape
     return (
         torch.randn(
             clips,
