@@ -164,7 +164,8 @@ class LoopAnimatePipeline:
             hold_still: 0 … 1; flicker weaker than this, in latents, is removed from places that hardly move.
                 0 switches it off.
             mask: `[H, W]` with 1 = object, `auto` to find the object, or `none` for the whole picture.
-            height_px, width_px: multiples of 8; the picture is cropped to fit.
+            height_px, width_px: multiples of 8; the picture is cropped to fit. None: those of the model's shape
+                nearest to the picture.
             callback: called with a StepState after every step.
             num_frames, guidance_scale, strength: other names for `frames`, `guidance` and `start`, as in
                 diffusers.
@@ -174,9 +175,11 @@ class LoopAnimatePipeline:
                 before any network runs.
         """
         # 1. Settings: the caller's, else the preset's, else the bundle's
+        picture = _as_picture(image)
         settings = resolve_settings(
             self.bundle.config,
             preset=preset,
+            picture_px=(picture.height_px, picture.width_px),
             seed=seed,
             frames=frames,
             num_frames=num_frames,
@@ -195,7 +198,6 @@ class LoopAnimatePipeline:
         )
 
         # 2. The picture and its salient object
-        picture = _as_picture(image)
         still = fit_picture(picture, settings.height_px, settings.width_px)
         object_mask = mask_of(picture, still, settings.mask)
 

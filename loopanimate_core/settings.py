@@ -15,6 +15,7 @@ from .closing import Closing
 from .conditions import MIN_FRAMES
 from .errors import LoopAnimateError
 from .picture.images import check_fit_size
+from .picture.shapes import Shape, nearest_shape
 from .schedule import check_scheduler
 
 if TYPE_CHECKING:
@@ -112,17 +113,25 @@ class SamplingModel(Protocol):
     def height_px(self) -> int: ...
     @property
     def width_px(self) -> int: ...
+    @property
+    def all_shapes(self) -> tuple[Shape, ...]: ...
     def window_frames(self, frames: int) -> int: ...
 
 
 def resolve_settings(
-    model: SamplingModel, *, preset: str = "best", **chosen: Any
+    model: SamplingModel,
+    *,
+    preset: str = "best",
+    picture_px: tuple[int, int] | None = None,
+    **chosen: Any,
 ) -> SamplingSettings:
     """The settings of a loop.
 
     Args:
         model: a bundle's config.
         preset: "best", or "fast" for a draft in few steps.
+        picture_px: height and width of the picture: the model's shape nearest to it gives the size of the loop,
+            where `height_px` and `width_px` are not chosen. None: the model's `height_px` and `width_px`.
         chosen: fields of SamplingSettings, `frames`, `closing` by name, or names of `ALIASES`. What is None
             or missing comes from the preset, then from the model; a missing seed is drawn.
 
@@ -131,7 +140,9 @@ def resolve_settings(
     """
     if preset not in PRESETS:
         raise LoopAnimateError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
-    own = model.defaults
+    own, size = model.defaults, Shape(model.width_px, model.height_px)
+    if picture_px is not None:
+        size = nearest_shape(model.all_shapes, *picture_px)
     values = {
         "scheduler": own.scheduler,
         "steps": own.steps,
@@ -140,8 +151,8 @@ def resolve_settings(
         "hold_still": own.hold_still,
         "frames": own.frames,
         "closing": "tie",
-        "height_px": model.height_px,
-        "width_px": model.width_px,
+        "height_px": size.height_px,
+        "width_px": size.width_px,
         **PRESETS[preset],
         **_given(chosen),
     }

@@ -175,13 +175,14 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         "--width",
         type=int,
         metavar="PX",
-        help="width that the model draws, a multiple of 8 (default: the model's own)",
+        help="width that the model draws, a multiple of 8 (default: the model's own shape nearest to the"
+        " picture's)",
     )
     group.add_argument(
         "--height",
         type=int,
         metavar="PX",
-        help="height that the model draws, a multiple of 8 (default: the model's own)",
+        help="height that the model draws, a multiple of 8 (default: as for --width)",
     )
     add_detail_options(group, "the picture's own, at most 1080p")
     group.add_argument(

@@ -70,7 +70,7 @@ def _info_lines(found: BundleInfo) -> list[str]:
                 for name, value in found.metadata.items()
                 if name not in HIDDEN_METADATA
             },
-            "picture": f"{config.width_px} x {config.height_px} pixels",
+            "picture": f"{', '.join(map(str, config.all_shapes))} pixels",
             "frames": "trained on " + ", ".join(map(str, config.frames)),
             "schedule": f"{config.schedule.beta_schedule}, {config.schedule.prediction_type}",
             "reads": f"down blocks {down}, middle block {middle}, up blocks {up}",

@@ -91,6 +91,8 @@ def _build(config: BundleConfig, states: dict[str, dict[str, Tensor]], dtype: st
     return Loaded(
         model=build_model(config, states["unet"], latent_format_of(vae, config.vae), dtype),
         clip=build_clip(config.text_encoder, config.tokenizer, states["text_encoder"]),
-        clip_vision=build_clip_vision(config.image_encoder, states["image_encoder"]),
+        clip_vision=build_clip_vision(
+            config.image_encoder, states["image_encoder"], config.all_shapes
+        ),
         vae=vae,
     )

@@ -174,5 +174,7 @@ def test_a_run_of_several_shapes_resumes_exactly(
     for steps in (2, 3, 6):
         train(toy(out=parts, steps=steps, **shapes))
     assert difference(latest(whole), latest(parts)) is None
+    export_bundle(whole, target := tmp_path / "shaped.safetensors")
+    assert bundle_info(target).config.shapes == ((32, 32), (40, 24), (24, 40))
     with pytest.raises(LoopAnimateError, match=r"holds a run with clip\.shapes"):
         train(toy(out=parts, steps=7, **{"batch.size": 1}))

@@ -124,6 +124,7 @@ def trained_bundle(found: Checkpoint, config: RunConfig) -> Bundle:
         frames=trained_frames(bundle, config),
         height_px=config.clip.height_px,
         width_px=config.clip.width_px,
+        shapes=config.clip.all_shapes if config.clip.shapes else (),
         defaults=dataclasses.replace(bundle.config.defaults, frames=config.clip.frames),
     )
     bundle.provenance = add_provenance(bundle.provenance, found)

@@ -97,6 +97,7 @@ class Validator:
             frames=(clip.frames,),
             height_px=clip.height_px,
             width_px=clip.width_px,
+            shapes=(),  # each loop has its clip's
         )
         pipeline = LoopAnimatePipeline(dataclasses.replace(self.bundle, config=bundle_config))
         count = min(validation.clips, len(self.source))
