@@ -81,7 +81,7 @@ class BundleConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"defaults": self.defaults.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BundleConfig:
@@ -104,7 +104,7 @@ class BundleConfig:
                     **values,
                     "unet": LoopUNetConfig.from_dict(values["unet"]),
                     "schedule": ScheduleConfig(**values["schedule"]),
-                    "defaults": SamplingDefaults(**values["defaults"]),
+                    "defaults": SamplingDefaults.from_dict(values["defaults"]),
                 }
             )
         except (TypeError, AttributeError, KeyError, ZeroDivisionError) as error:
