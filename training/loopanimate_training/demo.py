@@ -51,7 +51,7 @@ def write_clips(folder: Path) -> list[Path]:
             if target.with_suffix(".txt").is_file():  # written last: the video is complete
                 continue
             frames, _ = render_clip(
-                sprite, Motion(verb), times_s, background, Placement(scale=0.75), SIZE_PX
+                sprite, Motion(verb), times_s, background, Placement(scale=0.75)
             )
             write_video(frames, target, fps=FPS, repeats=1)
             target.with_suffix(".txt").write_text(f"a {path.stem} {verb}\n", encoding="utf-8")

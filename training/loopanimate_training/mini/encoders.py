@@ -20,7 +20,7 @@ from tqdm import tqdm
 from loopanimate_core.encoders.image import encode_image
 from loopanimate_core.encoders.tokenizer import END, START, build_tokenizer, byte_symbols
 
-from ..data.stickers.clips import StickerClips
+from ..data.stickers.clips import DrawnClips
 from ..data.stickers.emoji import EmojiCache
 from ..data.stickers.motion import SPEEDS, STRENGTHS, VERBS
 
@@ -167,7 +167,7 @@ def median_rank(
 
 def _stills(cache: EmojiCache, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
     """Stickers at rest over random backgrounds, `[n, 3, 48, 48]` in 0..1."""
-    clips = StickerClips(cache, "train", size_px=48, seed=int(rng.integers(1 << 30)))
+    clips = DrawnClips(cache, "train", 48, 48, seed=int(rng.integers(1 << 30)))
     return torch.stack([clips.still_of(rng, int(row)) for row in rows]).permute(0, 3, 1, 2)
 
 

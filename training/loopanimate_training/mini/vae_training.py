@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from loopanimate_core.files import atomic_write
 
-from ..data.stickers.clips import StickerClips
+from ..data.photographs.cutouts import CutoutCache
+from ..data.stickers.clips import DrawnClips
 from ..data.stickers.emoji import EmojiCache
 from ..rng import torch_rng
 from .vae import (
@@ -47,7 +48,7 @@ QUALITY_FILE = "quality.json"
 class FrameBatches:
     """Numbered batches of random crops of drawn frames; each is a pure function of its number."""
 
-    def __init__(self, clips: StickerClips, workers: int = 1) -> None:
+    def __init__(self, clips: DrawnClips, workers: int = 1) -> None:
         self.clips, self._workers = clips, workers
 
     def batch(self, number: int, crop_px: int, count: int) -> Tensor:
@@ -57,7 +58,7 @@ class FrameBatches:
         def below(end: int) -> int:
             return int(torch.randint(end, (1,), generator=random))
 
-        side_px = self.clips.size_px
+        side_px = self.clips.height_px
         per_frame = max(1, min(4, (side_px // crop_px) ** 2 // 2))
         crops: list[Tensor] = []
         while len(crops) < count:
@@ -84,9 +85,11 @@ class FrameBatches:
                 yield waiting.popleft().result()
 
 
-def held_out_frames(cache: EmojiCache, size_px: int, count: int = 64) -> Tensor:
-    """[count, 3, H, W] frames of held-out stickers, on all kinds of backgrounds."""
-    clips = StickerClips(cache, "held_out", size_px, seed=1)
+def held_out_frames(
+    cache: EmojiCache, size_px: int, cutouts: CutoutCache | None = None, count: int = 64
+) -> Tensor:
+    """[count, 3, H, W] frames of held-out stickers and photographs, on all kinds of backgrounds."""
+    clips = DrawnClips(cache, "held_out", size_px, size_px, seed=1, cutouts=cutouts)
     frames = [clips[number].draw([number % 52])[0][0] for number in range(count)]
     return torch.stack(frames).permute(0, 3, 1, 2).contiguous()
 
@@ -94,7 +97,13 @@ def held_out_frames(cache: EmojiCache, size_px: int, count: int = 64) -> Tensor:
 class VaeTrainer:
     """Both phases; a stopped one continues from `folder`/state.pt."""
 
-    def __init__(self, cache: EmojiCache, folder: Path, recipe: VaeRecipe) -> None:
+    def __init__(
+        self,
+        cache: EmojiCache,
+        folder: Path,
+        recipe: VaeRecipe,
+        cutouts: CutoutCache | None = None,
+    ) -> None:
         self.recipe, self.folder = recipe, folder
         self.folder.mkdir(parents=True, exist_ok=True)
         self.device = torch.device(recipe.device)
@@ -105,9 +114,10 @@ class VaeTrainer:
         self._optimiser_state: dict[str, Any] | None = None
         if self._state.is_file():
             self._load()
-        clips = StickerClips(cache, "train", recipe.size_px, seed=recipe.seed)
+        side_px = recipe.size_px
+        clips = DrawnClips(cache, "train", side_px, side_px, seed=recipe.seed, cutouts=cutouts)
         self.batches = FrameBatches(clips, recipe.workers)
-        self.checks = held_out_frames(cache, recipe.size_px)
+        self.checks = held_out_frames(cache, recipe.size_px, cutouts)
 
     def run_joint(self) -> None:
         """Phase 1; afterwards `frozen/` holds the VAE, whose encoder does not change any more."""

@@ -1,1 +1,1 @@
-"""Photographs and photographic cut-outs from packages, for training; none of them is part of this repository."""
+"""Photographs taken apart: objects under a mask, cut out of photographs, over their own filled background."""

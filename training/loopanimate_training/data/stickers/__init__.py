@@ -1,1 +1,1 @@
-"""Drawn training clips: stickers that a renderer moves as a prompt says, and animated ones."""
+"""Drawn training clips: stickers and cut-outs that a renderer moves as a prompt says, and animated stickers."""

@@ -1,8 +1,9 @@
 """Which motion does a clip show? Measured on the pictures alone, so that a model's loops can be scored.
 
-Four tracks over the frames (centroid x and y, size, angle) are measured on a soft mask of the moving object. A
-verb's score is the range of its track divided by the verb's nominal amplitude. The highest score wins; if all are
-small, the clip stays still. Nothing is learned, so the result favours no model.
+The still is known as object and background. In every frame of the forward half, the deformation of the object is
+found that explains the frame best (Gauss-Newton on the pixels). What that moves where, as displacements of points of the
+object over time, is compared with every verb at every speed: the verb that leaves least unexplained is read; if its
+amplitude is small, the clip stays still. Nothing is learned, so the result favours no model.
 """
 
 from __future__ import annotations
@@ -15,21 +16,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .motion import CORE_VERBS, SHIFT, SPAN_FRAMES, STILL, SWELL, TILT_RAD, Pose
+from .motion import FIELDS, FPS, MOVING_VERBS, SPEEDS, STILL, Deformation, Motion, deformation_at
+from .render import Scene, axes, displaced
 
-BOBBING, SWAYING, ROCKING, PULSING = CORE_VERBS[:4]
-NOMINAL = {BOBBING: SHIFT, SWAYING: SHIFT, ROCKING: TILT_RAD, PULSING: SWELL}
-STILL_BELOW = 0.25
-MASK_THRESHOLD = 0.12
+STILL_BELOW = 0.25  # of a verb's nominal amplitude
+LARGEST_GAIN = 2.5
+SECOND_EXPLAINS = 0.5  # of what the first verb leaves: then two verbs are read
 
-_RINGS, _BEARINGS = 12, 128
-_REACH = 2.0  # outermost ring, in root mean square radii: the tip of a bar is at 1.7
-_LARGEST_TURN_RAD = math.pi / 3
-_NOISE_VARIANCE = 1e-3  # weaker texture does not show the angle
-_TURN_COST = (
-    0.3  # correlation that a turn of one radian must gain: a round, plain object does not turn
-)
-_CYCLES_TRIED = torch.arange(0.25, 3.01, 0.05)
+# The fields that are fitted, with their usual size. The others (a scale, a turn around the base) are sums of these.
+_USUAL = {
+    "x": 0.25,
+    "y": 0.25,
+    "angle_rad": 0.4,
+    "widen": 0.4,
+    "heighten": 0.3,
+    "lean": 0.35,
+    "bend": 0.3,
+    "wave_sin": 0.12,
+    "wave_cos": 0.12,
+}
+_COMPARED_PX = 48  # square root of the area at which frames are compared: larger ones are shrunk
+_BLURS_PX, _ITERATIONS = (1.3, 0.6), 5
+_NOISE = 0.06  # of a pixel, as a standard deviation
+_PRIOR_PIXELS = 5.0  # how many pixels the usual sizes count for
+_STEP = 0.02  # of the usual size, for derivatives
+_POINTS = 150  # of the object, for displacements
 
 
 @dataclass(frozen=True)
@@ -37,126 +48,172 @@ class MotionReading:
     """What a clip shows.
 
     Attributes:
-        verb: one of `CORE_VERBS`.
-        scores: per moving verb, range divided by nominal amplitude; 2 is a full swing of normal strength.
-        ranges: peak to peak, in half-widths (x, y), radians, natural logarithm of the size.
-        tracks: displacement from frame 0, in the units of the renderer's poses.
+        verb, speed: keys of `VERBS` and `SPEEDS`.
+        strength: amplitude as a multiple of the verb's nominal one, also if it is too small to count.
+        explained: share of the motion that the verb explains.
+        second_verb: of a clip with two motions; "" for one.
+        displacements: `[n, k, 2]` of points of the object, in half-sides.
     """
 
     verb: str
-    scores: dict[str, float]
-    ranges: dict[str, float]
-    tracks: Pose
+    speed: str
+    strength: float
+    explained: float
+    second_verb: str
+    displacements: Tensor
 
     @property
-    def strength(self) -> float:
-        """Score of the strongest motion, also if it is too small to count."""
-        return max(self.scores.values())
-
-    def cycles(self, source_frames: Sequence[int] | None = None) -> float:
-        """Speed of the strongest motion in cycles per `SPAN_FRAMES`: the best fitting sin(2π c t).
-
-        `source_frames`: source frame of each of the first frames (default: 0, 1, 2, …). For a loop, those of
-        the forward half only, because the way back reverses the motion.
-        """
-        track = _track_of(max(self.scores, key=self.scores.__getitem__), self.tracks)
-        times = (
-            torch.arange(len(track)) if source_frames is None else torch.as_tensor(source_frames)
-        )
-        waves = (2.0 * math.pi / SPAN_FRAMES * _CYCLES_TRIED[:, None] * times).sin()
-        explained = (waves @ track[: len(times)]).square() / waves.square().sum(1)
-        return float(_CYCLES_TRIED[explained.argmax()])
+    def verbs(self) -> tuple[str, ...]:
+        return (self.verb, self.second_verb) if self.second_verb else (self.verb,)
 
 
-def read_motion(frames: Tensor, masks: Tensor) -> MotionReading:
-    """Measure the motion of one object in `frames` [F, H, W, 3] with its soft `masks` [F, H, W] in 0..1."""
-    tracks = track_object(frames, masks)
-    ranges = {verb: _range(_track_of(verb, tracks)) for verb in NOMINAL}
-    scores = {verb: ranges[verb] / amplitude for verb, amplitude in NOMINAL.items()}
-    strongest = max(scores, key=scores.__getitem__)
-    verb = strongest if scores[strongest] >= STILL_BELOW else STILL
-    return MotionReading(verb, scores, ranges, tracks)
+def read_motion(frames: Tensor, scene: Scene, source_frames: Sequence[int]) -> MotionReading:
+    """Measure the motion of the scene's object.
 
-
-def track_object(frames: Tensor, masks: Tensor) -> Pose:
-    """Pose of the object in every frame, relative to frame 0; arguments as in `read_motion`."""
-    masks = masks.float()
-    height_px, width_px = masks.shape[1:]
-    x_axis = _pixel_axis(width_px, width_px)
-    y_axis = _pixel_axis(height_px, width_px)
-    area = masks.sum((1, 2)).clamp(min=1.0)  # an object that vanished counts as one pixel
-    x = (masks.sum(1) @ x_axis) / area
-    y = (masks.sum(2) @ y_axis) / area
-    log_scale = 0.5 * (area / area[0]).log()
-    from_centre = (x_axis - x[0]).square() + (y_axis - y[0]).square()[:, None]
-    spread = (masks[0] * from_centre).sum() / area[0]
-    reach = _REACH * spread.clamp(min=1e-6).sqrt() * log_scale.exp()
-    soft = F.avg_pool2d(masks[None], 3, stride=1, padding=1)[
-        0
-    ]  # smooths the pixel steps, which do not turn
-    turn = _turn(_ring_profile(frames, soft, x, y, reach))
-    return Pose(x - x[0], y - y[0], turn, log_scale)
-
-
-def masks_from_background(
-    frames: Tensor, background: Tensor, threshold: float = MASK_THRESHOLD
-) -> Tensor:
-    """Soft masks [F, H, W] of what differs from the known `background` [H, W, 3].
-
-    A pixel counts half if its colour differs by `threshold` (root mean square of the channels), fully at 4/3
-    of it, and not at all below 2/3: that ignores a decoder's noise and keeps edges soft.
+    Args:
+        frames: `[n, H, W, 3]` in 0..1, in the order of time; frame 0 is the still.
+        scene: the still, as these frames would show it (for a model's frames: after its VAE).
+        source_frames: the number of each frame at `FPS`. For a loop give the forward half only, because the way
+            back reverses the motion at another speed.
     """
-    difference = (frames - background).square().mean(-1).sqrt()
-    return (1.5 * difference / threshold - 1.0).clamp(0.0, 1.0)
+    shown = _displacements(track_object(frames, scene), scene)
+    candidates = [(verb, speed) for verb in MOVING_VERBS for speed in SPEEDS]
+    times_s = torch.tensor(source_frames, dtype=torch.float32) / FPS
+    paths = torch.stack(
+        [
+            _displacements(deformation_at(Motion(verb, speed), times_s), scene)
+            for verb, speed in candidates
+        ]
+    )
+    gains, left = _explain(shown, paths)
+    best = int(left.argmin())
+    verb, speed = candidates[best]
+    strength, total = float(gains[best]), float(shown.square().sum())
+    second = ""
+    if strength >= STILL_BELOW:
+        rest = shown - gains[best] * paths[best]
+        same_speed = [n for n, (v, s) in enumerate(candidates) if s == speed and v != verb]
+        more, left_by_two = _explain(rest, paths[same_speed])
+        place = int(left_by_two.argmin())
+        helps = left_by_two[place] < (1.0 - SECOND_EXPLAINS) * left[best]
+        large = more[place] >= STILL_BELOW and left[best] > 0.1 * total
+        second = candidates[same_speed[place]][0] if helps and large else ""
+    return MotionReading(
+        verb if strength >= STILL_BELOW else STILL,
+        speed,
+        strength,
+        1.0 - float(left[best]) / max(total, 1e-12),
+        second,
+        shown,
+    )
 
 
-def _range(track: Tensor) -> float:
-    return float(track.max() - track.min())
+def _explain(shown: Tensor, paths: Tensor) -> tuple[Tensor, Tensor]:
+    """Best gain of every path [m, n, k, 2] for `shown` [n, k, 2], and the square sum it leaves unexplained."""
+    energy = paths.square().sum((1, 2, 3)).clamp(min=1e-12)
+    gains = ((paths * shown).sum((1, 2, 3)) / energy).clamp(0.0, LARGEST_GAIN)
+    left = (shown - gains[:, None, None, None] * paths).square().sum((1, 2, 3))
+    return gains, left
 
 
-def _track_of(verb: str, tracks: Pose) -> Tensor:
-    return {
-        BOBBING: tracks.y,
-        SWAYING: tracks.x,
-        ROCKING: tracks.angle_rad,
-        PULSING: tracks.log_scale,
-    }[verb]
+def _displacements(deformation: Deformation, scene: Scene) -> Tensor:
+    """[n, k, 2] of up to `_POINTS` points of the object."""
+    x_axis, y_axis = axes(*scene.size_px)
+    rows, columns = (scene.layer[3] > 0.5).nonzero(as_tuple=True)
+    every = max(1, len(rows) // _POINTS)
+    points = x_axis[columns[::every]], y_axis[rows[::every]]
+    x, y = displaced(points, deformation, scene.anchors)
+    return torch.stack([x - points[0], y - points[1]], -1)
 
 
-def _pixel_axis(count: int, width_px: int) -> Tensor:
-    """Positions of pixel centres from the middle, in half-widths of the picture."""
-    return (torch.arange(count) + 0.5 - 0.5 * count) * (2.0 / width_px)
+def track_object(frames: Tensor, scene: Scene) -> Deformation:
+    """Deformation of the object in every frame [n, H, W, 3].
 
-
-def _ring_profile(frames: Tensor, masks: Tensor, x: Tensor, y: Tensor, reach: Tensor) -> Tensor:
-    """The object along rings around its centre, minus the mean of each ring: [F, channels · rings, bearings].
-
-    Channels are the silhouette, and the colours minus the object's mean colour. `reach` [F]: radius of the
-    outermost ring in half-widths; it grows with the object, so that size does not matter.
+    Each search starts from the frame before, from where that one was heading, or from the still.
     """
-    height_px, width_px = masks.shape[1:]
-    mean_colour = (frames[0] * masks[0, ..., None]).sum((0, 1)) / masks[0].sum().clamp(min=1.0)
-    content = torch.cat([masks[..., None], (frames - mean_colour) * masks[..., None]], -1)
-    radii = (torch.arange(_RINGS) + 0.5) / _RINGS
-    bearing = torch.arange(_BEARINGS) * (2.0 * math.pi / _BEARINGS)
-    way = torch.stack([bearing.cos(), bearing.sin()], -1) * radii[:, None, None]
-    points = torch.stack([x, y], -1)[:, None, None] + reach[:, None, None, None] * way
-    points = points * torch.tensor([1.0, width_px / height_px])
-    rings = F.grid_sample(content.permute(0, 3, 1, 2), points, align_corners=False)
-    by_length = radii.sqrt()[:, None]  # so that longer rings count more
-    return ((rings - rings.mean(-1, keepdim=True)) * by_length).flatten(1, 2)
+    frames = frames.float()
+    found = torch.zeros(len(frames), len(FIELDS))
+    stages = [_blurred_stage(frames, scene, blur_px) for blur_px in _BLURS_PX]
+    for number in range(1, len(frames)):
+        last, before = found[number - 1], found[max(0, number - 2)]
+        values = _best(torch.stack([last, 2.0 * last - before, found[0]]), *stages[0], number)
+        for blurred, blurred_scene in stages:
+            values = _fit(blurred[number], blurred_scene, values)
+        found[number] = values
+    return Deformation.from_stacked(found)
 
 
-def _turn(profile: Tensor) -> Tensor:
-    """Clockwise angle [F] that best turns the rings of frame 0 into those of every frame; profile [F, n, bearings]."""
-    spectrum = torch.fft.rfft(profile)
-    match = torch.fft.irfft(spectrum[:1].conj() * spectrum, n=_BEARINGS).sum(1)
-    energy = profile.square().sum((1, 2))
-    match = match / ((energy[:1] * energy).sqrt() + _NOISE_VARIANCE * profile[0].numel())[:, None]
-    angles = (torch.arange(_BEARINGS) - _BEARINGS // 2) * (2.0 * math.pi / _BEARINGS)
-    match = match.roll(_BEARINGS // 2, -1) - _TURN_COST * angles.square()
-    best = match.masked_fill(angles.abs() > _LARGEST_TURN_RAD, -math.inf).argmax(-1, keepdim=True)
-    before, at, after = (match.gather(1, best + shift)[:, 0] for shift in (-1, 0, 1))
-    curvature = before - 2.0 * at + after
-    between = torch.where(curvature < 0.0, 0.5 * (before - after) / curvature, 0.0).clamp(-0.5, 0.5)
-    return angles[best[:, 0]] + between * (2.0 * math.pi / _BEARINGS)
+def _best(starts: Tensor, frames: Tensor, scene: Scene, number: int) -> Tensor:
+    """The one of the deformations [n, 11] that explains a frame best."""
+    shown, _ = scene.draw(Deformation.from_stacked(starts))
+    errors = (frames[number] - shown).flatten(1)
+    return starts[int((errors.square() * _robust(errors)).sum(1).argmin())]
+
+
+def _robust(errors: Tensor) -> Tensor:
+    """Cauchy weights: pixels that nothing explains count little."""
+    return 1.0 / (1.0 + (errors / (3.0 * _NOISE)).square())
+
+
+def _blurred_stage(frames: Tensor, scene: Scene, blur_px: float) -> tuple[Tensor, Scene]:
+    """Frames and scene as they are compared, shrunk and blurred."""
+
+    def small(planes: Tensor) -> Tensor:
+        return _blurred(_shrunk(planes), blur_px)
+
+    background = small(scene.background.permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+    blurred = Scene(small(scene.layer[None])[0], background)
+    blurred.__dict__["anchors"] = scene.anchors  # those of the sharp object
+    return small(frames.permute(0, 3, 1, 2)).permute(0, 2, 3, 1), blurred
+
+
+def _fit(frame: Tensor, scene: Scene, start: Tensor) -> Tensor:
+    """The deformation [11] that explains one frame [H, W, 3], by damped Gauss-Newton steps from `start`."""
+    places = [FIELDS.index(name) for name in _USUAL]
+    usual = torch.tensor(list(_USUAL.values()))
+    nudges = torch.zeros(len(places) + 1, len(FIELDS))
+    nudges[range(1, len(places) + 1), places] = _STEP * usual
+    weight = _PRIOR_PIXELS * _NOISE**2
+    values, damping, best_cost = start.clone(), 1.0, float("inf")
+    best = values
+    for _ in range(_ITERATIONS):
+        shown, _ = scene.draw(Deformation.from_stacked(values + nudges))
+        error = (frame - shown[0]).flatten()
+        scaled = values[places] / usual
+        robust = _robust(error)
+        cost = float((error.square() * robust).sum() + weight * scaled.square().sum())
+        if cost < best_cost:
+            best_cost, best = cost, values
+            slopes = ((shown[1:] - shown[0]) / _STEP).flatten(1)
+            normal = (slopes * robust) @ slopes.T
+            gradient = (slopes * robust) @ error - weight * scaled
+            damping *= 0.3
+        else:
+            damping *= 10.0
+        ridge = torch.eye(len(places)) * (weight * (1.0 + damping))
+        step = torch.linalg.solve(normal + ridge, gradient).clamp(-1.0, 1.0)
+        values = best.clone()
+        values[places] += step * usual
+    return best
+
+
+def _shrunk(planes: Tensor) -> Tensor:
+    """[n, c, H, W] averaged down to `_COMPARED_PX`; smaller ones stay."""
+    height_px, width_px = planes.shape[2:]
+    scale = _COMPARED_PX / math.sqrt(height_px * width_px)
+    if scale >= 1.0:
+        return planes
+    return F.interpolate(
+        planes, size=(round(scale * height_px), round(scale * width_px)), mode="area"
+    )
+
+
+def _blurred(planes: Tensor, sigma_px: float) -> Tensor:
+    """Gaussian blur of [n, c, H, W], with the edge's pixels carried on."""
+    radius = int(3.0 * sigma_px + 0.5)
+    line = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma_px).square())
+    line = (line / line.sum()).expand(planes.shape[1], 1, -1)
+    groups = planes.shape[1]
+    padded = F.pad(planes, (radius,) * 4, mode="replicate")
+    across = F.conv2d(padded, line[:, :, None], groups=groups)
+    return F.conv2d(across, line[..., None], groups=groups)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .motion import Motion, Pose, pose_at
+from .motion import FIELDS, Deformation, Motion, deformation_at
 
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.86, 0.15, 0.18),
@@ -30,12 +32,85 @@ BACKGROUND_KINDS = ("pastel", "saturated", "gradient", "noise")
 
 @dataclass(frozen=True)
 class Placement:
-    """Place of the sprite at rest: its centre in half-widths from the middle, and its side as a share of the
-    picture's side."""
+    """Place of the sprite at rest: its centre in half-sides of the picture from the middle, and its side as a share
+    of the picture's shorter side."""
 
     x: float = 0.0
     y: float = 0.0
     scale: float = 0.6
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture taken apart into an object and what is behind it.
+
+    Attributes:
+        layer: `[4, H, W]` in 0..1, the object in its place with premultiplied alpha.
+        background: `[H, W, 3]` in 0..1.
+    """
+
+    layer: Tensor = field(repr=False)
+    background: Tensor = field(repr=False)
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.background.shape[0], self.background.shape[1]
+
+    @cached_property
+    def anchors(self) -> Anchors:
+        """Of the object: the box around its opaque pixels."""
+        return Anchors.of(self.layer[3])
+
+    def still(self) -> tuple[Tensor, Tensor]:
+        """The picture [H, W, 3] and the object's mask [H, W] bool."""
+        alpha = self.layer[3]
+        return self.layer[:3].permute(1, 2, 0) + (1.0 - alpha[..., None]) * self.background, (
+            alpha > 0.5
+        )
+
+    def draw(self, deformation: Deformation) -> tuple[Tensor, Tensor]:
+        """Frames [n, H, W, 3] in 0..1 and masks [n, H, W] bool of the deformed object."""
+        return compose(self.layer[None], deformation, self.background, self.anchors)
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """The box around an object, in half-sides of the picture from its middle: centre and half extents."""
+
+    x: float
+    y: float
+    half_width: float
+    half_height: float
+
+    @staticmethod
+    def of(alpha: Tensor) -> Anchors:
+        """The box of what is more than half opaque in `alpha` [H, W]; the whole picture if nothing is."""
+        (x_axis, y_axis), opaque = axes(*alpha.shape), alpha > 0.5
+        across, down = x_axis[opaque.any(0)], y_axis[opaque.any(1)]
+        if not len(across):
+            across, down = x_axis, y_axis
+        left, right, top, bottom = (float(v) for v in (across[0], across[-1], down[0], down[-1]))
+        pixel = float(x_axis[1] - x_axis[0])
+        return Anchors(
+            0.5 * (left + right),
+            0.5 * (top + bottom),
+            0.5 * (right - left + pixel),
+            0.5 * (bottom - top + pixel),
+        )
+
+
+def half_side_px(height_px: int, width_px: int) -> float:
+    """The unit of length: half the square root of the area, so that pictures of all shapes move as far."""
+    return 0.5 * math.sqrt(height_px * width_px)
+
+
+def axes(height_px: int, width_px: int) -> tuple[Tensor, Tensor]:
+    """Pixel centres across [W] and down [H], in half-sides from the middle."""
+    unit = half_side_px(height_px, width_px)
+    across = torch.arange(width_px, dtype=torch.float32) + (0.5 - 0.5 * width_px)
+    down = torch.arange(height_px, dtype=torch.float32) + (0.5 - 0.5 * height_px)
+    return across / unit, down / unit
 
 
 def premultiplied(sprites: np.ndarray, size_px: int) -> Tensor:
@@ -49,71 +124,121 @@ def premultiplied(sprites: np.ndarray, size_px: int) -> Tensor:
     )
 
 
+def place(sprites: np.ndarray, placement: Placement, height_px: int, width_px: int) -> Tensor:
+    """Sprites [n, S, S, 4] uint8 at their place in a picture: layers [n, 4, H, W], premultiplied."""
+    side_px = max(8, round(placement.scale * min(height_px, width_px)))
+    planes = premultiplied(sprites, side_px)
+    unit, (x_axis, y_axis) = half_side_px(height_px, width_px), axes(height_px, width_px)
+    x, y = (
+        (axis - at) * (2.0 * unit / side_px)
+        for axis, at in ((x_axis, placement.x), (y_axis, placement.y))
+    )
+    grid = torch.stack([x.expand(height_px, -1), y[:, None].expand(-1, width_px)], -1)
+    return F.grid_sample(planes, grid.expand(len(planes), -1, -1, -1), align_corners=False)
+
+
 def render_clip(
     sprite: np.ndarray,
     motion: Motion,
     times_s: Tensor,
     background: Tensor,
     placement: Placement,
-    size_px: int,
 ) -> tuple[Tensor, Tensor]:
     """Move one sprite [S, S, 4] over `background` [H, W, 3].
 
     Returns frames [n, H, W, 3] in 0..1 and masks [n, H, W] bool (alpha above one half), one per entry of `times_s`.
     """
-    planes = premultiplied(sprite[None], max(8, round(placement.scale * size_px)))
-    return compose(planes, pose_at(motion, times_s), background, placement, size_px)
+    layer = place(sprite[None], placement, *background.shape[:2])[0]
+    return Scene(layer, background).draw(deformation_at(motion, times_s))
 
 
 def compose(
-    planes: Tensor, pose: Pose, background: Tensor, placement: Placement, size_px: int
+    layers: Tensor, deformation: Deformation, background: Tensor, anchors: Anchors
 ) -> tuple[Tensor, Tensor]:
-    """Warp premultiplied `planes` [1 or n, 4, p, p] by `pose` [n] and lay them over `background`."""
-    grid = _sampling_grid(pose, placement, size_px)
+    """Warp premultiplied `layers` [1 or n, 4, H, W] by `deformation` [n] and lay them over `background`.
+
+    What is cut off by the picture's edge goes on beyond it with the edge's colours.
+    """
+    height_px, width_px = background.shape[:2]
+    grid = _sampling_grid(deformation, anchors, height_px, width_px)
     frames = grid.shape[0]
-    if (
-        planes.shape[0] == 1
-    ):  # one still: sample all frames as one tall picture, without copies of it
-        warped = F.grid_sample(
-            planes, grid.reshape(1, frames * size_px, size_px, 2), align_corners=False
-        )
-        warped = warped.reshape(4, frames, size_px, size_px).permute(1, 2, 3, 0)
+    if layers.shape[0] == 1:  # sample all frames as one tall picture, without copies of the layer
+        tall = grid.reshape(1, frames * height_px, width_px, 2)
+        warped = F.grid_sample(layers, tall, padding_mode="border", align_corners=False)
+        warped = warped.reshape(4, frames, height_px, width_px).permute(1, 2, 3, 0)
     else:
-        warped = F.grid_sample(planes, grid, align_corners=False).permute(0, 2, 3, 1)
+        warped = F.grid_sample(layers, grid, padding_mode="border", align_corners=False)
+        warped = warped.permute(0, 2, 3, 1)
     alpha = warped[..., 3:]
     return warped[..., :3] + (1.0 - alpha) * background, alpha[..., 0] > 0.5
 
 
-def _sampling_grid(pose: Pose, placement: Placement, size_px: int) -> Tensor:
-    """[n, H, W, 2]: for each point of the picture, the point of the sprite (-1..1) that the pose moves there."""
-    axis = (torch.arange(size_px, dtype=torch.float32) + 0.5) * (2.0 / size_px) - 1.0
-    shrink = torch.exp(-pose.log_scale) / placement.scale
-    cosine, sine = (
-        (pose.angle_rad.cos() * shrink)[:, None],
-        (pose.angle_rad.sin() * shrink)[:, None],
-    )
-    x = axis - (placement.x + pose.x)[:, None]
-    y = axis - (placement.y + pose.y)[:, None]
-    grid = torch.empty(x.shape[0], size_px, size_px, 2)
-    # The inverse of a clockwise turn.
-    torch.add((cosine * x)[:, None, :], (sine * y)[:, :, None], out=grid[..., 0])
-    torch.add((-sine * x)[:, None, :], (cosine * y)[:, :, None], out=grid[..., 1])
-    return grid
+def _sampling_grid(
+    deformation: Deformation, anchors: Anchors, height_px: int, width_px: int
+) -> Tensor:
+    """[n, H, W, 2]: for each point of the picture, the point (-1..1) of the layer that moves there.
+
+    Undoes the steps of `Deformation`, last to first.
+    """
+    x_axis, y_axis = axes(height_px, width_px)
+    d = Deformation(*(getattr(deformation, name)[:, None, None] for name in FIELDS))
+    x = x_axis - d.x
+    y = y_axis[:, None] - d.y
+    x, y = x - anchors.x, y - (anchors.y + anchors.half_height)  # from the middle of the base
+    x, y = _turned_back(x, y, d.tip_rad)
+    x, y = _turned_back(x, y + anchors.half_height, d.angle_rad, d.log_scale)
+    y = anchors.half_height - y  # upwards from the base
+    tall = 2.0 * anchors.half_height
+    above = y / tall
+    x = x - tall * (d.lean * above + d.bend * above * above.abs())
+    across = math.pi * x / anchors.half_width
+    y = y - tall * (d.wave_sin * across.sin() + d.wave_cos * across.cos())
+    x = anchors.x + x * (-d.widen).exp()
+    y = anchors.y + anchors.half_height - y * (-d.heighten).exp()
+    unit = half_side_px(height_px, width_px)
+    return torch.stack([x * (2.0 * unit / width_px), y * (2.0 * unit / height_px)], -1)
 
 
-def draw_background(rng: np.random.Generator, kind: str, size_px: int) -> tuple[Tensor, str]:
+def displaced(
+    points: tuple[Tensor, Tensor], deformation: Deformation, anchors: Anchors
+) -> tuple[Tensor, Tensor]:
+    """Where `deformation` [n] moves points of the still, x and y [k] in half-sides from the middle: both [n, k]."""
+    d = Deformation(*(getattr(deformation, name)[:, None] for name in FIELDS))
+    x = (points[0] - anchors.x) * d.widen.exp()
+    y = (anchors.y + anchors.half_height - points[1]) * d.heighten.exp()  # upwards from the base
+    tall, across = 2.0 * anchors.half_height, math.pi * x / anchors.half_width
+    y = y + tall * (d.wave_sin * across.sin() + d.wave_cos * across.cos())
+    above = y / tall
+    x = x + tall * (d.lean * above + d.bend * above * above.abs())
+    x, y = _turned_back(x, anchors.half_height - y, -d.angle_rad, -d.log_scale)
+    x, y = _turned_back(x, y - anchors.half_height, -d.tip_rad)
+    return x + anchors.x + d.x, y + anchors.y + anchors.half_height + d.y
+
+
+def _turned_back(
+    x: Tensor, y: Tensor, angle_rad: Tensor, log_scale: Tensor | float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """The inverse of a clockwise turn and a scaling around the origin."""
+    shrink = torch.exp(-torch.as_tensor(log_scale))
+    cosine, sine = angle_rad.cos() * shrink, angle_rad.sin() * shrink
+    return cosine * x + sine * y, -sine * x + cosine * y
+
+
+def draw_background(
+    rng: np.random.Generator, kind: str, height_px: int, width_px: int
+) -> tuple[Tensor, str]:
     """A background [H, W, 3] in 0..1 of one of `BACKGROUND_KINDS`, and the name of its colour ("" if it has
     several)."""
     names = list(COLOURS)
     first, second = (names[i] for i in rng.choice(len(names), 2, replace=False))
     if kind in ("pastel", "saturated"):
         colour = _shade(rng, first, pastel=kind == "pastel")
-        return colour.expand(size_px, size_px, 3), first
+        return colour.expand(height_px, width_px, 3), first
     if kind == "gradient":
         angle = rng.uniform(0.0, 2.0 * np.pi)
-        axis = torch.linspace(-0.5, 0.5, size_px)
+        across, down = (torch.linspace(-0.5, 0.5, side) for side in (width_px, height_px))
         ramp = 0.5 + (
-            float(np.cos(angle)) * axis[None, :] + float(np.sin(angle)) * axis[:, None]
+            float(np.cos(angle)) * across[None, :] + float(np.sin(angle)) * down[:, None]
         ) / np.sqrt(2.0)
         ends = (
             _shade(rng, first, pastel=bool(rng.integers(2))),
@@ -121,7 +246,7 @@ def draw_background(rng: np.random.Generator, kind: str, size_px: int) -> tuple[
         )
         return torch.lerp(ends[0], ends[1], ramp[..., None].float()), ""
     coarse = torch.from_numpy(rng.uniform(0.15, 0.95, (1, 3, 3, 3))).float()
-    smooth = F.interpolate(coarse, size=(size_px, size_px), mode="bicubic", align_corners=True)
+    smooth = F.interpolate(coarse, size=(height_px, width_px), mode="bicubic", align_corners=True)
     return smooth[0].permute(1, 2, 0).clamp(0.0, 1.0), ""
 
 
