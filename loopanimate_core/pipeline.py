@@ -158,7 +158,7 @@ class LoopAnimatePipeline:
             guidance: how strongly to follow the prompt, 0 … 100; 1 switches guidance off.
             image_guidance: how strongly to follow the image embedding, 0 … 100; 1 switches it off.
             scheduler: a name from `schedule.SCHEDULERS`.
-            preset: `best`, or `fast` for a draft in few steps.
+            preset: `best`, or `fast` for few steps: with the model's few-step weights where it has them.
             closing: `tie`, `shift`, `windows` (any length) or `off`.
             start: share of the noise to start with, in (0, 1]; less noise, less motion.
             hold_still: 0 … 1; flicker weaker than this, in latents, is removed from places that hardly move.
@@ -262,7 +262,7 @@ class LoopAnimatePipeline:
             generator,
         )
         denoise = guided_denoiser(
-            self.bundle.unet,
+            self.bundle.few_step_unet() if settings.few_steps else self.bundle.unet,
             conditions,
             settings.guidance,
             settings.image_guidance,

@@ -91,7 +91,7 @@ class BundleConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; without `shapes` if there are none, as earlier versions expect."""
-        values = dataclasses.asdict(self)
+        values = dataclasses.asdict(self) | {"defaults": self.defaults.to_dict()}
         if not self.shapes:
             del values["shapes"]
         return values
@@ -118,7 +118,7 @@ class BundleConfig:
                     **values,
                     "unet": LoopUNetConfig.from_dict(values["unet"]),
                     "schedule": ScheduleConfig(**values["schedule"]),
-                    "defaults": SamplingDefaults(**values["defaults"]),
+                    "defaults": SamplingDefaults.from_dict(values["defaults"]),
                 }
             )
         except (TypeError, AttributeError, KeyError, ZeroDivisionError) as error:

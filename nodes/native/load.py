@@ -38,7 +38,9 @@ def load_bundle(path: Path, dtype: str = "auto") -> Loaded:
         LoopAnimateError: the file is not a bundle, or damaged.
     """
     parts = read_parts(path)
-    return _build(parts.config, parts.states, dtype)
+    loaded = _build(parts.config, parts.states, dtype)
+    loaded.model.model.few_steps = parts.few_steps
+    return loaded
 
 
 def load_parts(

@@ -248,7 +248,7 @@ def test_wrong_config(tiny_bundle, file, tmp_path, changes, message) -> None:
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"format": "loopanimate/2"}, "update LoopAnimate"),
+        ({"format": "loopanimate/3"}, "update LoopAnimate"),
         ({"config": "{"}, "missing or damaged"),
         ({"config": "[]"}, "missing or damaged"),
         ({"config": None}, "missing or damaged"),

@@ -317,6 +317,30 @@ class LossConfig(Section):
     )
 
 
+class DistilConfig(Section):
+    """Consistency distillation, which replaces the loss of the other stages. `optimizer.ema_decay` is the target's decay."""
+
+    teacher: Path | None = Field(
+        default=None,
+        description="Bundle, run folder or checkpoint that is distilled; null for the run's start.",
+    )
+    skip: PositiveInt = Field(
+        default=20,
+        description="Timesteps between the two points of a path that must lead to the same clip: k of LCM.",
+    )
+    teacher_steps: PositiveInt = Field(
+        default=1, description="DDIM steps in which the teacher goes that far."
+    )
+    guidance: PositiveFloat | tuple[PositiveFloat, PositiveFloat] | None = Field(
+        default=None,
+        description="Guidance of the teacher that the student learns: a number, a range to draw from, or null for"
+        " the default of the bundle.",
+    )
+    huber: NonNegativeFloat = Field(
+        default=0.001, description="c of the pseudo-Huber loss; 0 for the squared error."
+    )
+
+
 class OptimizerConfig(Section):
     """AdamW or its 8-bit form, with a learning rate schedule and an average of the weights (EMA)."""
 
@@ -418,6 +442,9 @@ class RunConfig(Section):
     data: DataConfig = Field(description="Where clips come from.")
     batch: BatchConfig = Field(default=BatchConfig(), description="Clips per step.")
     loss: LossConfig = Field(default=LossConfig(), description="The training objective.")
+    distil: DistilConfig | None = Field(
+        default=None, description="Consistency distillation of a teacher (stage 4); null for none."
+    )
     optimizer: OptimizerConfig = Field(description="Optimiser, learning rate and EMA.")
     save: SaveConfig = Field(
         default=SaveConfig(), description="Checkpoints.", json_schema_extra=MAY_CHANGE
@@ -427,3 +454,11 @@ class RunConfig(Section):
         description="Loops generated while training.",
         json_schema_extra=MAY_CHANGE,
     )
+
+    @model_validator(mode="after")
+    def _distils_the_unet_alone(self) -> RunConfig:
+        if self.distil is not None and self.model.train_text_encoder:
+            raise ValueError(
+                "model.train_text_encoder must be false with distil: few-step weights are the UNet's"
+            )
+        return self

@@ -95,6 +95,8 @@ def run_memory(
         network = build_network(config, unet, config.clip.frames)
         trained = sum(p.numel() for p in network.parameters() if p.requires_grad) + trained_beside
         weights = sum(p.nbytes for p in network.parameters())
+    if config.distil is not None:
+        weights *= 3  # the teacher and the averaged student
     frozen_bytes = FLOAT32 if config.precision == "no" else 2
     return RunMemory(
         weights=weights + FLOAT32 * trained_beside + frozen_bytes * sum(frozen),

@@ -21,6 +21,7 @@ from loopanimate_core.files import atomic_write
 from loopanimate_core.picture.images import save_picture
 from loopanimate_core.picture.sheet import contact_sheet
 from loopanimate_core.pipeline import LoopAnimatePipeline
+from loopanimate_core.settings import FewSteps
 from loopanimate_core.video import write_video
 
 from ..config import RunConfig
@@ -91,6 +92,8 @@ class Validator:
             guidance=validation.guidance,
             frames=clip.frames,
         )
+        if self.config.distil is not None:
+            defaults = dataclasses.replace(defaults, scheduler=FewSteps().scheduler)
         bundle_config = dataclasses.replace(
             self.bundle.config,
             defaults=defaults,

@@ -8,6 +8,7 @@ amplitude is small, the clip stays still. Nothing is learned, so the result favo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,9 +35,10 @@ _USUAL = {
     "wave_sin": 0.12,
     "wave_cos": 0.12,
 }
-_BLURS_PX, _ITERATIONS = (2.5, 1.0), 5
+_COMPARED_PX = 48  # square root of the area at which frames are compared: larger ones are shrunk
+_BLURS_PX, _ITERATIONS = (1.3, 0.6), 5
 _NOISE = 0.06  # of a pixel, as a standard deviation
-_PRIOR_PIXELS = 20.0  # how many pixels the usual sizes count for
+_PRIOR_PIXELS = 5.0  # how many pixels the usual sizes count for
 _STEP = 0.02  # of the usual size, for derivatives
 _POINTS = 150  # of the object, for displacements
 
@@ -125,25 +127,44 @@ def _displacements(deformation: Deformation, scene: Scene) -> Tensor:
 
 
 def track_object(frames: Tensor, scene: Scene) -> Deformation:
-    """Deformation of the object in every frame [n, H, W, 3]; each search starts from the one before."""
+    """Deformation of the object in every frame [n, H, W, 3].
+
+    Each search starts from the frame before, from where that one was heading, or from the still.
+    """
     frames = frames.float()
     found = torch.zeros(len(frames), len(FIELDS))
     stages = [_blurred_stage(frames, scene, blur_px) for blur_px in _BLURS_PX]
     for number in range(1, len(frames)):
-        values = found[number - 1]
+        last, before = found[number - 1], found[max(0, number - 2)]
+        values = _best(torch.stack([last, 2.0 * last - before, found[0]]), *stages[0], number)
         for blurred, blurred_scene in stages:
             values = _fit(blurred[number], blurred_scene, values)
         found[number] = values
     return Deformation.from_stacked(found)
 
 
+def _best(starts: Tensor, frames: Tensor, scene: Scene, number: int) -> Tensor:
+    """The one of the deformations [n, 11] that explains a frame best."""
+    shown, _ = scene.draw(Deformation.from_stacked(starts))
+    errors = (frames[number] - shown).flatten(1)
+    return starts[int((errors.square() * _robust(errors)).sum(1).argmin())]
+
+
+def _robust(errors: Tensor) -> Tensor:
+    """Cauchy weights: pixels that nothing explains count little."""
+    return 1.0 / (1.0 + (errors / (3.0 * _NOISE)).square())
+
+
 def _blurred_stage(frames: Tensor, scene: Scene, blur_px: float) -> tuple[Tensor, Scene]:
-    planes = frames.permute(0, 3, 1, 2)
-    background = _blurred(scene.background.permute(2, 0, 1)[None], blur_px)[0].permute(1, 2, 0)
-    layer = _blurred(scene.layer[None], blur_px)[0]
-    blurred = Scene(layer, background)
+    """Frames and scene as they are compared, shrunk and blurred."""
+
+    def small(planes: Tensor) -> Tensor:
+        return _blurred(_shrunk(planes), blur_px)
+
+    background = small(scene.background.permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+    blurred = Scene(small(scene.layer[None])[0], background)
     blurred.__dict__["anchors"] = scene.anchors  # those of the sharp object
-    return _blurred(planes, blur_px).permute(0, 2, 3, 1), blurred
+    return small(frames.permute(0, 3, 1, 2)).permute(0, 2, 3, 1), blurred
 
 
 def _fit(frame: Tensor, scene: Scene, start: Tensor) -> Tensor:
@@ -159,7 +180,7 @@ def _fit(frame: Tensor, scene: Scene, start: Tensor) -> Tensor:
         shown, _ = scene.draw(Deformation.from_stacked(values + nudges))
         error = (frame - shown[0]).flatten()
         scaled = values[places] / usual
-        robust = 1.0 / (1.0 + (error / (3.0 * _NOISE)).square())  # Cauchy weights
+        robust = _robust(error)
         cost = float((error.square() * robust).sum() + weight * scaled.square().sum())
         if cost < best_cost:
             best_cost, best = cost, values
@@ -174,6 +195,17 @@ def _fit(frame: Tensor, scene: Scene, start: Tensor) -> Tensor:
         values = best.clone()
         values[places] += step * usual
     return best
+
+
+def _shrunk(planes: Tensor) -> Tensor:
+    """[n, c, H, W] averaged down to `_COMPARED_PX`; smaller ones stay."""
+    height_px, width_px = planes.shape[2:]
+    scale = _COMPARED_PX / math.sqrt(height_px * width_px)
+    if scale >= 1.0:
+        return planes
+    return F.interpolate(
+        planes, size=(round(scale * height_px), round(scale * width_px)), mode="area"
+    )
 
 
 def _blurred(planes: Tensor, sigma_px: float) -> Tensor:
