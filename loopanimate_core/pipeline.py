@@ -158,13 +158,14 @@ class LoopAnimatePipeline:
             guidance: how strongly to follow the prompt, 0 … 100; 1 switches guidance off.
             image_guidance: how strongly to follow the image embedding, 0 … 100; 1 switches it off.
             scheduler: a name from `schedule.SCHEDULERS`.
-            preset: `best`, or `fast` for a draft in few steps.
+            preset: `best`, or `fast` for few steps: with the model's few-step weights where it has them.
             closing: `tie`, `shift`, `windows` (any length) or `off`.
             start: share of the noise to start with, in (0, 1]; less noise, less motion.
             hold_still: 0 … 1; flicker weaker than this, in latents, is removed from places that hardly move.
                 0 switches it off.
             mask: `[H, W]` with 1 = object, `auto` to find the object, or `none` for the whole picture.
-            height_px, width_px: multiples of 8; the picture is cropped to fit.
+            height_px, width_px: multiples of 8; the picture is cropped to fit. None: those of the model's shape
+                nearest to the picture.
             callback: called with a StepState after every step.
             num_frames, guidance_scale, strength: other names for `frames`, `guidance` and `start`, as in
                 diffusers.
@@ -174,9 +175,11 @@ class LoopAnimatePipeline:
                 before any network runs.
         """
         # 1. Settings: the caller's, else the preset's, else the bundle's
+        picture = _as_picture(image)
         settings = resolve_settings(
             self.bundle.config,
             preset=preset,
+            picture_px=(picture.height_px, picture.width_px),
             seed=seed,
             frames=frames,
             num_frames=num_frames,
@@ -195,7 +198,6 @@ class LoopAnimatePipeline:
         )
 
         # 2. The picture and its salient object
-        picture = _as_picture(image)
         still = fit_picture(picture, settings.height_px, settings.width_px)
         object_mask = mask_of(picture, still, settings.mask)
 
@@ -260,7 +262,7 @@ class LoopAnimatePipeline:
             generator,
         )
         denoise = guided_denoiser(
-            self.bundle.unet,
+            self.bundle.few_step_unet() if settings.few_steps else self.bundle.unet,
             conditions,
             settings.guidance,
             settings.image_guidance,

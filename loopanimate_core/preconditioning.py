@@ -74,6 +74,21 @@ class Preconditioning:
         mean, deviation = still_prior(z_t.float(), z_still.float(), alpha_bar, spread)
         return mean + deviation * output.float()
 
+    def clean_and_noise(
+        self, prediction: Tensor, z_t: Tensor, alpha_bar: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """z_0 and ε of Eq. 6 as a noise or velocity prediction says, like `z_t [N, 4, F, h, w]`.
+
+        Args:
+            prediction: as `prediction` returns it.
+            alpha_bar: `[N or 1]`, or a scalar.
+        """
+        alpha_bar = _over_clip(alpha_bar)
+        alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+        if self.schedule.prediction_type == "epsilon":
+            return (z_t - sigma * prediction) / alpha, prediction
+        return alpha * z_t - sigma * prediction, sigma * z_t + alpha * prediction
+
 
 def add_noise(z_0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
     """Z_t = √ᾱ·Z_0 + √(1-ᾱ)·ε of Eq. 6 for `z_0 [N, 4, F, h, w]` and ᾱ_t `[N]`."""

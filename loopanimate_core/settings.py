@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import secrets
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +16,7 @@ from .closing import Closing
 from .conditions import MIN_FRAMES
 from .errors import LoopAnimateError
 from .picture.images import check_fit_size
+from .picture.shapes import Shape, nearest_shape
 from .schedule import check_scheduler
 
 if TYPE_CHECKING:
@@ -31,6 +33,18 @@ ALIASES = {"num_frames": "frames", "guidance_scale": "guidance", "strength": "st
 
 
 @dataclass(frozen=True)
+class FewSteps:
+    """How to sample with a model's few-step weights; guidance is baked into them, so 1 is none."""
+
+    scheduler: str = "lcm"
+    steps: int = 4
+    guidance: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_solver(self)
+
+
+@dataclass(frozen=True)
 class SamplingDefaults:
     """A model's own best settings, as its bundle stores them.
 
@@ -40,6 +54,7 @@ class SamplingDefaults:
         hold_still: the level of `sampling.filter_flicker`.
         residual: how much of what motion cannot explain is drawn well enough to be shown, 0 … 1; see
             `detail.DetailSettings`.
+        fast: the settings of the preset `fast`, for a model with few-step weights; None without.
     """
 
     scheduler: str = "dpmpp_2m_lu"
@@ -50,6 +65,7 @@ class SamplingDefaults:
     start: float = 1.0
     hold_still: float = 0.0
     residual: float = 0.0
+    fast: FewSteps | None = None
 
     def __post_init__(self) -> None:
         _check_sampling(self)
@@ -57,6 +73,17 @@ class SamplingDefaults:
         _check_whole("frames", self.frames, MIN_FRAMES, math.inf)
         if not 0 < self.fps < math.inf:
             raise LoopAnimateError(f"fps must be above 0, got {self.fps}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; without `fast` where there is none, so that earlier versions read them."""
+        values = asdict(self)
+        return values if self.fast else {k: v for k, v in values.items() if k != "fast"}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SamplingDefaults:
+        """The inverse of `to_dict`."""
+        fast = values.get("fast")
+        return cls(**{**values, "fast": None if fast is None else FewSteps(**fast)})
 
 
 @dataclass(frozen=True)
@@ -70,6 +97,7 @@ class SamplingSettings:
         start: share of the noise that sampling starts with, in (0, 1].
         hold_still: the level of `sampling.filter_flicker`, 0 … 1.
         mask: `[H, W]` with 1 = object, "auto" to find the object, or "none" for the whole picture.
+        few_steps: whether the model's few-step weights are used.
 
     Raises:
         LoopAnimateError: a setting out of its range.
@@ -86,6 +114,7 @@ class SamplingSettings:
     width_px: int
     image_guidance: float = 1.0
     mask: Tensor | str = field(default="auto", compare=False)
+    few_steps: bool = False
 
     def __post_init__(self) -> None:
         _check_sampling(self)
@@ -112,17 +141,26 @@ class SamplingModel(Protocol):
     def height_px(self) -> int: ...
     @property
     def width_px(self) -> int: ...
+    @property
+    def all_shapes(self) -> tuple[Shape, ...]: ...
     def window_frames(self, frames: int) -> int: ...
 
 
 def resolve_settings(
-    model: SamplingModel, *, preset: str = "best", **chosen: Any
+    model: SamplingModel,
+    *,
+    preset: str = "best",
+    picture_px: tuple[int, int] | None = None,
+    **chosen: Any,
 ) -> SamplingSettings:
     """The settings of a loop.
 
     Args:
         model: a bundle's config.
-        preset: "best", or "fast" for a draft in few steps.
+        preset: "best", or "fast" for few steps: with the model's few-step weights where it has them, else
+            `PRESETS`.
+        picture_px: height and width of the picture: the model's shape nearest to it gives the size of the loop,
+            where `height_px` and `width_px` are not chosen. None: the model's `height_px` and `width_px`.
         chosen: fields of SamplingSettings, `frames`, `closing` by name, or names of `ALIASES`. What is None
             or missing comes from the preset, then from the model; a missing seed is drawn.
 
@@ -131,7 +169,9 @@ def resolve_settings(
     """
     if preset not in PRESETS:
         raise LoopAnimateError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
-    own = model.defaults
+    own, size = model.defaults, Shape(model.width_px, model.height_px)
+    if picture_px is not None:
+        size = nearest_shape(model.all_shapes, *picture_px)
     values = {
         "scheduler": own.scheduler,
         "steps": own.steps,
@@ -140,11 +180,14 @@ def resolve_settings(
         "hold_still": own.hold_still,
         "frames": own.frames,
         "closing": "tie",
-        "height_px": model.height_px,
-        "width_px": model.width_px,
+        "height_px": size.height_px,
+        "width_px": size.width_px,
         **PRESETS[preset],
-        **_given(chosen),
+        "few_steps": False,
     }
+    if preset == "fast" and own.fast is not None:
+        values |= {**asdict(own.fast), "few_steps": True}
+    values |= _given(chosen)
     if "seed" not in values:
         values["seed"] = secrets.randbelow(2**32)
     frames = values.pop("frames")
@@ -167,10 +210,14 @@ def _given(chosen: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _check_sampling(settings: SamplingDefaults | SamplingSettings) -> None:
+def _check_solver(settings: FewSteps | SamplingDefaults | SamplingSettings) -> None:
     check_scheduler(settings.scheduler)
     _check_whole("steps", settings.steps, 1, 1000)
     _check_number("guidance", settings.guidance, 0, 100)
+
+
+def _check_sampling(settings: SamplingDefaults | SamplingSettings) -> None:
+    _check_solver(settings)
     _check_number("hold_still", settings.hold_still, 0, 1)
     if not (isinstance(settings.start, Real) and 0 < settings.start <= 1):
         raise LoopAnimateError(f"start must be above 0 and at most 1, got {settings.start}")

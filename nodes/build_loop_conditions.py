@@ -11,6 +11,7 @@ from loopanimate_core.conditions import mask_to_latent
 from loopanimate_core.encoders.image import resize_for_clip
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.picture.images import fit_mask, fit_picture
+from loopanimate_core.picture.shapes import nearest_shape
 
 from .schema import supported
 
@@ -50,22 +51,22 @@ class BuildLoopConditions(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "width",
-                    default=512,
-                    min=16,
+                    default=0,
+                    min=0,
                     max=4096,
                     step=8,
                     tooltip=(
-                        "Width of the loop in pixels, a multiple of 8. Best is the size the model was"
-                        " trained on (512; the mini: 96)."
+                        "Width of the loop in pixels, a multiple of 8. 0: of the sizes the model was"
+                        " trained on, the one whose shape is nearest to the picture's."
                     ),
                 ),
                 io.Int.Input(
                     "height",
-                    default=512,
-                    min=16,
+                    default=0,
+                    min=0,
                     max=4096,
                     step=8,
-                    tooltip="Height of the loop in pixels, a multiple of 8.",
+                    tooltip="Height of the loop in pixels, a multiple of 8. 0: as for width.",
                 ),
                 io.Int.Input(
                     "frames",
@@ -137,6 +138,7 @@ class BuildLoopConditions(io.ComfyNode):
             raise LoopAnimateError(
                 f"frames must be between {MIN_FRAMES} and {MAX_FRAMES}, got {frames}"
             )
+        height, width = _loop_size(clip_vision, image, height, width)
         picture = fit_picture(image[0, ..., :3].float().cpu(), height, width)
         still = vae.encode(picture[None])
         if still.ndim != 4 or still.shape[1] != 4:
@@ -154,6 +156,22 @@ class BuildLoopConditions(io.ComfyNode):
             node_helpers.conditioning_set_values(negative, conditions),
             latent,
         )
+
+
+def _loop_size(clip_vision: Any, image: torch.Tensor, height: int, width: int) -> tuple[int, int]:
+    """Height and width in pixels; a 0 is replaced by that of the model's shape nearest to the picture."""
+    from .native.encoders import shapes_of
+
+    if height and width:
+        return height, width
+    shapes = shapes_of(clip_vision)
+    if not shapes:
+        raise LoopAnimateError(
+            "width and height must be set, because the sizes of this clip_vision's model are not known;"
+            " 0 needs the clip_vision of Load LoopAnimate"
+        )
+    shape = nearest_shape(shapes, *image.shape[1:3])
+    return height or shape.height_px, width or shape.width_px
 
 
 def embed_picture(clip_vision: Any, picture: torch.Tensor) -> torch.Tensor:

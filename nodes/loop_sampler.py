@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from loopanimate_core.closing import CLOSINGS
 from loopanimate_core.errors import LoopAnimateError
-from loopanimate_core.settings import MAX_SEED, resolve_settings
+from loopanimate_core.settings import MAX_SEED, PRESETS, resolve_settings
 
 from .schema import supported
 
@@ -114,6 +114,16 @@ class LoopSampler(io.ComfyNode):
                         " should move."
                     ),
                 ),
+                io.Combo.Input(
+                    "preset",
+                    options=list(PRESETS),
+                    default="best",
+                    optional=True,
+                    tooltip=(
+                        "best: the model's own best settings. fast: few steps, with the model's few-step"
+                        " weights if it has them. Steps, cfg, sampler and scheduler override either."
+                    ),
+                ),
             ],
             outputs=[
                 io.Latent.Output(
@@ -139,17 +149,20 @@ class LoopSampler(io.ComfyNode):
         scheduler: str,
         closing: str,
         hold_still: float = -1.0,
+        preset: str = "best",
     ) -> io.NodeOutput:
         import comfy.sample
         import comfy.utils
 
         from .native.closing import close_loops
+        from .native.few_steps import with_few_steps
         from .native.model import loop_model_of
         from .native.still import without_flicker
 
         still = _with_closing_frame(latent)
         settings = resolve_settings(
             loop_model_of(model).bundle_config,
+            preset=preset,
             seed=seed,
             frames=len(still),
             steps=None if steps == 0 else steps,
@@ -159,7 +172,7 @@ class LoopSampler(io.ComfyNode):
             hold_still=None if hold_still < 0 else hold_still,
         )
         sampler, scheduler = _comfy_names(sampler, scheduler, settings.scheduler)
-        model = close_loops(model, closing)
+        model = close_loops(with_few_steps(model) if settings.few_steps else model, closing)
         bar = comfy.utils.ProgressBar(settings.steps)
         samples = comfy.sample.sample(
             model,

@@ -1,7 +1,7 @@
 """The bundle: one safetensors file with everything a LoopAnimate model is, and the same in memory.
 
-Tensors are under `unet.`, `vae.`, `text_encoder.` and `image_encoder.`. The header has the format, the
-config, the provenance of the weights, and the ModelSpec fields that other programs show.
+Tensors are under `unet.`, `vae.`, `text_encoder.`, `image_encoder.`, and optionally `few_steps.`. The header has
+the format, the config, the provenance of the weights, and the ModelSpec fields that other programs show.
 `docs/bundle.md` describes the file.
 """
 
@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..models import LoopUNet
 from .config import BundleConfig
+from .few_steps import few_step_unet
 
 FORMAT = "loopanimate/1"
+FEW_STEPS_FORMAT = "loopanimate/2"  # with few-step weights, which earlier versions do not know
+FORMATS = (FORMAT, FEW_STEPS_FORMAT)
 
 
 @dataclass
@@ -26,6 +29,7 @@ class Bundle:
     Attributes:
         provenance: where its weights came from.
         path: the file it was read from, if any.
+        few_steps: the few-step weights as they are stored (`few_steps.py`); empty without.
     """
 
     config: BundleConfig
@@ -36,10 +40,15 @@ class Bundle:
     tokenizer: Any
     provenance: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
+    few_steps: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def module(self, part: str) -> nn.Module:
         """One of the networks, by the prefix of its tensors."""
         return getattr(self, part)
+
+    def few_step_unet(self) -> LoopUNet:
+        """The UNet with the few-step weights, which shares all others with `unet`; `unet` itself without."""
+        return few_step_unet(self.unet, self.few_steps) if self.few_steps else self.unet
 
 
 def mini_bundle_path() -> Path:

@@ -11,6 +11,7 @@ from ..encoders.tokenizer import vocabulary_of
 from ..encoders.vae import pixels_per_latent
 from ..errors import LoopAnimateError
 from ..models import LoopUNetConfig
+from ..picture.shapes import Shape, check_shapes
 from ..schedule import ScheduleConfig
 from ..settings import SamplingDefaults
 
@@ -24,8 +25,9 @@ class BundleConfig:
         text_encoder, image_encoder: settings of the CLIP models.
         tokenizer: "clip", or {"vocab": …, "merges": …} for another vocabulary.
         frames: the clip lengths (F) the model was trained on.
-        height_px, width_px: the picture size it was trained on.
+        height_px, width_px: the picture size it was trained on; with `shapes`, the size for no particular picture.
         defaults: the sampling settings that suit it.
+        shapes: all sizes it was trained on, [width, height]; empty for a single one.
     """
 
     unet: LoopUNetConfig
@@ -38,9 +40,12 @@ class BundleConfig:
     height_px: int = 512
     width_px: int = 512
     defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
+    shapes: tuple[Shape, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frames", tuple(self.frames))
+        size = Shape(self.width_px, self.height_px)
+        object.__setattr__(self, "shapes", check_shapes(self.shapes, size))
         width = self.unet.cross_attention_dim
         for what, size in (
             ("text encoder's hidden_size", self.text_encoder.get("hidden_size")),
@@ -71,6 +76,11 @@ class BundleConfig:
         """The side, in pixels, of the square that one latent covers."""
         return pixels_per_latent(self.vae)
 
+    @property
+    def all_shapes(self) -> tuple[Shape, ...]:
+        """Every size the model was trained on; of equally near ones to a picture the first is used."""
+        return self.shapes or (Shape(self.width_px, self.height_px),)
+
     def window_frames(self, frames: int) -> int:
         """The number of frames of a loop that the network processes at once.
 
@@ -80,8 +90,11 @@ class BundleConfig:
         return frames if trained < frames <= self.unet.max_positions else trained
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return dataclasses.asdict(self)
+        """Plain values for JSON; without `shapes` if there are none, as earlier versions expect."""
+        values = dataclasses.asdict(self) | {"defaults": self.defaults.to_dict()}
+        if not self.shapes:
+            del values["shapes"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BundleConfig:
@@ -91,6 +104,7 @@ class BundleConfig:
             LoopAnimateError: an entry is missing, unknown or out of range.
         """
         names = {entry.name for entry in dataclasses.fields(cls)}
+        names -= {"shapes"} - set(values)  # bundles of earlier versions have one size
         if set(values) != names:
             off = sorted(set(values) ^ names)[0]
             raise LoopAnimateError(
@@ -104,7 +118,7 @@ class BundleConfig:
                     **values,
                     "unet": LoopUNetConfig.from_dict(values["unet"]),
                     "schedule": ScheduleConfig(**values["schedule"]),
-                    "defaults": SamplingDefaults(**values["defaults"]),
+                    "defaults": SamplingDefaults.from_dict(values["defaults"]),
                 }
             )
         except (TypeError, AttributeError, KeyError, ZeroDivisionError) as error:

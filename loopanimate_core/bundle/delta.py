@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from ..errors import LoopAnimateError
+from .bundle import FORMAT as BUNDLE_FORMAT
 from .config import BundleConfig
+from .few_steps import PREFIX as FEW_STEPS
 from .read import bundle_info
 from .tensorfile import Header, count_parameters, open_tensors, read_header, write_tensors
 
@@ -148,12 +150,15 @@ def apply_delta(delta: str | Path, base: str | Path, target: str | Path) -> None
         )
     _require_fit(header.path, header, read_header(delta).shapes)
     with open_tensors(base) as old, open_tensors(delta) as new:
-        tensors = {name: old.get_tensor(name) for name in header.shapes}
+        # Few-step weights belong to the base's own UNet.
+        kept = [name for name in header.shapes if not name.startswith(f"{FEW_STEPS}.")]
+        tensors = {name: old.get_tensor(name) for name in kept}
         for name in read_header(delta).shapes:
             tensors[name] = new.get_tensor(name).to(tensors[name].dtype)
         metadata = {
             **header.metadata,
             **info.metadata,
+            "format": BUNDLE_FORMAT,
             "config": json.dumps(info.config.to_dict()),
             "provenance": json.dumps(info.provenance),
         }

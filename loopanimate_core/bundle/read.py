@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ from torch import Tensor
 
 from ..encoders.tokenizer import build_tokenizer
 from ..errors import LoopAnimateError
-from .bundle import FORMAT, Bundle
+from .bundle import FORMATS, Bundle
 from .components import PARTS, build_on_meta, load_weights, require_same_tensors, shapes_of
 from .config import BundleConfig
+from .few_steps import PREFIX as FEW_STEPS
+from .few_steps import require_fit
 from .tensorfile import Header, count_parameters, open_tensors, read_header, require_finite
 
 
@@ -26,6 +28,7 @@ class BundleInfo:
     Attributes:
         metadata: the other strings of the header, such as ModelSpec's (`modelspec.title`, …).
         parameters: the number of parameters of each part.
+        few_steps: the number of parameters of the few-step weights, 0 without.
         dtype: the stored dtype of most tensors, e.g. "F16".
     """
 
@@ -36,15 +39,20 @@ class BundleInfo:
     parameters: dict[str, int]
     dtype: str
     size_bytes: int
+    few_steps: int = 0
 
 
 @dataclass
 class BundleParts:
-    """A bundle as state dicts, for programs that build the networks with their own classes."""
+    """A bundle as state dicts, for programs that build the networks with their own classes.
+
+    `few_steps` holds the few-step weights as they are stored (`few_steps.py`); it is empty without.
+    """
 
     config: BundleConfig
     provenance: dict[str, Any]
     states: dict[str, dict[str, Tensor]]
+    few_steps: dict[str, Tensor] = field(default_factory=dict)
 
 
 def bundle_info(path: str | Path) -> BundleInfo:
@@ -65,6 +73,7 @@ def bundle_info(path: str | Path) -> BundleInfo:
         parameters={part: count_parameters(shapes[part]) for part in PARTS},
         dtype=max(set(dtypes), key=dtypes.count),
         size_bytes=header.size_bytes,
+        few_steps=count_parameters(shapes[FEW_STEPS]),
     )
 
 
@@ -87,10 +96,19 @@ def read_bundle(
     modules: dict[str, Any] = {part: build_on_meta(part, getattr(config, part)) for part in PARTS}
     for part, module in modules.items():  # checked before the first tensor is read
         require_same_tensors(f"{path}: {part}", shapes_of(part, module), shapes[part])
+    require_fit(f"{path}: {FEW_STEPS}", shapes[FEW_STEPS], shapes["unet"])
     tokenizer = build_tokenizer(config.tokenizer)
     for part, module in modules.items():
         load_weights(part, module, _read_part(path, part, shapes[part], device, dtype))
-    return Bundle(config, **modules, tokenizer=tokenizer, provenance=provenance, path=header.path)
+    few_steps = _read_part(path, FEW_STEPS, shapes[FEW_STEPS], device, dtype)
+    return Bundle(
+        config,
+        **modules,
+        tokenizer=tokenizer,
+        provenance=provenance,
+        path=header.path,
+        few_steps=few_steps,
+    )
 
 
 def read_parts(
@@ -113,8 +131,10 @@ def read_parts(
     shapes = _shapes_by_part(header)
     expected = shapes_of("unet", build_on_meta("unet", config.unet))
     require_same_tensors(f"{path}: unet", expected, shapes["unet"])
-    states = {part: _read_part(path, part, shapes[part], device, dtype) for part in PARTS}
-    return BundleParts(config, provenance, states)
+    require_fit(f"{path}: {FEW_STEPS}", shapes[FEW_STEPS], shapes["unet"])
+    read = {part: _read_part(path, part, shapes[part], device, dtype) for part in shapes}
+    few_steps = read.pop(FEW_STEPS)
+    return BundleParts(config, provenance, read, few_steps)
 
 
 def _parse_metadata(header: Header) -> tuple[BundleConfig, dict[str, Any]]:
@@ -129,10 +149,10 @@ def _parse_metadata(header: Header) -> tuple[BundleConfig, dict[str, Any]]:
             f"{header.path} is a safetensors file but not a LoopAnimate bundle; "
             "`loopanimate convert` builds one from Stable Diffusion 1.x parts"
         )
-    if found != FORMAT:
+    if found not in FORMATS:
         raise LoopAnimateError(
-            f"{header.path} has the format {found!r}, but this version of LoopAnimate reads {FORMAT!r}; "
-            "update LoopAnimate"
+            f"{header.path} has the format {found!r}, but this version of LoopAnimate reads "
+            f"{' and '.join(map(repr, FORMATS))}; update LoopAnimate"
         )
     try:
         config = json.loads(header.metadata["config"])
@@ -150,7 +170,7 @@ def _parse_metadata(header: Header) -> tuple[BundleConfig, dict[str, Any]]:
 
 
 def _shapes_by_part(header: Header) -> dict[str, dict[str, tuple[int, ...]]]:
-    shapes: dict[str, dict[str, tuple[int, ...]]] = {part: {} for part in PARTS}
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {part: {} for part in (*PARTS, FEW_STEPS)}
     for name, shape in header.shapes.items():
         part, _, rest = name.partition(".")
         if part not in shapes or not rest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 from collections.abc import Mapping
@@ -12,10 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .bundle import FORMAT, Bundle
+from ..settings import FewSteps
+from .bundle import FEW_STEPS_FORMAT, FORMAT, Bundle
 from .components import PARTS, build_on_meta, require_same_tensors, shapes_of, state_of
 from .config import BundleConfig
-from .tensorfile import write_tensors
+from .few_steps import PREFIX as FEW_STEPS
+from .few_steps import require_fit
+from .read import bundle_info
+from .tensorfile import open_tensors, read_header, write_tensors
 
 THUMBNAIL_SIDE_PX = 256
 _MODELSPEC_PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
@@ -56,6 +61,13 @@ def write_bundle(
             {name: tuple(tensor.shape) for name, tensor in state.items()},
         )
         tensors |= {f"{part}.{name}": tensor for name, tensor in state.items()}
+    few = bundle.few_steps
+    require_fit(
+        "the few-step weights",
+        {name: tuple(tensor.shape) for name, tensor in few.items()},
+        shapes_of("unet", bundle.unet),
+    )
+    tensors |= {f"{FEW_STEPS}.{name}": tensor for name, tensor in few.items()}
     spec = {
         "title": title or Path(path).stem,
         "author": author,
@@ -65,12 +77,49 @@ def write_bundle(
         "thumbnail": None if thumbnail is None else _thumbnail_uri(thumbnail),
     }
     metadata = {
-        "format": FORMAT,
+        "format": FEW_STEPS_FORMAT if few or config.defaults.fast is not None else FORMAT,
         "config": _json(config.to_dict()),
         "provenance": _json(bundle.provenance),
         **_modelspec(config, spec),
     }
     write_tensors(path, tensors, metadata, dtype)
+
+
+def add_few_steps(
+    base: str | Path,
+    target: str | Path,
+    tensors: Mapping[str, Tensor],
+    fast: FewSteps,
+    provenance: Mapping[str, Any],
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write the bundle `base` with few-step weights; everything else stays as it is. They may be the same file.
+
+    Args:
+        tensors: as they are stored (`few_steps.py`); they replace those that `base` may have.
+        fast: how to sample with them.
+        provenance: that of the result.
+
+    Raises:
+        LoopAnimateError: `base` is not a bundle, the tensors do not fit it, or the file cannot be written.
+    """
+    config = bundle_info(base).config
+    header = read_header(base)
+    network = shapes_of("unet", build_on_meta("unet", config.unet))
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    require_fit("the few-step weights", found, network)
+    config = dataclasses.replace(config, defaults=dataclasses.replace(config.defaults, fast=fast))
+    kept = [name for name in header.shapes if not name.startswith(f"{FEW_STEPS}.")]
+    with open_tensors(base) as handle:
+        merged = {name: handle.get_tensor(name) for name in kept}
+        merged |= {f"{FEW_STEPS}.{name}": tensor.to(dtype) for name, tensor in tensors.items()}
+        metadata = {
+            **header.metadata,
+            "format": FEW_STEPS_FORMAT,
+            "config": _json(config.to_dict()),
+            "provenance": _json(dict(provenance)),
+        }
+        write_tensors(target, merged, metadata)
 
 
 def _json(value: Any) -> str:

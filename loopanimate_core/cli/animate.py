@@ -114,7 +114,9 @@ def _add_sampling(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--bundle", metavar="FILE", help="the model (default: the bundled mini)")
     group.add_argument("--steps", type=int, metavar="N", help="denoising steps, 1 to 1000")
     group.add_argument(
-        "--fast", action="store_true", help="fewer steps: a draft in a third of the time"
+        "--fast",
+        action="store_true",
+        help="few steps: with the model's few-step weights where it has them, else a draft",
     )
     group.add_argument("--scheduler", choices=list(SCHEDULERS), help="the sampler")
     group.add_argument(
@@ -175,13 +177,14 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         "--width",
         type=int,
         metavar="PX",
-        help="width that the model draws, a multiple of 8 (default: the model's own)",
+        help="width that the model draws, a multiple of 8 (default: the model's own shape nearest to the"
+        " picture's)",
     )
     group.add_argument(
         "--height",
         type=int,
         metavar="PX",
-        help="height that the model draws, a multiple of 8 (default: the model's own)",
+        help="height that the model draws, a multiple of 8 (default: as for --width)",
     )
     add_detail_options(group, "the picture's own, at most 1080p")
     group.add_argument(

@@ -70,17 +70,31 @@ def _info_lines(found: BundleInfo) -> list[str]:
                 for name, value in found.metadata.items()
                 if name not in HIDDEN_METADATA
             },
-            "picture": f"{config.width_px} x {config.height_px} pixels",
+            "picture": f"{', '.join(map(str, config.all_shapes))} pixels",
             "frames": "trained on " + ", ".join(map(str, config.frames)),
             "schedule": f"{config.schedule.beta_schedule}, {config.schedule.prediction_type}",
             "reads": f"down blocks {down}, middle block {middle}, up blocks {up}",
             "defaults": f"{own.scheduler}, {own.steps} steps, guidance {own.guidance:g}, {own.frames}"
             f" frames at {own.fps:g} fps, start {own.start:g}, hold still {own.hold_still:g}",
+            "fast": _fast_line(found),
             "parameters": ", ".join(
                 f"{part} {count:,}" for part, count in found.parameters.items()
             ),
             **{f"provenance: {name}": str(value) for name, value in found.provenance.items()},
         }
+    )
+
+
+def _fast_line(found: BundleInfo) -> str:
+    """What the preset `fast` does with this model."""
+    from ..settings import PRESETS
+
+    fast = found.config.defaults.fast
+    if fast is None:
+        return f"{PRESETS['fast']['steps']} steps of the same weights"
+    return (
+        f"{fast.scheduler}, {fast.steps} steps, guidance {fast.guidance:g}, with few-step weights"
+        f" ({found.few_steps:,} parameters)"
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..extras import require_module
 from ..lazy import lazy_names
 
 if TYPE_CHECKING:
@@ -32,4 +33,10 @@ __all__ = [
     "transfer",
 ]
 
-__getattr__ = lazy_names(__name__, _HOMES)
+_load = lazy_names(__name__, _HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if _HOMES.get(name, "settings") != "settings":
+        require_module("cv2", "detail transfer")
+    return _load(name)

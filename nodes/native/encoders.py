@@ -25,6 +25,7 @@ from loopanimate_core.encoders.tokenizer import (
     write_tokenizer_files,
 )
 from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.picture.shapes import Shape
 
 
 def build_clip(
@@ -105,13 +106,14 @@ def build_clip(
 
 
 def build_clip_vision(
-    settings: Mapping[str, Any], state: Mapping[str, Tensor]
+    settings: Mapping[str, Any], state: Mapping[str, Tensor], shapes: tuple[Shape, ...]
 ) -> comfy.clip_vision.ClipVisionModel:
     """Build a CLIP_VISION.
 
     Args:
         settings: a bundle's `image_encoder` entry.
         state: its tensors, under `vision_model.` and `visual_projection.`
+        shapes: the sizes that the bundle's model was trained on, for `shapes_of`.
 
     Raises:
         LoopAnimateError: the tensors do not fit the network.
@@ -119,10 +121,19 @@ def build_clip_vision(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.json"  # ClipVisionModel only takes a path
         path.write_text(json.dumps({"model_type": "clip_vision_model", **settings}))
-        encoder = comfy.clip_vision.ClipVisionModel(str(path))
+        encoder: Any = comfy.clip_vision.ClipVisionModel(str(path))
     missing, unknown = encoder.load_sd(dict(state))
     _require_complete("image encoder", missing, unknown)
+    encoder.loopanimate_shapes = shapes
     return encoder
+
+
+def shapes_of(clip_vision: Any) -> tuple[Shape, ...]:
+    """The sizes that the model of a CLIP_VISION was trained on; empty unless `build_clip_vision` made it.
+
+    Build Loop Conditions has no MODEL, but always the CLIP_VISION of one.
+    """
+    return getattr(clip_vision, "loopanimate_shapes", ())
 
 
 def _require_complete(what: str, missing: Collection[str], unknown: Collection[str]) -> None:

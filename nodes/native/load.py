@@ -38,7 +38,9 @@ def load_bundle(path: Path, dtype: str = "auto") -> Loaded:
         LoopAnimateError: the file is not a bundle, or damaged.
     """
     parts = read_parts(path)
-    return _build(parts.config, parts.states, dtype)
+    loaded = _build(parts.config, parts.states, dtype)
+    loaded.model.model.few_steps = parts.few_steps
+    return loaded
 
 
 def load_parts(
@@ -91,6 +93,8 @@ def _build(config: BundleConfig, states: dict[str, dict[str, Tensor]], dtype: st
     return Loaded(
         model=build_model(config, states["unet"], latent_format_of(vae, config.vae), dtype),
         clip=build_clip(config.text_encoder, config.tokenizer, states["text_encoder"]),
-        clip_vision=build_clip_vision(config.image_encoder, states["image_encoder"]),
+        clip_vision=build_clip_vision(
+            config.image_encoder, states["image_encoder"], config.all_shapes
+        ),
         vae=vae,
     )

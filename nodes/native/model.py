@@ -110,6 +110,7 @@ class LoopModel(comfy.model_base.BaseModel):
 
     Attributes:
         bundle_config: the configuration stored in the bundle.
+        few_steps: the bundle's few-step weights as they are stored; see `few_steps.py`.
     """
 
     def __init__(self, model_config: LoopModelConfig, device: Any = None) -> None:
@@ -120,6 +121,7 @@ class LoopModel(comfy.model_base.BaseModel):
         )
         super().__init__(model_config, kind, device=device, unet_model=ComfyLoopUNet)
         self.bundle_config = config
+        self.few_steps: Mapping[str, Tensor] = {}
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         """The conditions of one prompt, from what Build Loop Conditions put into it."""

@@ -1,5 +1,6 @@
 """LoopAnimatePipeline end to end on a toy bundle."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from closeness import NETWORK, assert_close
 
 from loopanimate_core import LoopAnimateError, LoopAnimatePipeline
 from loopanimate_core.picture.images import Picture
+from loopanimate_core.picture.shapes import Shape
 from loopanimate_core.sampling import StepState
 
 pytestmark = pytest.mark.numeric
@@ -67,6 +69,23 @@ def test_alpha_is_the_mask(pipeline: LoopAnimatePipeline, picture: torch.Tensor)
 def test_height_and_width_can_be_set(pipeline: LoopAnimatePipeline, picture: torch.Tensor) -> None:
     loop = pipeline(picture, "", frames=5, steps=1, seed=0, height_px=40, width_px=72)
     assert loop.frames.shape[1:] == (40, 72, 3)
+
+
+@pytest.mark.parametrize("size", [(54, 96), (96, 54), (64, 66)])
+def test_the_loop_has_the_shape_nearest_to_the_picture(
+    pipeline: LoopAnimatePipeline, size: tuple[int, int]
+) -> None:
+    shapes = {(54, 96): (48, 80), (96, 54): (80, 48), (64, 66): (64, 64)}
+    listed = tuple(Shape(width, height) for height, width in shapes.values())
+    config = dataclasses.replace(pipeline.bundle.config, shapes=listed)
+    shaped = LoopAnimatePipeline(dataclasses.replace(pipeline.bundle, config=config))
+    picture = torch.rand(*size, 3, generator=torch.Generator().manual_seed(0))
+    loop = shaped(picture, "", frames=5, steps=1, seed=0, mask="none")
+    assert loop.frames.shape == (4, *shapes[size], 3)
+    assert loop.frames_at("original")[1].shape == (*size, 3)
+    assert shaped(picture, "", frames=5, steps=1, seed=0, height_px=64, width_px=64).frames.shape[
+        1:3
+    ] == (64, 64)
 
 
 def test_diffusers_parameter_names_are_accepted(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from loopanimate_core import LoopAnimateError
 from loopanimate_core.bundle import BundleConfig
 from loopanimate_core.models import LoopUNetConfig
+from loopanimate_core.picture.shapes import Shape
 from loopanimate_core.settings import MAX_SEED, SamplingDefaults, resolve_settings
 
 OWN = SamplingDefaults("euler", steps=12, guidance=1.5, frames=15, start=0.9, hold_still=0.06)
@@ -53,6 +55,23 @@ def test_diffusers_names_are_accepted() -> None:
     settings = resolve_settings(MODEL, num_frames=21, guidance_scale=4.0, strength=0.5)
     assert (settings.frames, settings.guidance, settings.start) == (21, 4.0, 0.5)
     assert resolve_settings(MODEL, frames=21, num_frames=21).frames == 21
+
+
+def test_the_size_is_the_models_shape_nearest_to_the_picture() -> None:
+    shapes = tuple(Shape(*size) for size in ((96, 96), (128, 72), (72, 128)))
+    model = dataclasses.replace(MODEL, height_px=96, width_px=96, shapes=shapes)
+
+    def size(model: BundleConfig, picture_px: tuple[int, int] | None, **chosen: int) -> Shape:
+        settings = resolve_settings(model, picture_px=picture_px, **chosen)
+        return Shape(settings.width_px, settings.height_px)
+
+    assert size(model, None) == (96, 96)
+    assert size(model, (1080, 1920)) == (128, 72)
+    assert size(model, (2340, 1080)) == (72, 128)
+    assert size(model, (500, 512)) == (96, 96)
+    assert size(model, (1080, 1920), height_px=64, width_px=64) == (64, 64)
+    assert size(model, (1080, 1920), height_px=144) == (128, 144)
+    assert size(MODEL, (2340, 1080)) == (128, 96)  # a model of one size
 
 
 def test_long_loops_need_windows() -> None:

@@ -2,7 +2,7 @@
 
     make fit-workflows
 
-writes the model's size, frames, fps and sampling settings into every workflow that uses it, and into the API copy.
+writes the model's frames, fps and sampling settings into every workflow that uses it, and into the API copy.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def values_for(node: dict[str, Any], config: BundleConfig) -> dict[str, Any]:
 def _wanted(node: dict[str, Any], config: BundleConfig) -> dict[str, float]:
     own, kind = config.defaults, node["type"]
     if kind == "LoopAnimate_BuildLoopConditions":
-        return {"width": config.width_px, "height": config.height_px, "frames": own.frames}
+        return {"frames": own.frames}
     if kind in ("LoopAnimate_LoopCheck", "LoopAnimate_SaveLoop"):
         return {"fps": own.fps}
     if kind == "LoopAnimate_DetailTransfer":

@@ -140,8 +140,8 @@ def test_templates_use_the_settings_of_the_mini(path: Path) -> None:
     for node in nodes:
         values = widgets(node)
         if node["type"] == "LoopAnimate_BuildLoopConditions":
-            size = (config.width_px, config.height_px, config.defaults.frames)
-            assert (values["width"], values["height"], values["frames"]) == size
+            assert (values["width"], values["height"]) == (0, 0)  # nearest to the picture
+            assert values["frames"] == config.defaults.frames
         if node["type"] in ("LoopAnimate_LoopCheck", "LoopAnimate_SaveLoop"):
             assert values["fps"] == config.defaults.fps
         if node["type"] == "LoopAnimate_DetailTransfer":
@@ -163,6 +163,34 @@ def test_wallpapers_are_drawn_at_the_screens_size_and_streamed() -> None:
             custom = values["size"] == "custom"
             sizes.add((values["width"], values["height"]) if custom else values["size"])
     assert sizes == {"4k", (1080, 1920)}
+
+
+def made_from(graph: dict[str, Any], target: int, name: str) -> tuple[int, int]:
+    """The node and the output that an input is connected to."""
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    for _, source, output, end, slot, _ in graph["links"]:
+        if end == target and nodes[end]["inputs"][slot]["name"] == name:
+            return source, output
+    raise AssertionError(f"node {target} has nothing connected to {name}")
+
+
+@each_template
+def test_frames_are_made_of_the_still_that_they_move(path: Path) -> None:
+    """Detail Transfer takes frame 0 for the still, cropped to the shape of the frames."""
+    graph = load(path)
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    for transfer in (n for n in nodes.values() if n["type"] == "LoopAnimate_DetailTransfer"):
+        at = made_from(graph, transfer["id"], "frames")[0]
+        while nodes[at]["type"] != "LoopAnimate_BuildLoopConditions":
+            (name,) = {e["name"] for e in nodes[at]["inputs"]} & {
+                "images",
+                "samples",
+                "latent",
+                "latent_image",
+            }
+            at = made_from(graph, at, name)[0]
+        still = made_from(graph, transfer["id"], "still")
+        assert made_from(graph, at, "image") == still
 
 
 @each_template

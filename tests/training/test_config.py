@@ -106,6 +106,9 @@ def test_numbers_with_an_exponent_are_read_as_numbers(tmp_path: Path) -> None:
         ("loss.drop_turn=2", "loss.drop_turn"),
         ("clip.reverse_steps=[8]", "no 7 steps out of"),
         ("clip.width_px=500", "multiples of 8"),
+        ("clip.shapes=[[512, 512], [680, 380]]", "multiples of 8 pixels, got 680 x 380"),
+        ("clip.shapes=[[512, 512], [512, 288]]", "areas may differ by 10%"),
+        ("clip.shapes=[[680, 384], [384, 680]]", "width_px x height_px, which is 512 x 512"),
         ("model.train=[everything]", "model.train"),
         ("nonsense", "must look like"),
     ],
@@ -142,6 +145,19 @@ def test_every_setting_has_a_description() -> None:
         'model.lora.targets: [cab | temm | temm.q | temm.k | temm.v, …] (default ["temm", "cab"])'
         in text
     )
+
+
+def test_shapes_must_stay_and_earlier_checkpoints_have_none() -> None:
+    config = resolve(1, None, NEEDED)
+    stored = config.model_dump(mode="json")
+    del stored["clip"]["shapes"]
+    require_same_run(stored, config)
+    shaped = resolve(1, None, [*NEEDED, "clip.shapes=[[512, 512], [680, 384], [384, 680]]"])
+    require_same_run(shaped.model_dump(mode="json"), shaped)
+    with pytest.raises(
+        LoopAnimateError, match=r"a run with clip.shapes = \[\], not \[\[512, 512\]"
+    ):
+        require_same_run(stored, shaped)
 
 
 def test_sheets_is_read_as_validation(tmp_path: Path) -> None:

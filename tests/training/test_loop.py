@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from runs import SMOOTH, assert_close_runs, train_in_a_child
 from waiting import HANGS_S, wait_until
 
@@ -157,3 +158,23 @@ def test_mistakes_on_the_command_line_are_one_sentence(make_run: MakeRun, tmp_pa
     assert "absent.safetensors" in result.stderr
     with pytest.raises(LoopAnimateError, match="is not a complete checkpoint"):
         load_checkpoint(tmp_path)
+
+
+def test_a_run_of_several_shapes_resumes_exactly(
+    toy: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    toy()
+    for clip, size in enumerate([(48, 32), (32, 48)]):
+        for file in (tmp_path / "frames" / f"clip{clip}").iterdir():
+            with Image.open(file) as picture:
+                picture.resize(size).save(file)
+    shapes = {"clip.shapes": "[[32, 32], [40, 24], [24, 40]]", "batch.size": 1}
+    whole, parts = (tmp_path / name for name in ("whole", "parts"))
+    train(toy(out=whole, steps=6, **shapes))
+    for steps in (2, 3, 6):
+        train(toy(out=parts, steps=steps, **shapes))
+    assert difference(latest(whole), latest(parts)) is None
+    export_bundle(whole, target := tmp_path / "shaped.safetensors")
+    assert bundle_info(target).config.shapes == ((32, 32), (40, 24), (24, 40))
+    with pytest.raises(LoopAnimateError, match=r"holds a run with clip\.shapes"):
+        train(toy(out=parts, steps=7, **{"batch.size": 1}))

@@ -11,6 +11,7 @@ from torch import nn
 
 from loopanimate_core.bundle import Bundle
 from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.models import LoopUNet
 
 from .config import RunConfig, require_same_run
 from .data.clip_encoder import ClipEncoder
@@ -19,6 +20,7 @@ from .data.loader import ClipLoader
 from .data.source import open_source, open_validation_source
 from .distributed.fsdp import full_tensors, shard_optimizer_state
 from .distributed.launch import uses_fsdp, wrap_model
+from .model.distillation import DistillationLoss, empty_prompt, guidance_range, open_teacher
 from .model.losses import DiffusionLoss
 from .model.precision import StepGuard
 from .model.start import open_start
@@ -93,20 +95,24 @@ def open_run(config: RunConfig, accelerator: Accelerator, allow_change: bool) ->
     if earlier is not None and not allow_change:
         require_same_run(earlier.config, config)
     bundle = open_start(config.model, config.seed)
+    teacher = None if config.distil is None else open_teacher(config, bundle)
     trained = trained_parameters(bundle, config.model)
     loader = make_loader(config, bundle, accelerator)
     source = loader.cache.source
-    origin = origin_of(bundle, trained, source)
+    origin = origin_of(bundle, trained, source, teacher)
     if earlier is not None and not allow_change:
         require_same_origin(earlier.origin, origin, config.out)
     require_agreement(accelerator, 0 if earlier is None else earlier.step, origin)
     if earlier is not None:
         load_weights(bundle, earlier.weights)
-    model = wrap_model(accelerator, make_loss(config, bundle).to(accelerator.device))
+    loss = make_loss(config, bundle, teacher).to(accelerator.device)
+    model = wrap_model(accelerator, loss)
     present = named_parameters(bundle)  # FSDP has replaced those of `trained`
     parameters = {name: present[name] for name in trained}
     optimizer = make_optimizer(parameters, config.optimizer)
     ema, guard = Ema(parameters, config.optimizer.ema_decay), StepGuard(config.precision)
+    if isinstance(loss, DistillationLoss):
+        loss.follow(ema)
     state = State(config, origin, parameters, optimizer, ema, guard)
     if earlier is not None:
         state.restore(earlier)
@@ -129,9 +135,27 @@ def make_loader(config: RunConfig, bundle: Bundle, accelerator: Accelerator) -> 
     )
 
 
-def make_loss(config: RunConfig, bundle: Bundle) -> DiffusionLoss:
-    """The networks that train, with the loss around them and the run's memory and speed switches set."""
-    use_memory_switches(bundle.unet, config.model, config.precision)
-    use_speed_switches(bundle.unet, config.model)
+def make_loss(
+    config: RunConfig, bundle: Bundle, teacher: LoopUNet | None = None
+) -> DiffusionLoss | DistillationLoss:
+    """The networks that train, with the loss around them and the run's memory and speed switches set.
+
+    Args:
+        teacher: for a run that distils.
+    """
+    for unet in (bundle.unet, teacher):
+        if unet is not None:
+            use_memory_switches(unet, config.model, config.precision)
+            use_speed_switches(unet, config.model)
+    if config.distil is not None:
+        assert teacher is not None
+        return DistillationLoss(
+            bundle.unet,
+            teacher,
+            empty_prompt(bundle),
+            bundle.config.schedule,
+            config.distil,
+            guidance_range(config.distil, bundle),
+        )
     text_encoder = bundle.text_encoder if config.model.train_text_encoder else None
     return DiffusionLoss(bundle.unet, text_encoder, bundle.config.schedule, config.loss)

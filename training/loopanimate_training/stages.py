@@ -1,4 +1,4 @@
-"""The three stages of the paper (Sec. 3.5 and 4) and the variants of its ablations: two tables, a row each.
+"""The three stages of the paper (Sec. 3.5 and 4), distillation, and the variants of the ablations: tables, a row each.
 
 A stage is a set of defaults for `RunConfig`, and a variant replaces some of them; a configuration file or
 `--set` may replace any. `--stage 3-qk` is stage 3 with the variant `qk`.
@@ -16,8 +16,10 @@ _TABLE: dict[int, tuple[int, float, int, str]] = {
     1: (8, 2e-4, 200_000, "ones"),
     2: (11, 6e-5, 100_000, "object"),
     3: (18, 2e-5, 100_000, "object"),
+    4: (18, 1e-4, 10_000, "object"),
 }
-STAGES = tuple(_TABLE)
+STAGES = tuple(STAGE_PARTS)  # of the paper
+DISTIL = 4  # consistency distillation, after any of them
 
 
 def _trains(*parts: str) -> dict[str, Any]:
@@ -29,6 +31,14 @@ def _reads(down: str, middle: str, up: str) -> dict[str, Any]:
 
 
 _ADAPTERS = {"rank": 16, "alpha": 16.0, "targets": ("temm", "cab")}
+# What stage 4 has besides its row: adapters alone train (Luo et al. 2023b), and clips have the conditions of sampling.
+_DISTIL: dict[str, Any] = {
+    "model": {"train": (), "lora": {**_ADAPTERS, "rank": 32, "alpha": 32.0}},
+    "loss": {"drop_turn": 1.0, "drop_text": 0.0, "drop_image": 0.0},
+    "distil": {},
+    "optimizer": {"ema_decay": 0.95},
+    "validation": {"steps": 4, "guidance": 1.0},
+}
 # variant: the stages it is for, the settings it replaces, and where it comes from
 _VARIANTS: dict[str, tuple[tuple[int, ...], dict[str, Any], str]] = {
     "q": ((3,), _trains("conv_in", "temm.q"), "Table 5, row Q"),
@@ -45,20 +55,23 @@ _VARIANTS: dict[str, tuple[tuple[int, ...], dict[str, Any], str]] = {
         {"model": {"train": (), "lora": _ADAPTERS}, "optimizer": {"lr": 1e-4}},
         "adapters only",
     ),
+    "full": ((DISTIL,), {"model": {"train": ("all",), "lora": None}}, "all weights, no adapters"),
 }
 RUNS = (
-    *map(str, STAGES),
-    *(f"{stage}-{name}" for stage in STAGES for name, row in _VARIANTS.items() if stage in row[0]),
+    *map(str, _TABLE),
+    *(f"{stage}-{name}" for stage in _TABLE for name, row in _VARIANTS.items() if stage in row[0]),
 )
 
 
 def parse_run_name(name: int | str) -> tuple[int, str]:
-    """Stage and variant ("" for none) in a name such as `3`, `"3-qk"` or `"stage3-qk"`.
+    """Stage and variant ("" for none) in a name such as `3`, `"3-qk"` or `"stage3-qk"`; `4-distil` is 4.
 
     Raises:
         LoopAnimateError: the tables have no such row.
     """
     text = str(name).removeprefix("stage")
+    if text == f"{DISTIL}-distil":
+        return DISTIL, ""
     if text not in RUNS:
         raise LoopAnimateError(f"stage is {name}; choose one of {', '.join(RUNS)}")
     stage, _, variant = text.partition("-")
@@ -72,10 +85,12 @@ def stage_defaults(stage: int, variant: str = "") -> dict[str, Any]:
         "stage": stage,
         "variant": variant,
         "steps": steps,
-        "model": {"train": STAGE_PARTS[stage]},
+        "model": {"train": STAGE_PARTS.get(stage, ())},
         "clip": {"f": f, "mask": mask},
         "optimizer": {"lr": lr},
     }
+    for section, settings in _DISTIL.items() if stage == DISTIL else ():
+        values[section] = {**values.get(section, {}), **settings}
     for section, settings in _VARIANTS[variant][1].items() if variant else ():
         values[section] = {**values[section], **settings}
     return values
@@ -85,7 +100,7 @@ def table_rows() -> list[str]:
     """Both tables as lines of text, for `--help`."""
     lines = [f"{'run':<12}{'frames':>7}{'rate':>9}{'steps':>10}  trains"]
     for stage, (f, lr, steps, _) in _TABLE.items():
-        parts = ", ".join(STAGE_PARTS[stage])
+        parts = ", ".join(STAGE_PARTS.get(stage, ("adapters, by consistency distillation",)))
         lines.append(f"{stage:<12}{2 * f - 1:>7}{lr:>9g}{steps:>10,}  {parts}")
     for name, (stages, _, source) in _VARIANTS.items():
         lines.append(f"{'/'.join(map(str, stages)) + '-' + name:<38}  {source}")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import comfy.lora
 import comfy.sample
 import folder_paths
 import torch
+from comfy.clip_vision import ClipVisionModel
+from LoopAnimate.nodes.build_loop_conditions import BuildLoopConditions
 from LoopAnimate.nodes.load_loopanimate import LoadLoopAnimate
+from LoopAnimate.nodes.native.encoders import build_clip_vision
 from LoopAnimate.nodes.native.load import load_bundle
 from safetensors.torch import load_file
-from toy import FOLDER, FRAMES, IMPORTED, close_to, sample, toy
+from toy import FOLDER, FRAMES, IMPORTED, close_to, core, sample, toy
 
 from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.picture.shapes import Shape
 
 
 def check_import_is_light() -> None:
@@ -40,6 +46,34 @@ def check_lora_names() -> None:
         if parameter.endswith(".weight"):
             stem = parameter.removesuffix(".weight")
             assert names["lora_unet_" + stem.replace(".", "_")] == f"diffusion_model.{parameter}"
+
+
+def check_size_0_is_the_shape_nearest_to_the_picture() -> None:
+    """Build Loop Conditions, with the shapes that come with the image encoder."""
+    loaded = toy()
+    texts = [[core()["text"], {}]], [[core()["negative"], {}]]
+
+    def size(vision: object, height: int, width: int) -> tuple[int, ...]:
+        picture = torch.rand(1, height, width, 3)
+        made = BuildLoopConditions.execute(
+            *texts, vision, loaded.vae, picture, width=0, height=0, frames=5, start=1.0
+        )
+        return tuple(made.args[2]["samples"].shape[-2:])
+
+    assert size(loaded.clip_vision, 48, 90) == (8, 8)  # the toy has one size
+    config = dataclasses.replace(
+        loaded.model.model.bundle_config, shapes=(Shape(64, 64), Shape(80, 48), Shape(48, 80))
+    )
+    state = loaded.clip_vision.model.state_dict()
+    vision = build_clip_vision(config.image_encoder, state, config.all_shapes)
+    for height, width, latent in ((48, 90, (6, 10)), (90, 48, (10, 6)), (50, 52, (8, 8))):
+        assert size(vision, height, width) == latent
+    try:
+        size(ClipVisionModel.__new__(ClipVisionModel), 48, 90)
+    except LoopAnimateError as error:
+        assert "width and height must be set" in str(error)
+    else:
+        raise AssertionError("a size was made up for another image encoder")
 
 
 def check_parts() -> None:

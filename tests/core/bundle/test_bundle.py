@@ -38,6 +38,7 @@ from loopanimate_core.models.parts import (
     parameter_table,
     part_of,
 )
+from loopanimate_core.picture.shapes import Shape
 
 pytestmark = pytest.mark.numeric
 
@@ -247,7 +248,7 @@ def test_wrong_config(tiny_bundle, file, tmp_path, changes, message) -> None:
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"format": "loopanimate/2"}, "update LoopAnimate"),
+        ({"format": "loopanimate/3"}, "update LoopAnimate"),
         ({"config": "{"}, "missing or damaged"),
         ({"config": "[]"}, "missing or damaged"),
         ({"config": None}, "missing or damaged"),
@@ -310,6 +311,19 @@ def test_weights_with_shapes_that_do_not_match_the_config(tiny_bundle, tmp_path)
 def test_config_survives_json(tiny_bundle) -> None:
     config = tiny_bundle.config
     assert BundleConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_shapes_are_optional_and_survive_json(tiny_bundle: Bundle) -> None:
+    config = tiny_bundle.config
+    size = Shape(config.width_px, config.height_px)
+    assert "shapes" not in config.to_dict() and config.all_shapes == (size,)
+    shaped = dataclasses.replace(config, shapes=(size, Shape(80, 48), Shape(48, 80)))
+    values = json.loads(json.dumps(shaped.to_dict()))
+    assert values["shapes"] == [[64, 64], [80, 48], [48, 80]]
+    back = BundleConfig.from_dict(values)
+    assert back == shaped and back.all_shapes[1].width_px == 80
+    with pytest.raises(LoopAnimateError, match="64 x 64, got 80 x 48"):
+        dataclasses.replace(config, shapes=(Shape(80, 48),))
 
 
 def test_mini_bundle_is_in_the_package() -> None:

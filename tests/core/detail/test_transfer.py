@@ -241,6 +241,26 @@ def test_the_motion_goes_on_outside_the_frames(swaying):
     assert psnr(loop, wide.frames) > 30.0
 
 
+@pytest.mark.parametrize(
+    ("still", "frames"),
+    [
+        ((200, 320), (72, 128)),  # 16:10 seen in 16:9
+        ((150, 320), (72, 128)),  # wider than 16:9
+        ((301, 200), (128, 72)),  # 2:3 seen in 9:16, with an odd side
+        ((320, 240), (128, 72)),  # 3:4
+        ((320, 150), (128, 72)),  # a long phone
+        ((200, 320), (96, 96)),
+    ],
+)
+def test_frames_of_a_shape_near_the_stills_are_mapped_onto_it(
+    still: tuple[int, int], frames: tuple[int, int]
+) -> None:
+    truth = draw_loop(*still, shift=0.12, turn=0.3)
+    seen = torch.stack([fit_pixels(frame, *frames) for frame in truth.frames])
+    found = drawn(transfer(seen, truth.still, truth.mask, RIGID))
+    assert found.shape == truth.frames.shape and psnr(found, truth.frames) > 45.0
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_short_loops(swaying, count):
     loop = transfer(swaying.small[:count], swaying.still, swaying.mask, RIGID)

@@ -162,6 +162,19 @@ def test_inspect_shows_the_stage_of_the_settings(
     assert "stage 1" in (shown := capsys.readouterr().out) and "stage 3" in shown
 
 
+def test_inspect_counts_the_clips_of_each_shape(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three films of 48 x 36, and one that is too short."""
+    file = tmp_path / "run.yaml"
+    for shapes, row in (("[]", ""), ("[[32, 32], [40, 24]]", "32 x 32 (0), 40 x 24 (3)")):
+        config = make_run(**{"clip.shapes": shapes})
+        file.write_text(json.dumps(config.model_dump(mode="json")))
+        assert run("inspect", str(file)) == 0
+        shown = capsys.readouterr().out
+        assert (row in shown) if row else "shapes" not in shown
+
+
 def test_errors_of_the_operating_system_are_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from loopanimate_core.bundle import read_bundle
 from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.picture.shapes import Shape
 from loopanimate_training.commands.cache import fill_cache
 from loopanimate_training.config import RunConfig
 from loopanimate_training.data import latent_cache
@@ -150,6 +151,87 @@ def test_frame_folders_with_masks(make_run: MakeRun, tmp_path: Path) -> None:
     latent_masks = open_loader(config).batch(0, 0).masks[0]
     assert latent_masks[0, 0, :, :2].min() == 1 and latent_masks[0, 0, :, 2:].max() == 0
     assert torch.equal(latent_masks[1], 1 - latent_masks[0])
+
+
+SHAPES = "[[32, 32], [40, 24], [24, 40]]"  # all of about the same area
+
+
+@pytest.fixture
+def shaped(tmp_path: Path) -> dict[str, object]:
+    """Settings of a run over ten clips, wide, high and square, that trains at three shapes."""
+    root = tmp_path / "frames"
+    for number in range(10):
+        (root / f"{number}").mkdir(parents=True)
+        size = [(64, 36), (30, 60), (50, 50), (90, 60), (70, 66)][number % 5]
+        for i in range(43):
+            Image.new("RGB", size, (20 * number, i, 0)).save(root / f"{number}" / f"{i:03}.png")
+    return {
+        "clip.shapes": SHAPES,
+        "data.source": "frames",
+        "data.path": root,
+        "data.uncaptioned": "keep",
+        "data.index": tmp_path / "index",
+    }
+
+
+def test_every_batch_has_the_shape_of_its_clips(
+    make_run: MakeRun, shaped: dict[str, object]
+) -> None:
+    loader = open_loader(make_run(**shaped))
+    source = loader.cache.source
+    wide, high, square = Shape(40, 24), Shape(24, 40), Shape(32, 32)
+    assert [source.shape(i) for i in range(5)] == [wide, high, square, wide, square]
+    seen = set()
+    for step in range(12):
+        clip_ids = [loader.clip_id(number) for number in loader.numbers(step, 0)]
+        (shape,) = {source.shape(clip_id) for clip_id in clip_ids}
+        batch = loader.batch(step, 0)
+        assert batch.latents.shape[3:] == (shape.height_px // 8, shape.width_px // 8)
+        assert batch.masks.shape[3:] == batch.latents.shape[3:]
+        seen.add(shape)
+    assert seen == {wide, high, square}
+
+
+def test_shapes_do_not_depend_on_processes_and_accumulation(
+    make_run: MakeRun, shaped: dict[str, object]
+) -> None:
+    whole = open_loader(make_run(**shaped, **{"batch.size": 4}))
+    split = [open_loader(make_run(**shaped, **{"batch.size": 4}), rank, 2) for rank in range(2)]
+    micro = open_loader(make_run(**shaped, **{"batch.size": 2, "batch.accumulate": 2}))
+    for step in range(4):
+        expected = tensors(whole.batch(step, 0))
+        parts = [loader.batch(step, 0) for loader in split]
+        turns = [micro.batch(step, i) for i in range(2)]
+        for found in (parts, turns):
+            for i, column in enumerate(expected):
+                assert torch.equal(column, torch.cat([tensors(part)[i] for part in found]))
+
+
+def test_the_cache_of_a_run_with_shapes_is_filled_and_shared(
+    make_run: MakeRun, shaped: dict[str, object]
+) -> None:
+    config = make_run(**shaped)
+    assert (filled := fill_cache(config)).windows == 10 and filled.bad_clips == 0
+    files = sorted((config.data.cache or Path()).rglob("*.safetensors"))
+    loader = open_loader(config)
+    for step in range(12):
+        loader.batch(step, 0)
+    assert sorted((config.data.cache or Path()).rglob("*.safetensors")) == files
+    # A square clip has the file that a run without shapes gave it.
+    plain = open_loader(make_run(**{**shaped, "clip.shapes": "[]"}))
+    shared = [plain.cache.path_of(i, 0) == loader.cache.path_of(i, 0) for i in range(10)]
+    assert shared == [loader.cache.source.shape(i) == Shape(32, 32) for i in range(10)]
+
+
+def test_a_substitute_takes_the_shape_of_its_batch(
+    make_run: MakeRun, shaped: dict[str, object]
+) -> None:
+    config = make_run(**shaped, **{"data.max_bad_share": 0.5})
+    loader = open_loader(config)
+    for name in "16":  # all the high clips
+        spoil(shaped, name)
+    shapes = {tuple(loader.batch(step, 0).latents.shape[3:]) for step in range(12)}
+    assert shapes == {(4, 4), (3, 5), (5, 3)}
 
 
 @pytest.fixture

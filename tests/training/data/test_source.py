@@ -11,10 +11,13 @@ import pytest
 from film_data import CLIP, data_of
 from PIL import Image
 
+from loopanimate_training.config import ClipConfig, DataConfig
 from loopanimate_training.data.index.build import open_index
 from loopanimate_training.data.index.probe import FEW_MASKS
 from loopanimate_training.data.index.selection import HELD_OUT, select
 from loopanimate_training.data.source import FileSource, open_validation_source
+from loopanimate_training.data.stickers.emoji import EmojiCache
+from loopanimate_training.data.stickers.source import StickerSource
 from loopanimate_training.data.video.bad_clip import BadClip
 
 Films = Any  # the fixture of conftest.py
@@ -115,3 +118,12 @@ def test_held_out_clips_are_used_for_validation_only(films: Films, tmp_path: Pat
     assert select(open_index(data), data, CLIP).counts()[HELD_OUT] == len(validation)
     none = FileSource(data.model_copy(update={"held_out_share": 0.0}), CLIP)
     assert open_validation_source(data, CLIP, none) is none and len(none) == 24
+
+
+def test_each_shape_has_an_equal_share_of_the_stickers(sticker_cache: EmojiCache) -> None:
+    data = DataConfig(source="mini", path=sticker_cache.folder, clips=600)
+    clip = ClipConfig(f=2, width_px=168, height_px=168, shapes=((168, 168), (176, 176)))
+    source = StickerSource(data, clip)
+    shapes = [source.shape(clip_id) for clip_id in range(600)]
+    assert all(0.4 < shapes.count(shape) / 600 < 0.6 for shape in clip.all_shapes)
+    assert shapes[:100] == [StickerSource(data, clip).shape(clip_id) for clip_id in range(100)]

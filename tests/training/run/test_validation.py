@@ -17,7 +17,7 @@ from runs import SMOOTH, train_in_a_child
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.pipeline import LoopAnimatePipeline
 from loopanimate_training.config import RunConfig
-from loopanimate_training.run.validation import in_order
+from loopanimate_training.run.validation import in_one_size, in_order
 from loopanimate_training.setup import Run, open_run
 from loopanimate_training.testing import toy_run, two_processes
 
@@ -83,6 +83,30 @@ def test_two_processes_draw_the_sheet_of_one(toy: Toy, free_port: int) -> None:
     assert [row["prompt"] for row in rows[1]] == [f"a square of kind {i}" for i in range(3)]
     assert [row["prompt"] for row in rows[0]] == [row["prompt"] for row in rows[1]]
     assert (shared.out / "loops-00000001.mp4").exists()
+
+
+def test_loops_have_the_shapes_of_their_clips(toy: Toy, tmp_path: Path) -> None:
+    """Films of three sizes, on one sheet and in one video."""
+    toy()
+    for clip, size in enumerate([(48, 32), (32, 48)]):
+        for file in (tmp_path / "frames" / f"clip{clip}").iterdir():
+            with Image.open(file) as picture:
+                picture.resize(size).save(file)
+    run = opened(toy(**{"clip.shapes": "[[32, 32], [40, 24], [24, 40]]"}))
+    run.config.out.mkdir()
+    run.validator.validate(run.state.ema, 1, run.accelerator)
+    loops = run.validator.generate_share(0, 1)
+    assert [tuple(loop.frames.shape[1:3]) for loop in loops] == [(24, 40), (40, 24), (32, 32)]
+    with Image.open(run.config.out / SHEET) as sheet:
+        assert sheet.size == (9 * (40 + 4) + 4, 3 * (40 + 4) + 4)
+    for loop, filled in zip(loops, in_one_size(loops), strict=True):
+        assert tuple(filled.picture.shape) == (40, 40, 3)
+        height_px, width_px = loop.picture.shape[:2]
+        top, left = (40 - height_px) // 2, (40 - width_px) // 2
+        inner = filled.frames[:, top : top + height_px, left : left + width_px]
+        assert torch.equal(inner, loop.frames)
+        margin = int(filled.picture.sum()) - int(loop.picture.sum())
+        assert margin == 255 * 3 * (40 * 40 - height_px * width_px)
 
 
 def test_errors_of_other_processes_are_reported() -> None:

@@ -102,7 +102,7 @@ def plan(config: RunConfig, frames: Sequence[int] = (), processes: int = 1) -> s
 
 def _heading(config: RunConfig, source: str) -> str:
     stage = f"{config.stage}{'-' * bool(config.variant)}{config.variant}"
-    size = f"{config.clip.width_px} x {config.clip.height_px} px"
+    size = f"{config.clip.largest_shape} px"
     clips = f"{config.batch.size} clip{'s' * (config.batch.size > 1)} at a time on a GPU"
     return f"stage {stage}, {source}, {size}, {clips}, GB of 10^9 bytes"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +19,9 @@ from pydantic import (
     model_validator,
 )
 
+from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.picture import SIZE_MULTIPLE_PX
+from loopanimate_core.picture.shapes import Shape, check_shapes
 
 from .. import alss
 
@@ -151,6 +154,10 @@ class ClipConfig(Section):
     width_px: PositiveInt = Field(
         default=512, description="Width of a training clip; divisible by 8."
     )
+    shapes: tuple[tuple[PositiveInt, PositiveInt], ...] = Field(
+        default=(),
+        description="Train at several sizes [width, height] of about equal area, width_px x height_px among them; each clip at the nearest aspect ratio.",
+    )
     starts_per_clip: PositiveInt = Field(
         default=8,
         description="Number of start frames that clips are drawn from, for each source video.",
@@ -170,6 +177,21 @@ class ClipConfig(Section):
         """Source frames that one clip covers."""
         return alss.span(self.f, self.stride)
 
+    @property
+    def size(self) -> Shape:
+        """Width and height of a clip when there are no `shapes`."""
+        return Shape(self.width_px, self.height_px)
+
+    @property
+    def all_shapes(self) -> tuple[Shape, ...]:
+        """Every size that clips of the run have."""
+        return tuple(Shape(*shape) for shape in self.shapes) or (self.size,)
+
+    @property
+    def largest_shape(self) -> Shape:
+        """The size whose clips need the most memory."""
+        return max(self.all_shapes, key=math.prod)
+
     @model_validator(mode="after")
     def _has_paths(self) -> ClipConfig:
         if alss.count_paths(self.f, self.stride, self.reverse_steps, self.strict) == 0:
@@ -180,6 +202,10 @@ class ClipConfig(Section):
             raise ValueError(
                 f"{self.width_px} x {self.height_px} px: both must be multiples of {SIZE_MULTIPLE_PX}"
             )
+        try:
+            check_shapes(self.shapes, self.size)
+        except LoopAnimateError as error:
+            raise ValueError(str(error)) from error
         return self
 
 
@@ -291,6 +317,30 @@ class LossConfig(Section):
     )
 
 
+class DistilConfig(Section):
+    """Consistency distillation, which replaces the loss of the other stages. `optimizer.ema_decay` is the target's decay."""
+
+    teacher: Path | None = Field(
+        default=None,
+        description="Bundle, run folder or checkpoint that is distilled; null for the run's start.",
+    )
+    skip: PositiveInt = Field(
+        default=20,
+        description="Timesteps between the two points of a path that must lead to the same clip: k of LCM.",
+    )
+    teacher_steps: PositiveInt = Field(
+        default=1, description="DDIM steps in which the teacher goes that far."
+    )
+    guidance: PositiveFloat | tuple[PositiveFloat, PositiveFloat] | None = Field(
+        default=None,
+        description="Guidance of the teacher that the student learns: a number, a range to draw from, or null for"
+        " the default of the bundle.",
+    )
+    huber: NonNegativeFloat = Field(
+        default=0.001, description="c of the pseudo-Huber loss; 0 for the squared error."
+    )
+
+
 class OptimizerConfig(Section):
     """AdamW or its 8-bit form, with a learning rate schedule and an average of the weights (EMA)."""
 
@@ -392,6 +442,9 @@ class RunConfig(Section):
     data: DataConfig = Field(description="Where clips come from.")
     batch: BatchConfig = Field(default=BatchConfig(), description="Clips per step.")
     loss: LossConfig = Field(default=LossConfig(), description="The training objective.")
+    distil: DistilConfig | None = Field(
+        default=None, description="Consistency distillation of a teacher (stage 4); null for none."
+    )
     optimizer: OptimizerConfig = Field(description="Optimiser, learning rate and EMA.")
     save: SaveConfig = Field(
         default=SaveConfig(), description="Checkpoints.", json_schema_extra=MAY_CHANGE
@@ -401,3 +454,11 @@ class RunConfig(Section):
         description="Loops generated while training.",
         json_schema_extra=MAY_CHANGE,
     )
+
+    @model_validator(mode="after")
+    def _distils_the_unet_alone(self) -> RunConfig:
+        if self.distil is not None and self.model.train_text_encoder:
+            raise ValueError(
+                "model.train_text_encoder must be false with distil: few-step weights are the UNet's"
+            )
+        return self

@@ -165,10 +165,11 @@ def window_starts(cache: LatentCache, clip_id: int) -> list[int]:
 
 
 def window_bytes(cache: LatentCache) -> int:
-    """Size of a window's file."""
-    config, encoder = cache.encoder.config, cache.encoder
+    """Size of a window's file, at the largest of the run's shapes."""
+    encoder = cache.encoder
+    width_px, height_px = encoder.config.largest_shape
     side = pixels_per_latent(encoder.vae.config)
-    places = (config.height_px // side) * (config.width_px // side)
+    places = (height_px // side) * (width_px // side)
     settings: Any = encoder.image_encoder.config
     embeds = settings.projection_dim
     return 2 * 4 * cache.window_frames * places + 2 * places + 2 * embeds + 3 * _HEADER_BYTES

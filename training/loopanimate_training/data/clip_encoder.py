@@ -20,6 +20,7 @@ from loopanimate_core.encoders.image import encode_image
 from loopanimate_core.encoders.vae import encode_frames
 from loopanimate_core.picture.images import fit_mask, fit_picture
 from loopanimate_core.picture.saliency import salient_mask
+from loopanimate_core.picture.shapes import Shape
 
 from ..config import RunConfig
 
@@ -103,14 +104,15 @@ class ClipEncoder:
                 network.to(device)
 
     def __call__(
-        self, offsets: Sequence[int], frames: np.ndarray, masks: np.ndarray | None
+        self, offsets: Sequence[int], frames: np.ndarray, masks: np.ndarray | None, shape: Shape
     ) -> EncodedClip:
         """Encode `frames` [n, H, W, 3] uint8; the first and last are the clip's first and turning frame.
 
-        `masks` [2, H, W] belong to these two; without them the salient object is detected.
+        `masks` [2, H, W] belong to these two; without them the salient object is detected. Frames and masks are
+        cropped to `shape`.
         """
         with self.on_device():
-            return self._encode(offsets, frames, masks)
+            return self._encode(offsets, frames, masks, shape)
 
     def tokens(self, caption: str) -> Tensor:
         """Token ids `[T]` of a caption, padded and cut to the text encoder's length."""
@@ -133,9 +135,9 @@ class ClipEncoder:
 
     @torch.inference_mode()
     def _encode(
-        self, offsets: Sequence[int], frames: np.ndarray, masks: np.ndarray | None
+        self, offsets: Sequence[int], frames: np.ndarray, masks: np.ndarray | None, shape: Shape
     ) -> EncodedClip:
-        height, width = self.config.height_px, self.config.width_px
+        width, height = shape
         pixels = torch.stack(
             [fit_picture(torch.from_numpy(frame).float() / 255, height, width) for frame in frames]
         )
@@ -153,7 +155,7 @@ class ClipEncoder:
         """Masks [2, H, W] of the first and the turning frame, in the size of the pictures."""
         if masks is None:
             return torch.stack([salient_mask(picture) for picture in ends])
-        height, width = self.config.height_px, self.config.width_px
+        height, width = ends.shape[1:3]
         return torch.stack([fit_mask(torch.from_numpy(mask), height, width) for mask in masks])
 
 

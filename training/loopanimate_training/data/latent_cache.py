@@ -21,6 +21,7 @@ from torch import Tensor
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
+from loopanimate_core.picture.shapes import Shape
 
 from ..rng import key_hash
 from .clip_encoder import ClipEncoder, EncodedClip
@@ -73,14 +74,25 @@ class LatentCache:
         window %= self.encoder.config.starts_per_clip
         return 0 if window == 0 else key_hash(self.source.key(clip_id), window) % (room + 1)
 
-    def get(self, clip_id: int, start: int, loop: Sequence[int] | None = None) -> EncodedClip:
-        """The window at `start`. Without a folder, only the offsets in `loop` are read and encoded."""
+    def get(
+        self,
+        clip_id: int,
+        start: int,
+        loop: Sequence[int] | None = None,
+        shape: Shape | None = None,
+    ) -> EncodedClip:
+        """The window at `start`. Without a folder, only the offsets in `loop` are read and encoded.
+
+        Args:
+            shape: None: the clip's own.
+        """
+        shape = shape or self.source.shape(clip_id)
         if self.folder is None:
-            return self._encode(clip_id, start, sorted(set(loop)) if loop else self._offsets)
-        path = self.path_of(clip_id, start)
+            return self._encode(clip_id, start, sorted(set(loop)) if loop else self._offsets, shape)
+        path = self.path_of(clip_id, start, shape)
         tensors = self._read(path)
         if tensors is None:
-            clip = self._encode(clip_id, start, self._offsets)
+            clip = self._encode(clip_id, start, self._offsets, shape)
             self._write(
                 path,
                 {"latents": clip.latents, "masks": clip.masks, "image_embeds": clip.image_embeds},
@@ -109,17 +121,17 @@ class LatentCache:
             self._write(path, tensors)
         return tensors["text_states"].float()
 
-    def path_of(self, clip_id: int, start: int) -> Path:
-        """The file of a window."""
-        config = self.encoder.config
+    def path_of(self, clip_id: int, start: int, shape: Shape | None = None) -> Path:
+        """The file of a window; at the clip's own shape, if `shape` is None."""
+        width_px, height_px = shape or self.source.shape(clip_id)
         return self._path(
             CACHE_VERSION,
             self.source.key(clip_id),
             start,
             self._offsets,
-            config.height_px,
-            config.width_px,
-            config.mask,
+            height_px,
+            width_px,
+            self.encoder.config.mask,
             self.encoder.fingerprint,
         )
 
@@ -161,6 +173,8 @@ class LatentCache:
                 ) from error
             _log.warning("cannot write to the cache %s: %s", self.folder, error)
 
-    def _encode(self, clip_id: int, start: int, offsets: Sequence[int]) -> EncodedClip:
+    def _encode(
+        self, clip_id: int, start: int, offsets: Sequence[int], shape: Shape
+    ) -> EncodedClip:
         frames, masks = self.source.read(clip_id, [start + offset for offset in offsets])
-        return self.encoder(offsets, frames, masks)
+        return self.encoder(offsets, frames, masks, shape)

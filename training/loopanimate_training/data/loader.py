@@ -2,7 +2,7 @@
 
 The samples of a run are numbered: with B clips per step, step k uses samples k·B … (k+1)·B - 1. Which clip a
 sample shows, its loop, noise and dropped conditions depend on the seed and the number alone. So a run resumes
-exactly, and sees the same data with any number of processes.
+exactly, and sees the same data with any number of processes. All samples of a step have one shape.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -25,6 +24,7 @@ from ..rng import python_rng, torch_rng
 from .batch import Batch
 from .clip_encoder import EncodedClip
 from .latent_cache import LatentCache
+from .order import clip_order
 from .quarantine import Quarantine
 from .video.bad_clip import BadClip
 
@@ -57,6 +57,7 @@ class ClipLoader:
         self.config, self.cache, self.timesteps = config, cache, timesteps
         self.rank, self.world = rank, world
         source = cache.source
+        self._order = clip_order(config, source)
         self._bad = Quarantine(quarantine, source, range(len(source)), config.data.max_bad_share)
 
     def numbers(self, step: int, micro: int) -> range:
@@ -119,13 +120,12 @@ class ClipLoader:
         return [self.cache.source.name(self.clip_id(number)) for number in numbers]
 
     def clip_id(self, number: int, attempt: int = 0) -> int:
-        """The clip of a sample: every clip once per epoch, in a new order each time. If it is unreadable,
-        later attempts draw any clip."""
-        count = len(self.cache.source)
+        """The clip of a sample, see `ClipOrder`. If it is unreadable, later attempts draw any clip, which is
+        cropped to the sample's shape."""
         if attempt:
+            count = len(self.cache.source)
             return python_rng(self.config.seed, "substitute", number, attempt).randrange(count)
-        epoch, place = divmod(number, count)
-        return int(_permutation(self.config.seed, epoch, count)[place])
+        return self._order.clip_id(number)
 
     def _iterate(self, pool: ThreadPoolExecutor, step: int) -> Iterator[list[Batch]]:
         ahead: deque[list[Future[Batch]]] = deque()
@@ -146,13 +146,15 @@ class ClipLoader:
 
     def _readable_clip(self, number: int, window: int, loop: list[int]) -> tuple[str, EncodedClip]:
         """Caption and window of a sample's clip, or of a substitute if it cannot be read."""
+        shape = self._order.shape(number)
         for attempt in range(ATTEMPTS):
             clip_id = self.clip_id(number, attempt)
             if clip_id in self._bad:
                 continue
             try:
                 start = self.cache.start_of(clip_id, window)
-                return self.cache.source.caption(clip_id), self.cache.get(clip_id, start, loop)
+                clip = self.cache.get(clip_id, start, loop, shape)
+                return self.cache.source.caption(clip_id), clip
             except BadClip as error:
                 self._bad.add(clip_id, error)
         raise LoopAnimateError(
@@ -163,8 +165,3 @@ class ClipLoader:
 def shifted(share: float, shift: float) -> float:
     """A share of the noise schedule moved towards more noise; 0 and 1 stay (Esser et al. 2024, Eq. 23)."""
     return shift * share / (1.0 + (shift - 1.0) * share)
-
-
-@lru_cache(maxsize=2)
-def _permutation(seed: int, epoch: int, count: int) -> Tensor:
-    return torch.randperm(count, generator=torch_rng(seed, "order", epoch))

@@ -10,6 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
+from loopanimate_core.picture.shapes import Shape, nearest_shape
+
 from ..config import ClipConfig, DataConfig
 from .index.build import open_index
 from .index.earlier import stat_of
@@ -41,6 +43,10 @@ class ClipSource(Protocol):
         ...
 
     def frame_count(self, clip_id: int) -> int: ...
+
+    def shape(self, clip_id: int) -> Shape:
+        """The run's shape that the clip is trained at. Frames may have another size; they are cropped to it."""
+        ...
 
     def caption(self, clip_id: int) -> str: ...
 
@@ -86,6 +92,7 @@ class FileSource:
         self._rows, self._held_out = selection.rows(), selection.rows(HELD_OUT)
         self._frames = selection.frames
         self._fps, self._with_masks = clip.fps, clip.mask == "object"
+        self._shapes = clip.all_shapes
         if data.held_out_share and not len(self._held_out):
             _log.warning(
                 "data.held_out_share = %g holds out no clip of this data set: validation uses training clips",
@@ -117,6 +124,11 @@ class FileSource:
 
     def frame_count(self, clip_id: int) -> int:
         return int(self._frames[self._rows[clip_id]])
+
+    def shape(self, clip_id: int) -> Shape:
+        row = self._rows[clip_id]
+        height_px, width_px = (int(self._table.column(f"{s}_px")[row]) for s in ("height", "width"))
+        return nearest_shape(self._shapes, height_px, width_px)
 
     def caption(self, clip_id: int) -> str:
         return self._table.text(self._rows[clip_id])[2]

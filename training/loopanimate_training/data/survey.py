@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from loopanimate_core.files import atomic_write
+from loopanimate_core.picture.shapes import nearest_shape
 
-from ..config import RunConfig
+from ..config import ClipConfig, RunConfig
 from .index.build import open_index
 from .index.selection import HELD_OUT, Selection, frame_rates, select
 from .index.table import ClipTable
@@ -41,6 +42,7 @@ def survey(configs: Mapping[str, RunConfig], skipped: Path | None = None) -> str
             *reason_rows(selections, spans),
             "",
             *describe_clips(table),
+            *shape_rows(table, selections[f"stage {next(iter(configs))}"], first.clip),
         ]
     )
 
@@ -93,6 +95,18 @@ def describe_clips(table: ClipTable) -> list[str]:
         f"{damaged:,} damaged towards the end (their intact beginning is used)"
     )
     return lines
+
+
+def shape_rows(table: ClipTable, selection: Selection, clip: ClipConfig) -> list[str]:
+    """How many clips of a run with several shapes are trained at each; nothing for other runs."""
+    if not clip.shapes:
+        return []
+    used = selection.rows()
+    widths, heights = (table.column(name)[used].tolist() for name in ("width_px", "height_px"))
+    counts = dict.fromkeys(clip.all_shapes, 0)
+    for (width_px, height_px), count in Counter(zip(widths, heights, strict=True)).items():
+        counts[nearest_shape(clip.all_shapes, height_px, width_px)] += count
+    return [f"shapes     {', '.join(f'{shape} ({n:,})' for shape, n in counts.items())}"]
 
 
 def write_skipped(path: Path, table: ClipTable, selection: Selection) -> None:

@@ -30,8 +30,12 @@ from loopanimate_core.schedule import ScheduleConfig
 from loopanimate_core.settings import SamplingDefaults
 
 from ..config import resolve
+from ..data.photographs import cutouts
+from ..data.photographs import packages as photographs
+from ..data.photographs.cutouts import CutoutCache
+from ..data.stickers import packages as stickers
 from ..data.stickers.emoji import EmojiCache
-from ..data.stickers.packages import download, prepare
+from ..data.stickers.source import CUTOUTS_FOLDER
 from ..loop import train
 from ..model.export import export_bundle
 from .encoders import learn_vocabulary, train_encoders
@@ -39,10 +43,13 @@ from .vae import CropPhase, VaeRecipe
 from .vae_training import QUALITY_FILE, VaeTrainer
 
 PRESETS_FOLDER = Path(__file__).parent / "presets"
-LICENSE = "Apache-2.0; trained on Microsoft Fluent emoji (MIT, @lobehub/fluent-emoji-anim 1.0.0)"
+LICENSE = (
+    "Apache-2.0; trained on Microsoft Fluent emoji (MIT, @lobehub/fluent-emoji-anim 1.0.0) and on photographs "
+    "from packages, whose licences and authors MODEL_CARD.md names"
+)
 DESCRIPTION = (
-    "Loops of single stickers and emoji on plain or soft backgrounds: bobbing, swaying, rocking, pulsing, "
-    "staying still. Trained with LoopAnimate's three stages."
+    "Loops of an object under a mask, in stickers and photographs: sixteen motions and staying still. "
+    "Trained with LoopAnimate's stages."
 )
 
 STILL_PRIOR = (
@@ -52,10 +59,16 @@ STILL_PRIOR = (
 
 @dataclass(frozen=True)
 class Preset:
-    """Sizes of one mini model; the settings of its stages are `{name}_stage{n}.yaml` in `folder`."""
+    """Sizes of one mini model; the settings of its stages are `{name}_stage{n}.yaml` in `folder`.
+
+    Attributes:
+        size_px: side of the square shape.
+        shapes_px: height and width of all shapes: square, 16:9 and 9:16, of about equal area.
+    """
 
     name: str
     size_px: int
+    shapes_px: tuple[tuple[int, int], ...]
     unet: LoopUNetConfig
     vae: VaeRecipe
     encoder_steps: int = 940
@@ -80,10 +93,17 @@ def _unet(channels: tuple[int, ...], layers: int, heads: int) -> LoopUNetConfig:
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset("cpu", 96, _unet((48, 96, 128), 1, 2), VaeRecipe(bf16=True)),
+        Preset(
+            "cpu",
+            96,
+            cutouts.SHAPES_PX,
+            _unet((48, 96, 128), 1, 2),
+            VaeRecipe(bf16=True),
+        ),
         Preset(
             "gpu",
             128,
+            ((128, 128), (96, 168), (168, 96)),
             _unet((48, 96, 144, 144), 2, 4),
             VaeRecipe(
                 size_px=128,
@@ -151,22 +171,22 @@ class Build:
                 return
 
     def data(self) -> None:
-        """Download the packages with npm and make a sticker cache of them."""
-        if not (self.work / "data" / "emoji.json").is_file():
-            prepare(self._archives(), self.work / "data")
-
-    def _archives(self) -> list[Path]:
-        if self.archives is None:
-            return download(self.work / "archives")
-        archives = sorted(self.archives.glob("*.tgz"))
-        if not archives:
-            raise LoopAnimateError(f"--archives {self.archives} holds no .tgz files")
-        return archives
+        """Download the packages; make the photographs, the sticker cache and the cut-outs of them."""
+        data, pictures = self.work / "data", self.work / "photographs"
+        archives = self.archives or self.work / "archives"
+        if not (pictures / photographs.MANIFEST).is_file():
+            found = photographs.download(archives / "photographs")
+            photographs.prepare(found, pictures)
+        if not (data / "emoji.json").is_file():
+            packages = stickers.download(archives)
+            stickers.prepare(packages, data, stamps=pictures / "cutouts")
+        if not (data / CUTOUTS_FOLDER / cutouts.INDEX_FILE).is_file():
+            cutouts.prepare(pictures / "photographs", data / CUTOUTS_FOLDER, self.preset.shapes_px)
 
     def vae(self) -> None:
         """Train the autoencoder until its encoder is frozen."""
         if not (self.work / "vae" / "frozen" / QUALITY_FILE).is_file():
-            VaeTrainer(self.stickers, self.work / "vae", self.preset.vae).run_joint()
+            self._vae_trainer().run_joint()
 
     def encoders(self) -> None:
         """Learn the vocabulary, then the text and image encoders."""
@@ -233,7 +253,7 @@ class Build:
     def decoder(self) -> None:
         """Train the decoder further; the UNet depends on the encoder alone."""
         if not (self.work / "vae" / "final" / QUALITY_FILE).is_file():
-            VaeTrainer(self.stickers, self.work / "vae", self.preset.vae).run_decoder()
+            self._vae_trainer().run_decoder()
 
     def bundle(self) -> None:
         """Write `mini.safetensors`: the averaged weights of the last stage and the final decoder, in half precision."""
@@ -259,6 +279,10 @@ class Build:
             license=LICENSE,
             description=DESCRIPTION,
         )
+
+    def _vae_trainer(self) -> VaeTrainer:
+        cut = CutoutCache(self.work / "data" / CUTOUTS_FOLDER)
+        return VaeTrainer(self.stickers, self.work / "vae", self.preset.vae, cut)
 
     @property
     def stickers(self) -> EmojiCache:

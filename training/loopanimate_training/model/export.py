@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from loopanimate_core.bundle import Bundle, bundle_info, write_bundle
+from loopanimate_core.bundle import Bundle, add_few_steps, bundle_info, write_bundle
 from loopanimate_core.bundle.components import PARTS, classic_names, state_of
 from loopanimate_core.bundle.delta import write_delta
+from loopanimate_core.bundle.few_steps import few_step_tensors
 from loopanimate_core.bundle.lora import write_lora
 from loopanimate_core.bundle.tensorfile import open_tensors
 from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.settings import FewSteps
 
 from ..config import RunConfig, parse
 from ..storage.checkpoint import Checkpoint
@@ -98,6 +101,43 @@ def export_lora(checkpoint: Path, target: Path, dtype: torch.dtype = torch.float
     return found.step
 
 
+def export_few_steps(
+    checkpoint: Path, target: Path, base: Path | None = None, dtype: torch.dtype = torch.float16
+) -> int:
+    """Write the bundle that a distillation started from with the few-step weights it made; returns the step.
+
+    Args:
+        base: a bundle with the start's UNet and text encoder, to which they are added. None for the start itself.
+
+    Raises:
+        LoopAnimateError: as `export_bundle`, or the run does not distil, or `base` has other weights.
+    """
+    found, config = read_run(checkpoint)
+    if config.distil is None:
+        raise LoopAnimateError(f"{checkpoint} is not a distillation (stage 4)")
+    bundle = trained_bundle(found, config)
+    tensors = few_step_tensors(adapter_updates(bundle.unet))
+    replaced = {n.removeprefix("unet."): t for n, t in found.average.items() if not is_adapter(n)}
+    start = open_start(config.model.model_copy(update={"lora": None}), config.seed)
+    if base is None and config.model.start.is_file():
+        base = config.model.start
+    with tempfile.TemporaryDirectory() as folder:
+        if base is None:
+            base = Path(folder) / "start.safetensors"
+            title = config.title or None
+            write_bundle(base, start, dtype, title=title, license=config.license or None)
+        else:
+            networks = ((part, start.module(part)) for part in ("unet", "text_encoder"))
+            _require_started_from(
+                base,
+                {f"{p}.{n}": t for p, module in networks for n, t in state_of(p, module).items()},
+            )
+        provenance = bundle_info(base).provenance
+        provenance = {**provenance, "few_steps": bundle.provenance["training"][-1]}
+        add_few_steps(base, target, tensors | replaced, FewSteps(), provenance, dtype)
+    return found.step
+
+
 def read_run(checkpoint: Path) -> tuple[Checkpoint, RunConfig]:
     """A checkpoint, or the newest complete one in a run's folder, and its settings.
 
@@ -124,6 +164,7 @@ def trained_bundle(found: Checkpoint, config: RunConfig) -> Bundle:
         frames=trained_frames(bundle, config),
         height_px=config.clip.height_px,
         width_px=config.clip.width_px,
+        shapes=config.clip.all_shapes if config.clip.shapes else (),
         defaults=dataclasses.replace(bundle.config.defaults, frames=config.clip.frames),
     )
     bundle.provenance = add_provenance(bundle.provenance, found)

@@ -95,6 +95,8 @@ def run_memory(
         network = build_network(config, unet, config.clip.frames)
         trained = sum(p.numel() for p in network.parameters() if p.requires_grad) + trained_beside
         weights = sum(p.nbytes for p in network.parameters())
+    if config.distil is not None:
+        weights *= 3  # the teacher and the averaged student
     frozen_bytes = FLOAT32 if config.precision == "no" else 2
     return RunMemory(
         weights=weights + FLOAT32 * trained_beside + frozen_bytes * sum(frozen),
@@ -124,9 +126,9 @@ def build_network(config: RunConfig, unet: LoopUNetConfig, frames: int) -> LoopU
 
 
 def network_inputs(config: RunConfig, unet: LoopUNetConfig, frames: int) -> tuple[Tensor, ...]:
-    """Z_C, timesteps, image and text embeddings of one micro-batch."""
+    """Z_C, timesteps, image and text embeddings of one micro-batch, at the largest of the run's shapes."""
     clips, width = config.batch.size, unet.cross_attention_dim
-    height_px, width_px = config.clip.height_px, config.clip.width_px
+    width_px, height_px = config.clip.largest_shape
     return (
         torch.randn(
             clips,

@@ -30,7 +30,7 @@ def open_start(model: ModelConfig, seed: int) -> Bundle:
     """
     found = find_checkpoint(model.start)
     if found is None:
-        bundle = read_bundle(model.start)
+        bundle = without_few_steps(read_bundle(model.start))
     else:
         earlier = parse(found.config)
         bundle = open_start(earlier.model, earlier.seed)
@@ -53,6 +53,13 @@ def open_start(model: ModelConfig, seed: int) -> Bundle:
     if model.lora is not None:
         add_adapters(bundle.unet, model.lora, seed)
     return bundle
+
+
+def without_few_steps(bundle: Bundle) -> Bundle:
+    """The bundle without its few-step weights, which do not fit a network that trains further."""
+    defaults = dataclasses.replace(bundle.config.defaults, fast=None)
+    config = dataclasses.replace(bundle.config, defaults=defaults)
+    return dataclasses.replace(bundle, config=config, few_steps={})
 
 
 def find_checkpoint(path: Path) -> Checkpoint | None:

@@ -10,24 +10,34 @@ from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from torch import nn
 
 from loopanimate_core.bundle import Bundle
 from loopanimate_core.errors import LoopAnimateError
 
+from ..data.clip_encoder import weights_hash
 from ..data.source import ClipSource
 from ..model.weights import FROZEN, frozen_hash
 
-DATA = "data"
+DATA, TEACHER = "data", "teacher"
 _CHANGES = {
     FROZEN: "the weights that it does not train have changed since (model.start is another file, or a run that has "
     "trained further)",
     DATA: "its clips or captions have changed since",
+    TEACHER: "its teacher has changed since",
 }
 
 
-def origin_of(bundle: Bundle, trained: Collection[str], source: ClipSource) -> dict[str, str]:
-    """Hashes of the frozen weights and of the data; call it before weights are trained, moved or rounded."""
-    return {FROZEN: frozen_hash(bundle, trained), DATA: source.fingerprint()}
+def origin_of(
+    bundle: Bundle,
+    trained: Collection[str],
+    source: ClipSource,
+    teacher: nn.Module | None = None,
+) -> dict[str, str]:
+    """Hashes of the frozen weights, of the data and of the teacher; call it before weights are trained, moved or
+    rounded."""
+    origin = {FROZEN: frozen_hash(bundle, trained), DATA: source.fingerprint()}
+    return origin if teacher is None else {**origin, TEACHER: weights_hash(teacher)}
 
 
 def require_same_origin(old: Mapping[str, str], new: Mapping[str, str], run: Path) -> None:
@@ -36,10 +46,10 @@ def require_same_origin(old: Mapping[str, str], new: Mapping[str, str], run: Pat
     Raises:
         LoopAnimateError: data or frozen weights are not those of the checkpoint.
     """
-    for part, change in _CHANGES.items():
+    for part in new:
         if old.get(part, new[part]) != new[part]:
             raise LoopAnimateError(
-                f"{run} cannot resume as the same run: {change}; restore them, choose another `out`, or pass "
+                f"{run} cannot resume as the same run: {_CHANGES[part]}; restore them, choose another `out`, or pass "
                 "--allow-change"
             )
 

@@ -96,9 +96,7 @@ def _header(run: Path, rows: Sequence[Mapping[str, Any]], config: Mapping[str, A
         "clips seen": f"{last.get('step', 0) * clips_per_step:,}" if batch else "–",
         "speed": f"{number(last['clips_per_s'])}<small> clips/s</small>" if last else "–",
         "time": _duration(steps),
-        "frames": f"{2 * clip['f'] - 1}<small> at {clip['width_px']} × {clip['height_px']}</small>"
-        if clip
-        else "–",
+        "frames": f"{2 * clip['f'] - 1}<small> at {_sizes(clip)}</small>" if clip else "–",
     }
     cells = "".join(
         f"<div><span>{name}</span><b>{value}</b></div>" for name, value in tiles.items()
@@ -109,6 +107,11 @@ def _header(run: Path, rows: Sequence[Mapping[str, Any]], config: Mapping[str, A
         f'<header><p class="kicker">LoopAnimate training{escape(_kind_of_run(config))}</p>'
         f'<h1>{title} <em class="{kind}">{escape(state)}</em></h1><div class="tiles">{cells}</div></header>'
     )
+
+
+def _sizes(clip: Mapping[str, Any]) -> str:
+    shapes = clip.get("shapes") or [(clip["width_px"], clip["height_px"])]
+    return ", ".join(f"{width_px} × {height_px}" for width_px, height_px in shapes)
 
 
 def _kind_of_run(config: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, distributed
 
@@ -20,6 +21,7 @@ from loopanimate_core.files import atomic_write
 from loopanimate_core.picture.images import save_picture
 from loopanimate_core.picture.sheet import contact_sheet
 from loopanimate_core.pipeline import LoopAnimatePipeline
+from loopanimate_core.settings import FewSteps
 from loopanimate_core.video import write_video
 
 from ..config import RunConfig
@@ -51,8 +53,8 @@ class GeneratedLoop:
 class Validator:
     """Generates loops from validation clips.
 
-    `sheet-00001000.png` has a row per clip: the still, then frames of its loop. `loops-00001000.mp4` plays
-    the loops side by side, and `loops-00001000.json` holds the loop check of each.
+    Each loop has its clip's shape. `sheet-00001000.png` has a row per clip: the still, then frames of its loop.
+    `loops-00001000.mp4` plays the loops side by side, and `loops-00001000.json` holds the loop check of each.
     """
 
     def __init__(self, config: RunConfig, bundle: Bundle, source: ClipSource) -> None:
@@ -90,12 +92,15 @@ class Validator:
             guidance=validation.guidance,
             frames=clip.frames,
         )
+        if self.config.distil is not None:
+            defaults = dataclasses.replace(defaults, scheduler=FewSteps().scheduler)
         bundle_config = dataclasses.replace(
             self.bundle.config,
             defaults=defaults,
             frames=(clip.frames,),
             height_px=clip.height_px,
             width_px=clip.width_px,
+            shapes=(),  # each loop has its clip's
         )
         pipeline = LoopAnimatePipeline(dataclasses.replace(self.bundle, config=bundle_config))
         count = min(validation.clips, len(self.source))
@@ -107,7 +112,15 @@ class Validator:
         if masks is not None and self.config.clip.mask == "object":
             mask = torch.from_numpy(masks[0]).float()
         prompt = self.source.caption(clip_id)
-        loop = pipeline(torch.from_numpy(frames[0]).float() / 255, prompt, mask=mask, seed=clip_id)
+        shape = self.source.shape(clip_id)
+        loop = pipeline(
+            torch.from_numpy(frames[0]).float() / 255,
+            prompt,
+            mask=mask,
+            seed=clip_id,
+            height_px=shape.height_px,
+            width_px=shape.width_px,
+        )
         row: dict[str, object] = {"prompt": prompt, "seed": clip_id}
         if len(loop.frames) >= MIN_FRAMES:
             row |= check_loop(loop.frames, fps=loop.fps, reference=loop.picture).to_dict()
@@ -131,6 +144,7 @@ class Validator:
         return shares
 
     def _save(self, loops: list[GeneratedLoop], step: int) -> None:
+        loops = in_one_size(loops)
         shown = torch.linspace(0, len(loops[0].frames) - 1, COLUMNS).round().long()
         rows = [torch.cat([loop.picture[None], loop.frames[shown]]) for loop in loops]
         sheet = contact_sheet(torch.cat(rows).float() / 255, columns=COLUMNS + 1)
@@ -155,6 +169,22 @@ def in_order(shares: Sequence[list[GeneratedLoop] | str]) -> list[GeneratedLoop]
             raise LoopAnimateError(f"process {rank}: {share}")
         loops += share
     return sorted(loops, key=lambda loop: loop.clip_id)
+
+
+def in_one_size(loops: Sequence[GeneratedLoop]) -> list[GeneratedLoop]:
+    """The loops with white margins, so that all have the height of the highest and the width of the widest."""
+    height_px, width_px = (max(loop.picture.shape[side] for loop in loops) for side in (0, 1))
+
+    def fill(pixels: Tensor) -> Tensor:
+        top, left = (height_px - pixels.shape[-3]) // 2, (width_px - pixels.shape[-2]) // 2
+        bottom = height_px - pixels.shape[-3] - top
+        right = width_px - pixels.shape[-2] - left
+        return F.pad(pixels, (0, 0, left, right, top, bottom), value=255)
+
+    return [
+        dataclasses.replace(loop, picture=fill(loop.picture), frames=fill(loop.frames))
+        for loop in loops
+    ]
 
 
 def _to_bytes(pixels: Tensor) -> Tensor:

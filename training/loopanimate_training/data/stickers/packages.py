@@ -33,6 +33,7 @@ PACKAGES = (
 )
 NAMES_FILE = "package/en/data.json"
 SPRITE_PX = 128
+STAMP_SHARE = 0.92  # of the sprite's side: stickers have a rim, too
 
 Names = dict[str, tuple[str, tuple[str, ...]]]  # key of a hexcode to name and tags
 
@@ -65,9 +66,16 @@ def download(folder: str | Path) -> list[Path]:
 
 
 def prepare(
-    archives: Iterable[Path], folder: str | Path, *, sprite_px: int = SPRITE_PX
+    archives: Iterable[Path],
+    folder: str | Path,
+    *,
+    sprite_px: int = SPRITE_PX,
+    stamps: str | Path | None = None,
 ) -> EmojiCache:
-    """Decode the packages into a cache in `folder`; takes about two minutes and 3.5 GB."""
+    """Decode the packages into a cache in `folder`; takes about two minutes and 3.5 GB.
+
+    `stamps`: a folder of RGBA pictures of single objects, which become stickers named by their files.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     *packs, names_pack = sorted(
@@ -86,6 +94,10 @@ def prepare(
             rows.append(_record(hexcode, names, still, frames_total, frames))
             stills.append(still)
             frames_total += frames
+    for path in sorted(Path(stamps).rglob("[!.]*.png")) if stamps else ():
+        still = stamp_sprite(path, sprite_px)
+        rows.append(_stamp_record(path, still))
+        stills.append(still)
     _save_array(folder / "sprites.npy", np.stack(stills))
     _wrap_raw(raw_clips, folder / "clips.npy", (frames_total, sprite_px, sprite_px, 4))
     with atomic_write(folder / "emoji.json") as path:  # last: a cache with this file is complete
@@ -118,6 +130,33 @@ def _record(
         touches_edge=_touches_edge(still),
         clip_start=clip_start,
         clip_frames=clip_frames,
+    )
+
+
+def stamp_sprite(path: Path, sprite_px: int) -> NDArray[np.uint8]:
+    """A cut-out picture of any shape as a square sprite [S, S, 4], in its middle, its own alpha's box filling it."""
+    picture = Image.open(path).convert("RGBA")
+    picture = picture.crop(picture.getchannel("A").getbbox())
+    side_px = max(picture.size)
+    square = Image.new("RGBA", (side_px, side_px))
+    square.paste(picture, ((side_px - picture.width) // 2, (side_px - picture.height) // 2))
+    sprite = _resized(square, round(STAMP_SHARE * sprite_px))
+    rim = sprite_px - sprite.shape[0]
+    return np.pad(sprite, ((rim // 2, rim - rim // 2),) * 2 + ((0, 0),))
+
+
+def _stamp_record(path: Path, still: NDArray[np.uint8]) -> Emoji:
+    """The name is the file's, without numbers and hash: `birds-duck-c4fe1b.png` is "duck"."""
+    words = [word for word in path.stem.split("-")[:-1] if word.isalpha()]
+    group, name = words[0], " ".join(words[1:]) or words[0]
+    family = f"stamp {path.parent.name} {name}"
+    return Emoji(
+        hexcode=path.stem,
+        name=name,
+        tags=(group, "photo"),
+        family=family,
+        held_out=is_held_out(family),
+        touches_edge=_touches_edge(still),
     )
 
 
