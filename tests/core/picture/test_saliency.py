@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from onnx import TensorProto, helper
 
 from loopanimate_core.errors import LoopAnimateError
-from loopanimate_core.picture.saliency import onnx_scores, salient_mask
+from loopanimate_core.picture.saliency import salient_mask
+from loopanimate_core.picture.salient_network import onnx_scores
 
 pytestmark = pytest.mark.numeric
 
