@@ -33,7 +33,7 @@ def main() -> int:
         default=3,
         help="stages to train: loops of 15, 21 or 35 frames (default: %(default)s)",
     )
-    parser.add_argument("--until", default="bundle", help="last step to run (default: %(default)s)")
+    parser.add_argument("--until", default="distil", help="last step to run (default: %(default)s)")
     options = parser.parse_args()
 
     def run() -> int:

@@ -1,7 +1,7 @@
 """Build the mini model from packaged data: steps whose result exists are skipped.
 
-data → vae → encoders → start → stage1 → stage2 → stage3 → decoder → bundle, all in one work folder. The three stages
-are ordinary runs of the trainer, with the settings in `presets/`. Every step ends after a given number of optimiser
+data → vae → encoders → start → stage1 → stage2 → stage3 → decoder → bundle → distil, all in one work folder. The
+stages are ordinary runs of the trainer, with the settings in `presets/`. Every step ends after a given number of optimiser
 steps.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,8 @@ from ..data.stickers import packages as stickers
 from ..data.stickers.emoji import EmojiCache
 from ..data.stickers.source import CUTOUTS_FOLDER
 from ..loop import train
-from ..model.export import export_bundle
+from ..model.export import export_bundle, export_few_steps
+from ..stages import DISTIL, stage_defaults
 from .encoders import learn_vocabulary, train_encoders
 from .vae import CropPhase, VaeRecipe
 from .vae_training import QUALITY_FILE, VaeTrainer
@@ -160,9 +161,10 @@ class Build:
             },
             "decoder": self.decoder,
             "bundle": self.bundle,
+            "distil": self.distil,
         }
 
-    def run(self, last: str = "bundle") -> None:
+    def run(self, last: str = "distil") -> None:
         """Do the steps that are not done yet, up to the step `last`."""
         for name, step in self.steps.items():
             print(f"== {name}", flush=True)
@@ -234,8 +236,8 @@ class Build:
         bundle = Bundle(config, *networks, tokenizer=build_tokenizer(vocabulary))
         write_bundle(target, bundle, torch.float32, title="LoopAnimate mini, untrained")
 
-    def stage(self, number: int) -> None:
-        """One stage of the paper; an unfinished run is resumed."""
+    def stage(self, number: int, changes: Mapping[str, Any] | None = None) -> None:
+        """One stage, from the one before it; an unfinished run is resumed. `changes` are further settings."""
         start = self.work / ("start.safetensors" if number == 1 else f"stage{number - 1}")
         settings = {
             "out": self.work / f"stage{number}",
@@ -243,6 +245,7 @@ class Build:
             "model.start": start,
             "data.path": self.work / "data",
             "data.cache": self.work / "latents",
+            **(changes or {}),
         }
         file = self.preset.folder / f"{self.preset.name}_stage{number}.yaml"
         overrides = [f"{name}={value}" for name, value in settings.items()]
@@ -279,6 +282,14 @@ class Build:
             license=LICENSE,
             description=DESCRIPTION,
         )
+
+    def distil(self) -> None:
+        """Distil the last stage, and write `mini.safetensors` again with the few-step weights."""
+        bundle, last = self.work / "mini.safetensors", self.stages[-1]
+        # From the run and with its clips, not from the bundle: the cached latents fit.
+        f = stage_defaults(last)["clip"]["f"]
+        self.stage(DISTIL, {"model.start": self.work / f"stage{last}", "clip.f": f})
+        export_few_steps(self.work / f"stage{DISTIL}", bundle, bundle)
 
     def _vae_trainer(self) -> VaeTrainer:
         cut = CutoutCache(self.work / "data" / CUTOUTS_FOLDER)
