@@ -100,6 +100,7 @@ def test_torch_accepts_every_valid_seed(seed: int) -> None:
         ({"image_guidance": math.inf}, "image_guidance must be between 0 and 100, got inf"),
         ({"scheduler": "magic"}, "scheduler must be one of dpmpp_2m_lu, .* got 'magic'"),
         ({"preset": "magic"}, "preset must be one of best, fast, got 'magic'"),
+        ({"scheduler": "lcm", "steps": 51}, "steps must be between 1 and 50 with scheduler 'lcm'"),
         ({"closing": "knot"}, "closing must be one of tie, shift, windows, off, got 'knot'"),
         ({"frames": 2}, "frames must be at least 3, got 2"),
         ({"frames": 7.0}, "frames must be a whole number, got 7.0"),
