@@ -61,7 +61,7 @@ def test_the_size_is_the_models_shape_nearest_to_the_picture() -> None:
     shapes = tuple(Shape(*size) for size in ((96, 96), (128, 72), (72, 128)))
     model = dataclasses.replace(MODEL, height_px=96, width_px=96, shapes=shapes)
 
-    def size(model: BundleConfig, picture_px: tuple[int, int] | None, **chosen: int) -> Shape:
+    def size(model: BundleConfig, picture_px: tuple[int, int] | None, **chosen: Any) -> Shape:
         settings = resolve_settings(model, picture_px=picture_px, **chosen)
         return Shape(settings.width_px, settings.height_px)
 

@@ -23,9 +23,9 @@ from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models import LoopUNetConfig
 from loopanimate_core.settings import FewSteps, SamplingDefaults
 from loopanimate_training.config import merge, resolve
-from loopanimate_training.data.stickers.clips import StickerClips
+from loopanimate_training.data.stickers.clips import DrawnClips
 from loopanimate_training.data.stickers.emoji import EmojiCache
-from loopanimate_training.data.stickers.motion import CORE_VERBS, SPEEDS, STRENGTHS
+from loopanimate_training.data.stickers.motion import SPEEDS, STRENGTHS, VERBS
 from loopanimate_training.mini import vae_training
 from loopanimate_training.mini.build import PRESETS, PRESETS_FOLDER, Build, Preset
 from loopanimate_training.mini.encoders import learn_vocabulary
@@ -90,7 +90,7 @@ def test_normalising_standardises_latents_and_adapts_the_decoder() -> None:
 
 
 def test_batches_are_numbered_and_in_order(sticker_cache: EmojiCache) -> None:
-    batches = FrameBatches(StickerClips(sticker_cache, "train", 32), workers=3)
+    batches = FrameBatches(DrawnClips(sticker_cache, "train", 32, 32), workers=3)
     sizes = [(16, 6), (16, 6), (32, 2), (32, 2), (32, 2), (32, 2)]
     stream = list(batches.stream(7, sizes))
     assert [tuple(batch.shape) for batch in stream[:3]] == [(6, 3, 16, 16)] * 2 + [(2, 3, 32, 32)]
@@ -164,7 +164,7 @@ def vocabulary() -> dict[str, Any]:
 
 def test_every_motion_word_is_one_token(vocabulary: dict[str, Any]) -> None:
     tokenizer = build_tokenizer(vocabulary)
-    words = " ".join([*CORE_VERBS, *SPEEDS, *STRENGTHS]).split()
+    words = " ".join([*VERBS, *SPEEDS, *STRENGTHS]).split()
     for word in words:
         assert len(tokenizer(word, add_special_tokens=False).input_ids) == 1, word
 

@@ -24,7 +24,8 @@ def main() -> int:
     )
     parser.add_argument(
         "--archives",
-        help="folder of the five npm packages as .tgz (default: download them with npm)",
+        help="folder of the five npm packages as .tgz, and of a folder photographs with the other packages; "
+        "without that folder there are only stickers (default: download all)",
     )
     parser.add_argument(
         "--stages",

@@ -69,11 +69,11 @@ class Preset:
 
     name: str
     size_px: int
-    shapes_px: tuple[tuple[int, int], ...]
     unet: LoopUNetConfig
     vae: VaeRecipe
     encoder_steps: int = 940
     precision: str = "no"
+    shapes_px: tuple[tuple[int, int], ...] = cutouts.SHAPES_PX
     folder: Path = PRESETS_FOLDER
     defaults: SamplingDefaults = field(
         default_factory=lambda: SamplingDefaults(steps=12, guidance=1.5, hold_still=0.06)
@@ -94,17 +94,10 @@ def _unet(channels: tuple[int, ...], layers: int, heads: int) -> LoopUNetConfig:
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset(
-            "cpu",
-            96,
-            cutouts.SHAPES_PX,
-            _unet((48, 96, 128), 1, 2),
-            VaeRecipe(bf16=True),
-        ),
+        Preset("cpu", 96, _unet((48, 96, 128), 1, 2), VaeRecipe(bf16=True)),
         Preset(
             "gpu",
             128,
-            ((128, 128), (96, 168), (168, 96)),
             _unet((48, 96, 144, 144), 2, 4),
             VaeRecipe(
                 size_px=128,
@@ -123,6 +116,7 @@ PRESETS = {
                 workers=12,
             ),
             precision="bf16",
+            shapes_px=((128, 128), (96, 168), (168, 96)),
         ),
     )
 }
@@ -175,15 +169,29 @@ class Build:
     def data(self) -> None:
         """Download the packages; make the photographs, the sticker cache and the cut-outs of them."""
         data, pictures = self.work / "data", self.work / "photographs"
-        archives = self.archives or self.work / "archives"
-        if not (pictures / photographs.MANIFEST).is_file():
-            found = photographs.download(archives / "photographs")
-            photographs.prepare(found, pictures)
+        if self._with_photographs and not (pictures / photographs.MANIFEST).is_file():
+            photographs.prepare(photographs.download(self._archives / "photographs"), pictures)
         if not (data / "emoji.json").is_file():
-            packages = stickers.download(archives)
-            stickers.prepare(packages, data, stamps=pictures / "cutouts")
-        if not (data / CUTOUTS_FOLDER / cutouts.INDEX_FILE).is_file():
-            cutouts.prepare(pictures / "photographs", data / CUTOUTS_FOLDER, self.preset.shapes_px)
+            stickers.prepare(self._sticker_packages(), data, stamps=pictures / "cutouts")
+        cut = data / CUTOUTS_FOLDER
+        if self._with_photographs and not (cut / cutouts.INDEX_FILE).is_file():
+            cutouts.prepare(pictures / "photographs", cut, self.preset.shapes_px)
+
+    @property
+    def _archives(self) -> Path:
+        return self.archives or self.work / "archives"
+
+    @property
+    def _with_photographs(self) -> bool:
+        """Always, unless the packages are given and no photographs are among them."""
+        return self.archives is None or (self.archives / "photographs").is_dir()
+
+    def _sticker_packages(self) -> list[Path]:
+        if self.archives is None:
+            return stickers.download(self._archives)
+        if not (found := sorted(self.archives.glob("*.tgz"))):
+            raise LoopAnimateError(f"--archives {self.archives} holds no .tgz files")
+        return found
 
     def vae(self) -> None:
         """Train the autoencoder until its encoder is frozen."""
@@ -292,7 +300,8 @@ class Build:
         export_few_steps(self.work / f"stage{DISTIL}", bundle, bundle)
 
     def _vae_trainer(self) -> VaeTrainer:
-        cut = CutoutCache(self.work / "data" / CUTOUTS_FOLDER)
+        folder = self.work / "data" / CUTOUTS_FOLDER
+        cut = CutoutCache(folder) if folder.is_dir() else None
         return VaeTrainer(self.stickers, self.work / "vae", self.preset.vae, cut)
 
     @property

@@ -112,6 +112,8 @@ class DistillationLoss(nn.Module):
         guidance: the teacher's guidance, or its range.
     """
 
+    empty_text: Tensor
+
     def __init__(
         self,
         unet: LoopUNet,

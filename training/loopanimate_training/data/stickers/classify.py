@@ -180,7 +180,8 @@ def _fit(frame: Tensor, scene: Scene, start: Tensor) -> Tensor:
     nudges[range(1, len(places) + 1), places] = _STEP * usual
     weight = _PRIOR_PIXELS * _NOISE**2
     values, damping, best_cost = start.clone(), 1.0, float("inf")
-    best = values
+    best, gradient = values, torch.zeros(len(places))
+    normal = torch.zeros(len(places), len(places))  # stays for a frame that is not finite
     for _ in range(_ITERATIONS):
         shown, _ = scene.draw(Deformation.from_stacked(values + nudges))
         error = (frame - shown[0]).flatten()
