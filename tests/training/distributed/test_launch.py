@@ -48,8 +48,12 @@ def latest(config: RunConfig) -> Checkpoint:
     return found
 
 
-def test_fsdp_takes_the_same_steps_and_saves_whole_weights(toy: Toy, free_port: int) -> None:
-    alone, sharded = toy("alone", steps=4, **SMOOTH), toy("sharded", **SMOOTH)
+@pytest.mark.parametrize("more", [{}, {"distil.skip": 250}], ids=["diffusion", "distillation"])
+def test_fsdp_takes_the_same_steps_and_saves_whole_weights(
+    toy: Toy, free_port: int, more: dict[str, Any]
+) -> None:
+    settings = {**SMOOTH, **more}
+    alone, sharded = toy("alone", steps=4, **settings), toy("sharded", **settings)
     for steps in (2, 3):  # the second run resumes
         run = with_settings(sharded, steps=steps)
         ranks = two_processes(run, free_port, ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
