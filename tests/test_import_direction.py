@@ -81,7 +81,7 @@ LAYERS = {
         {"model"},
         {"run"},
         {"setup", "loop", "testing"},
-        {"commands", "soak", "demo", "mini"},
+        {"commands", "soak", "demo", "mini", "salient"},
         {"cli"},
     ),
 }

@@ -22,12 +22,21 @@ MAX_UNCERTAIN = 0.8  # mean of 4 p (1 - p) over mean of p
 
 Pixels = NDArray[np.uint8]
 
+_SAME_SUBJECT = {
+    "neuschwanstein": "neuschwansteincastle",
+    "operasidney": "operahouse",
+    "qutubminar": "kutubminar",
+    "toureiffel": "eiffeltower",
+    "tower": "eiffeltower",
+}
+
 
 def subject_of(stem: str) -> str:
     """What a prepared photograph shows: two photographs of one building share a side of the split."""
     words = [word for word in stem.split("-")[:-1] if word != "background"]
     last = re.sub(r"\d+$", "", words[-1])
-    return last if last and not last[0].isdigit() else "-".join(words)
+    subject = last if last and not last[0].isdigit() else "-".join(words)
+    return _SAME_SUBJECT.get(subject, subject)
 
 
 def is_held_out(stem: str) -> bool:

@@ -40,11 +40,17 @@ class Stage:
     labelled: float
 
 
-STAGES = (Stage(600, 128, 0.0), Stage(2400, 128, 0.4), Stage(1000, 192, 0.4))
+# The learning rate starts again with every cycle (Loshchilov and Hutter 2017).
+CYCLES = (
+    (Stage(600, 128, 0.0), Stage(2400, 128, 0.4), Stage(1000, 192, 0.4)),
+    (Stage(2400, 128, 0.45), Stage(700, 192, 0.45)),
+)
 
 
-def train(material: Material, checkpoint: Path, stages: Sequence[Stage] = STAGES) -> SalientNet:
-    """Run all stages and return the averaged network; a checkpoint resumes after its last saved step.
+def train(
+    material: Material, checkpoint: Path, cycles: Sequence[Sequence[Stage]] = CYCLES
+) -> SalientNet:
+    """Run all cycles and return the averaged network; a checkpoint resumes after its last saved step.
 
     Each step draws its examples from a generator seeded with the step's number.
     """
@@ -59,14 +65,19 @@ def train(material: Material, checkpoint: Path, stages: Sequence[Stage] = STAGES
         average.load_state_dict(saved["average"])
         optimizer.load_state_dict(saved["optimizer"])
         start = saved["step"]
-    plan = [stage for stage in stages for _ in range(stage.steps)]
-    examples = {size: Examples(material, size) for size in {stage.size_px for stage in stages}}
+    plan = [
+        (stage, factor)
+        for stages in cycles
+        for stage, factor in zip(_repeated(stages), learning_rate_factors(stages), strict=True)
+    ]
+    examples = {size: Examples(material, size) for size in {stage.size_px for stage, _ in plan}}
     network.train()
     losses: list[float] = []
     for step in (progress := trange(start, len(plan), initial=start, total=len(plan))):
+        stage, factor = plan[step]
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * learning_rate_factor(step, len(plan))
-        pictures, masks = batch_of(examples[plan[step].size_px], plan[step], step)
+            group["lr"] = LEARNING_RATE * factor
+        pictures, masks = batch_of(examples[stage.size_px], stage, step)
         loss = training_loss(*network(pictures), masks)
         optimizer.zero_grad()
         loss.backward()
@@ -79,10 +90,19 @@ def train(material: Material, checkpoint: Path, stages: Sequence[Stage] = STAGES
     return average
 
 
-def learning_rate_factor(step: int, steps: int) -> float:
-    """Linear warm-up, then a half cosine to 1 % of the rate."""
-    warm = min(1.0, (step + 1) / WARMUP_STEPS)
-    return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+def _repeated(stages: Sequence[Stage]) -> list[Stage]:
+    """The stage of every step of a cycle."""
+    return [stage for stage in stages for _ in range(stage.steps)]
+
+
+def learning_rate_factors(stages: Sequence[Stage]) -> list[float]:
+    """For every step of a cycle: a linear warm-up, then a half cosine to 1 % of the rate."""
+    steps = sum(stage.steps for stage in stages)
+    return [
+        min(1.0, (step + 1) / WARMUP_STEPS)
+        * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        for step in range(steps)
+    ]
 
 
 def batch_of(examples: Examples, stage: Stage, step: int) -> tuple[Tensor, Tensor]:
