@@ -62,6 +62,8 @@ def alphas_cumprod(config: ScheduleConfig) -> Tensor:
     return (1 - betas).cumprod(0).float()
 
 
+LCM_STEPS = 50  # the timesteps that diffusers' LCMScheduler chooses from, so the most it can take
+
 # name: (class in diffusers, its settings). DPM++ 2M with uniform log-SNR spacing (`lu`) needs the fewest
 # steps for the same error; spacing matters more than the solver.
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -74,7 +76,7 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
         "DDIMScheduler",
         {"clip_sample": False, "set_alpha_to_one": False, "timestep_spacing": "trailing"},
     ),
-    "lcm": ("LCMScheduler", {"clip_sample": False}),
+    "lcm": ("LCMScheduler", {"clip_sample": False, "original_inference_steps": LCM_STEPS}),
 }
 
 

@@ -17,7 +17,7 @@ from .conditions import MIN_FRAMES
 from .errors import LoopAnimateError
 from .picture.images import check_fit_size
 from .picture.shapes import Shape, nearest_shape
-from .schedule import check_scheduler
+from .schedule import LCM_STEPS, check_scheduler
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -214,6 +214,10 @@ def _check_solver(settings: FewSteps | SamplingDefaults | SamplingSettings) -> N
     check_scheduler(settings.scheduler)
     _check_whole("steps", settings.steps, 1, 1000)
     _check_number("guidance", settings.guidance, 0, 100)
+    if settings.scheduler == "lcm" and settings.steps > LCM_STEPS:
+        raise LoopAnimateError(
+            f"steps must be between 1 and {LCM_STEPS} with scheduler 'lcm', got {settings.steps}"
+        )
 
 
 def _check_sampling(settings: SamplingDefaults | SamplingSettings) -> None:

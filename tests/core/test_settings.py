@@ -61,7 +61,7 @@ def test_the_size_is_the_models_shape_nearest_to_the_picture() -> None:
     shapes = tuple(Shape(*size) for size in ((96, 96), (128, 72), (72, 128)))
     model = dataclasses.replace(MODEL, height_px=96, width_px=96, shapes=shapes)
 
-    def size(model: BundleConfig, picture_px: tuple[int, int] | None, **chosen: int) -> Shape:
+    def size(model: BundleConfig, picture_px: tuple[int, int] | None, **chosen: Any) -> Shape:
         settings = resolve_settings(model, picture_px=picture_px, **chosen)
         return Shape(settings.width_px, settings.height_px)
 
@@ -100,6 +100,7 @@ def test_torch_accepts_every_valid_seed(seed: int) -> None:
         ({"image_guidance": math.inf}, "image_guidance must be between 0 and 100, got inf"),
         ({"scheduler": "magic"}, "scheduler must be one of dpmpp_2m_lu, .* got 'magic'"),
         ({"preset": "magic"}, "preset must be one of best, fast, got 'magic'"),
+        ({"scheduler": "lcm", "steps": 51}, "steps must be between 1 and 50 with scheduler 'lcm'"),
         ({"closing": "knot"}, "closing must be one of tie, shift, windows, off, got 'knot'"),
         ({"frames": 2}, "frames must be at least 3, got 2"),
         ({"frames": 7.0}, "frames must be a whole number, got 7.0"),

@@ -17,6 +17,8 @@ import pytest
 from PIL import Image
 
 from loopanimate_training.config import RunConfig, resolve
+from loopanimate_training.data.photographs.cutouts import CutoutCache
+from loopanimate_training.data.photographs.cutouts import prepare as prepare_cutouts
 from loopanimate_training.data.stickers.emoji import EmojiCache
 from loopanimate_training.data.stickers.packages import prepare
 from loopanimate_training.testing import toy_run
@@ -225,6 +227,43 @@ def sticker_cache(
 ) -> EmojiCache:
     """The mini's data, drawn instead of downloaded."""
     return prepare(sticker_archives, tmp_path_factory.mktemp("stickers"), sprite_px=48)
+
+
+# ---------------------------------------------------------------------------- cut-outs of the mini
+CUTOUT_SHAPES_PX = ((32, 32), (24, 40))
+
+
+def drawn_photograph(number: int, height_px: int = 90, width_px: int = 120) -> np.ndarray:
+    """[H, W, 3] uint8: soft noise with shaded discs in strong colours."""
+    rng = np.random.default_rng((number, 7))
+    coarse = Image.fromarray(rng.integers(0, 255, (5, 6, 3), dtype=np.uint8))
+    picture = np.asarray(coarse.resize((width_px, height_px), Image.Resampling.BICUBIC), np.float32)
+    y, x = np.mgrid[:height_px, :width_px]
+    for _ in range(4):
+        centre, radius = rng.uniform(0.2, 0.8, 2) * (height_px, width_px), rng.uniform(12, 24)
+        distance = np.hypot(y - centre[0], x - centre[1]) / radius
+        shaded = rng.uniform(0, 255, 3) * (1.0 - 0.4 * distance[..., None])
+        picture = np.where(distance[..., None] < 1.0, shaded, picture)
+    return np.clip(picture + rng.normal(0, 4, picture.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn pictures instead of photographs, in two folders."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for number in range(16):
+        path = folder / ("hills" if number % 2 else "sea") / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(drawn_photograph(number)).save(path)
+    (folder / "COPYING.txt").write_text("public domain")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cutout_cache(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> CutoutCache:
+    """Cut-outs of the drawn pictures, at toy size."""
+    folder = tmp_path_factory.mktemp("cutouts")
+    return prepare_cutouts(photographs, folder, CUTOUT_SHAPES_PX, crops=2, regions=1)
 
 
 @pytest.fixture

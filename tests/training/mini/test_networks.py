@@ -21,11 +21,11 @@ from loopanimate_core.bundle import read_bundle
 from loopanimate_core.encoders.tokenizer import END, START, build_tokenizer
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models import LoopUNetConfig
-from loopanimate_core.settings import SamplingDefaults
+from loopanimate_core.settings import FewSteps, SamplingDefaults
 from loopanimate_training.config import merge, resolve
-from loopanimate_training.data.stickers.clips import StickerClips
+from loopanimate_training.data.stickers.clips import DrawnClips
 from loopanimate_training.data.stickers.emoji import EmojiCache
-from loopanimate_training.data.stickers.motion import CORE_VERBS, SPEEDS, STRENGTHS
+from loopanimate_training.data.stickers.motion import SPEEDS, STRENGTHS, VERBS
 from loopanimate_training.mini import vae_training
 from loopanimate_training.mini.build import PRESETS, PRESETS_FOLDER, Build, Preset
 from loopanimate_training.mini.encoders import learn_vocabulary
@@ -90,7 +90,7 @@ def test_normalising_standardises_latents_and_adapts_the_decoder() -> None:
 
 
 def test_batches_are_numbered_and_in_order(sticker_cache: EmojiCache) -> None:
-    batches = FrameBatches(StickerClips(sticker_cache, "train", 32), workers=3)
+    batches = FrameBatches(DrawnClips(sticker_cache, "train", 32, 32), workers=3)
     sizes = [(16, 6), (16, 6), (32, 2), (32, 2), (32, 2), (32, 2)]
     stream = list(batches.stream(7, sizes))
     assert [tuple(batch.shape) for batch in stream[:3]] == [(6, 3, 16, 16)] * 2 + [(2, 3, 32, 32)]
@@ -164,7 +164,7 @@ def vocabulary() -> dict[str, Any]:
 
 def test_every_motion_word_is_one_token(vocabulary: dict[str, Any]) -> None:
     tokenizer = build_tokenizer(vocabulary)
-    words = " ".join([*CORE_VERBS, *SPEEDS, *STRENGTHS]).split()
+    words = " ".join([*VERBS, *SPEEDS, *STRENGTHS]).split()
     for word in words:
         assert len(tokenizer(word, add_special_tokens=False).input_ids) == 1, word
 
@@ -185,11 +185,11 @@ def test_any_text_survives_the_tokenizer(vocabulary: dict[str, Any]) -> None:
 
 
 # ---------------------------------------------------------------------------------------- build
-@pytest.mark.parametrize(("preset", "stage"), list(itertools.product(PRESETS, [1, 2, 3])))
+@pytest.mark.parametrize(("preset", "stage"), list(itertools.product(PRESETS, [1, 2, 3, 4])))
 def test_presets_are_valid_settings_for_each_stage(preset: str, stage: int) -> None:
     file = PRESETS_FOLDER / f"{preset}_stage{stage}.yaml"
     run = resolve(stage, file, ["out=x", "model.start=y", "data.path=z"])
-    assert run.clip.f == {1: 8, 2: 11, 3: 18}[stage]
+    assert run.clip.f == {1: 8, 2: 11, 3: 18, 4: 18}[stage]
     assert run.clip.height_px == run.clip.width_px == PRESETS[preset].size_px
     assert run.clip.span_frames <= 52
 
@@ -224,7 +224,7 @@ def test_one_command_builds_a_bundle_and_skips_what_is_done(
         folder=tmp_path,
         defaults=SamplingDefaults(steps=2, guidance=2.0, frames=15),
     )
-    for stage in (1, 2, 3):
+    for stage in (1, 2, 3, 4):
         settings = yaml.safe_load((PRESETS_FOLDER / f"cpu_stage{stage}.yaml").read_text())
         toy = {
             "steps": 2,
@@ -238,7 +238,10 @@ def test_one_command_builds_a_bundle_and_skips_what_is_done(
     bundle = read_bundle(build.work / "mini.safetensors")
     assert bundle.config.unet == unet
     longest = max(bundle.config.frames)  # frames of the last stage
-    assert bundle.config.defaults == dataclasses.replace(preset.defaults, frames=longest)
+    assert bundle.config.defaults == dataclasses.replace(
+        preset.defaults, frames=longest, fast=FewSteps()
+    )
+    assert bundle.few_steps and bundle.provenance["few_steps"]["stage"] == 4
     assert bundle.config.frames == (15, 21, 35)
     assert [run["stage"] for run in bundle.provenance["training"]] == [1, 2, 3]
     final = AutoencoderTiny.from_pretrained(build.work / "vae" / "final").state_dict()

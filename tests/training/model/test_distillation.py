@@ -134,6 +134,15 @@ def test_the_loss_of_a_velocity_that_is_zero() -> None:
         assert float(loss(batch)) == pytest.approx(float(expected.mean()), rel=1e-3)
 
 
+def test_without_a_skip_the_student_learns_guidance_alone() -> None:
+    """Guidance 1 asks nothing of a student that equals its teacher; more guidance does."""
+    bundle = build_toy_bundle(schedule=SCHEDULES[2])
+    batch = make_batch(bundle, [300, 999])
+    with torch.no_grad():
+        none, some = (make_loss(bundle, (w, w), skip=0)(batch).item() for w in (1.0, 8.0))
+    assert none < 1e-3 * some, (none, some)
+
+
 def test_shown_frames_add_nothing_to_the_loss() -> None:
     """With a still prior, the frames that Z_SD shows come out as the still, of student and target alike."""
     bundle = build_toy_bundle(schedule=SCHEDULES[2])

@@ -324,9 +324,10 @@ class DistilConfig(Section):
         default=None,
         description="Bundle, run folder or checkpoint that is distilled; null for the run's start.",
     )
-    skip: PositiveInt = Field(
+    skip: NonNegativeInt = Field(
         default=20,
-        description="Timesteps between the two points of a path that must lead to the same clip: k of LCM.",
+        description="Timesteps between the two points of a path that must lead to the same clip: k of LCM. 0: learn"
+        " guidance alone, for any sampler.",
     )
     teacher_steps: PositiveInt = Field(
         default=1, description="DDIM steps in which the teacher goes that far."

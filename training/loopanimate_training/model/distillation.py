@@ -4,7 +4,8 @@ The student learns one function f(z_t, t) of the teacher's guided sampling path,
 
     f(z_t, t) = f⁻(z_s, s),  s = t - k,  z_s from z_t by the teacher (DDIM, with guidance),  f(z, -1) = z.
 
-f⁻ is the averaged student, without gradients. f is x_0 as the network's output gives it. That is the identity where
+f⁻ is the averaged student, without gradients. With k = 0 the student learns the teacher's guided x_0 at t itself
+(guidance distillation, Meng et al. 2023): steps of any sampler without a second branch, but not fewer of them. f is x_0 as the network's output gives it. That is the identity where
 there is no noise, so no other boundary condition is needed, and any sampler that asks a network for x_0 can use it.
 
 Clips look as they do when a loop is sampled: the turning frame is not shown, the frames that Z_SD shows are the still
@@ -111,6 +112,8 @@ class DistillationLoss(nn.Module):
         guidance: the teacher's guidance, or its range.
     """
 
+    empty_text: Tensor
+
     def __init__(
         self,
         unet: LoopUNet,
@@ -144,11 +147,16 @@ class DistillationLoss(nn.Module):
         t, z_t = self.noisy_clips(batch)
         s = (t - self.config.skip).clamp(min=CLEAN)
         with torch.no_grad():
-            z_s = self.teacher_path(z_t, t, s, clips, self.drawn_guidance(batch))
-            target = torch.where(
-                _over_clip(s == CLEAN), z_s, self.clean(self.target, z_s, s, clips)
-            )
+            target = self.goal(z_t, t, s, clips, self.drawn_guidance(batch))
         return pseudo_huber(self.clean(self.unet, z_t, t, clips) - target, self.config.huber)
+
+    def goal(self, z_t: Tensor, t: Tensor, s: Tensor, clips: Clips, guidance: Tensor) -> Tensor:
+        """What f(z_t, t) should be."""
+        if self.config.skip == 0:
+            prediction = self.guided(z_t, t, clips, guidance)
+            return self.preconditioning.clean_and_noise(prediction, z_t, self.alpha_bar(t))[0]
+        z_s = self.teacher_path(z_t, t, s, clips, guidance)
+        return self.clean(self.target, z_s, s, clips)
 
     def noisy_clips(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Timesteps `[N]` and z_t, as sampling sees them.
@@ -158,7 +166,7 @@ class DistillationLoss(nn.Module):
         and is not there in sampling.
         """
         last = self.preconditioning.schedule.num_train_timesteps - 1
-        starts = batch.timesteps > last - self.config.skip // 2
+        starts = batch.timesteps > last - max(self.config.skip // 2, last // 20)
         t = torch.where(starts, last, batch.timesteps)
         z_0 = torch.where(_over_clip(starts), batch.latents[:, :, :1], batch.latents)
         noise = torch.cat([batch.noise[:, :, :-1], batch.noise[:, :, :1]], dim=2)  # tied
@@ -175,7 +183,8 @@ class DistillationLoss(nn.Module):
     ) -> Tensor:
         """z_s from z_t by `distil.teacher_steps` DDIM steps (Song et al. 2021) of the guided teacher."""
         steps = self.config.teacher_steps
-        places = [(t + (s - t) * (step / steps)).round().long() for step in range(steps + 1)]
+        between = [(t + (s - t) * (step / steps)).round().long() for step in range(steps)]
+        places = [*(place.clamp(min=0) for place in between), s]
         for now, then in pairwise(places):
             prediction = self.guided(z_t, now, clips, guidance)
             x_0, noise = self.preconditioning.clean_and_noise(prediction, z_t, self.alpha_bar(now))
@@ -186,17 +195,17 @@ class DistillationLoss(nn.Module):
         """The teacher's noise or velocity with classifier-free guidance; both branches share the down path."""
         text = torch.cat([self.empty_text.to(clips.text).expand_as(clips.text), clips.text])
         z_c = torch.cat([z_t, clips.concat], dim=1)  # Eq. 11
-        base, prompted = (
-            self.teacher(z_c, t.clamp(min=0), clips.image_embeds, text).float().chunk(2)
-        )
+        base, prompted = self.teacher(z_c, t, clips.image_embeds, text).float().chunk(2)
         return self._prediction(base + guidance * (prompted - base), z_t, t, clips)
 
     def clean(self, network: LoopUNet, z_t: Tensor, t: Tensor, clips: Clips) -> Tensor:
-        """f(z_t, t): the clean clip that a network predicts, without guidance."""
+        """f(z_t, t): the clean clip that a network predicts, without guidance; z_t where there is no noise."""
+        clean, t = _over_clip(t == CLEAN), t.clamp(min=0)
         z_c = torch.cat([z_t, clips.concat], dim=1)
-        output = network(z_c, t.clamp(min=0), clips.image_embeds, clips.text).float()
+        output = network(z_c, t, clips.image_embeds, clips.text).float()
         prediction = self._prediction(output, z_t, t, clips)
-        return self.preconditioning.clean_and_noise(prediction, z_t, self.alpha_bar(t))[0]
+        x_0, _ = self.preconditioning.clean_and_noise(prediction, z_t, self.alpha_bar(t))
+        return torch.where(clean, z_t, x_0)
 
     def alpha_bar(self, t: Tensor) -> Tensor:
         """ᾱ_t `[N]`, 1 where there is no noise."""

@@ -134,7 +134,10 @@ def export_few_steps(
             )
         provenance = bundle_info(base).provenance
         provenance = {**provenance, "few_steps": bundle.provenance["training"][-1]}
-        add_few_steps(base, target, tensors | replaced, FewSteps(), provenance, dtype)
+        # Without a skip the student is the guided teacher, for the sampler that suits it.
+        own = start.config.defaults.scheduler
+        fast = FewSteps() if config.distil.skip else FewSteps(scheduler=own)
+        add_few_steps(base, target, tensors | replaced, fast, provenance, dtype)
     return found.step
 
 

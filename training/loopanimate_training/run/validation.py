@@ -92,7 +92,7 @@ class Validator:
             guidance=validation.guidance,
             frames=clip.frames,
         )
-        if self.config.distil is not None:
+        if self.config.distil is not None and self.config.distil.skip:
             defaults = dataclasses.replace(defaults, scheduler=FewSteps().scheduler)
         bundle_config = dataclasses.replace(
             self.bundle.config,

@@ -30,9 +30,8 @@ INDEX_FILE = "cutouts.json"
 HELD_OUT_ONE_IN = 6
 CROPS_PER_SHAPE, REGIONS_PER_CROP = 4, 2
 _OVERSAMPLING = 2  # regions are found at twice the size, so that their masks become soft
-LEAST_CONTRAST = (
-    0.07  # root mean square difference of object and background: else its motion is not seen
-)
+LEAST_CONTRAST = 0.07
+"""Root mean square difference (of 0..1) of object and background below which its motion is not seen."""
 _RIM_PX = 2  # around the object: its edge's colours must not be in the background
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -115,6 +114,11 @@ def prepare(
             for parts in _cut(path, name, height_px, width_px, crops, regions):
                 records.append(Cutout(name, height_px, width_px, len(found), is_held_out(name)))
                 found.append(parts)
+        if not found:
+            raise LoopAnimateError(
+                f"{root} has nothing to cut out at {width_px} x {height_px} pixels: no part of "
+                "a picture stands out enough from what is behind it"
+            )
         for kind, arrays in zip(
             ("pictures", "alphas", "backgrounds"), zip(*found, strict=True), strict=True
         ):

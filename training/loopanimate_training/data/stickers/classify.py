@@ -38,8 +38,9 @@ _USUAL = {
 _COMPARED_PX = 48  # square root of the area at which frames are compared: larger ones are shrunk
 _BLURS_PX, _ITERATIONS = (1.3, 0.6), 5
 _NOISE = 0.06  # of a pixel, as a standard deviation
-_PRIOR_PIXELS = 5.0  # how many pixels the usual sizes count for
+_PRIOR_PIXELS = 60.0  # how many pixels the usual sizes count for
 _STEP = 0.02  # of the usual size, for derivatives
+_CONVERGED = 0.005  # of the usual size
 _POINTS = 150  # of the object, for displacements
 
 
@@ -77,6 +78,9 @@ def read_motion(frames: Tensor, scene: Scene, source_frames: Sequence[int]) -> M
             back reverses the motion at another speed.
     """
     shown = _displacements(track_object(frames, scene), scene)
+    shown = (
+        shown - shown[:1]
+    )  # a model's frames are blurred, which looks like an object of another size
     candidates = [(verb, speed) for verb in MOVING_VERBS for speed in SPEEDS]
     times_s = torch.tensor(source_frames, dtype=torch.float32) / FPS
     paths = torch.stack(
@@ -134,9 +138,10 @@ def track_object(frames: Tensor, scene: Scene) -> Deformation:
     frames = frames.float()
     found = torch.zeros(len(frames), len(FIELDS))
     stages = [_blurred_stage(frames, scene, blur_px) for blur_px in _BLURS_PX]
-    for number in range(1, len(frames)):
-        last, before = found[number - 1], found[max(0, number - 2)]
-        values = _best(torch.stack([last, 2.0 * last - before, found[0]]), *stages[0], number)
+    for number in range(len(frames)):
+        last, before = found[max(0, number - 1)], found[max(0, number - 2)]
+        starts = torch.stack([last, 2.0 * last - before, torch.zeros(len(FIELDS))])
+        values = _best(starts, *stages[0], number)
         for blurred, blurred_scene in stages:
             values = _fit(blurred[number], blurred_scene, values)
         found[number] = values
@@ -175,7 +180,8 @@ def _fit(frame: Tensor, scene: Scene, start: Tensor) -> Tensor:
     nudges[range(1, len(places) + 1), places] = _STEP * usual
     weight = _PRIOR_PIXELS * _NOISE**2
     values, damping, best_cost = start.clone(), 1.0, float("inf")
-    best = values
+    best, gradient = values, torch.zeros(len(places))
+    normal = torch.zeros(len(places), len(places))  # stays for a frame that is not finite
     for _ in range(_ITERATIONS):
         shown, _ = scene.draw(Deformation.from_stacked(values + nudges))
         error = (frame - shown[0]).flatten()
@@ -192,6 +198,8 @@ def _fit(frame: Tensor, scene: Scene, start: Tensor) -> Tensor:
             damping *= 10.0
         ridge = torch.eye(len(places)) * (weight * (1.0 + damping))
         step = torch.linalg.solve(normal + ridge, gradient).clamp(-1.0, 1.0)
+        if float(step.abs().max()) < _CONVERGED:
+            break
         values = best.clone()
         values[places] += step * usual
     return best

@@ -211,7 +211,8 @@ class DrawnClips:
             second = "" if second == verb else second
         if rng.random() < PLAIN_SHARE:
             return Motion(verb, second_verb=second)
-        return Motion(verb, rng.choice(list(SPEEDS)), rng.choice(list(STRENGTHS)), second)
+        speed, strength = str(rng.choice(list(SPEEDS))), str(rng.choice(list(STRENGTHS)))
+        return Motion(verb, speed, strength, second)
 
     def _draw_background(
         self, rng: np.random.Generator, kind: str | None = None
