@@ -10,6 +10,7 @@ import folder_paths
 import torch
 from LoopAnimate.nodes.load_loopanimate import LoadLoopAnimate
 from LoopAnimate.nodes.native.closing import close_loops
+from LoopAnimate.nodes.native.few_steps import with_few_steps
 from LoopAnimate.nodes.native.load import load_bundle
 from LoopAnimate.nodes.native.model import LoopModelConfig, build_model
 from LoopAnimate.nodes.native.preview import small_frames
@@ -19,6 +20,9 @@ from safetensors.torch import load_file
 from toy import FOLDER, FRAMES, close_to, core, sample, toy
 
 from loopanimate_core.bundle import read_parts
+from loopanimate_core.bundle.few_steps import few_step_tensors, few_step_unet
+from loopanimate_core.bundle.lora import LowRank
+from loopanimate_core.models import LoopUNet
 from loopanimate_core.sampling import filter_flicker
 from loopanimate_core.schedule import ScheduleConfig, alphas_cumprod
 
@@ -125,3 +129,38 @@ def check_previews() -> None:
     factors = torch.randn(4, 3) / 4
     colours = torch.einsum("nchw,cr->nhwr", exact, factors) / 2 + 0.5
     close_to(torch.tensor(fit_colours(exact, colours)[0]), factors, 0.02)
+
+
+def check_few_steps_are_patches() -> None:
+    """The few-step weights change a clone of the MODEL to what the core merges; the MODEL stays as it was."""
+    given = toy().model
+    parts = read_parts(FOLDER / "toy.safetensors")
+    unet = LoopUNet(parts.config.unet)
+    unet.load_state_dict({name: t.float() for name, t in parts.states["unet"].items()})
+    generator = torch.Generator().manual_seed(0)
+    updates = {
+        name: LowRank(
+            torch.randn(2, layer.in_features, generator=generator),
+            torch.randn(layer.out_features, 2, generator=generator),
+            alpha=1.0,
+        )
+        for name, layer in unet.named_modules()
+        if isinstance(layer, torch.nn.Linear)
+    }
+    tensors = {**few_step_tensors(updates), "conv_in.bias": torch.ones_like(unet.conv_in.bias)}
+    merged = build_model(
+        parts.config,
+        few_step_unet(unet, tensors).state_dict(),
+        given.model.latent_format,
+        "fp32",
+    )
+    before = sample(given, sampler="lcm")
+    assert with_few_steps(given) is given  # the toy has none
+    given.model.few_steps = tensors
+    fast = with_few_steps(given)
+    given.model.few_steps = {}
+    found = sample(fast, sampler="lcm")
+    close_to(found, sample(merged, sampler="lcm"))
+    assert (found - before).abs().max() > 0.01
+    assert torch.equal(found[0], found[-1])
+    assert torch.equal(sample(given, sampler="lcm"), before)
