@@ -37,7 +37,7 @@ def low_rank(bundle: Bundle, rank: int = 2) -> dict[str, LowRank]:
     return {
         name: LowRank(
             torch.randn(rank, layer.in_features, generator=rng),
-            torch.randn(layer.out_features, rank, generator=rng),
+            0.1 * torch.randn(layer.out_features, rank, generator=rng),
             alpha=1.0,
         )
         for name, layer in bundle.unet.named_modules()
