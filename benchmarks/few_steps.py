@@ -60,7 +60,7 @@ def main() -> None:
     config = pipeline.bundle.config
     clips = held_out_clips(
         *open_caches(options.data),
-        dict.fromkeys(options.groups, options.subjects),
+        {group: int(options.subjects) for group in options.groups},
         config.height_px,
         config.width_px,
         verbs=options.verbs,
