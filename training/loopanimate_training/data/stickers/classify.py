@@ -180,7 +180,7 @@ def _fit(frame: Tensor, scene: Scene, start: Tensor) -> Tensor:
     nudges[range(1, len(places) + 1), places] = _STEP * usual
     weight = _PRIOR_PIXELS * _NOISE**2
     values, damping, best_cost = start.clone(), 1.0, float("inf")
-    best = values
+    best, normal, gradient = values, torch.zeros(len(places), len(places)), torch.zeros(len(places))
     for _ in range(_ITERATIONS):
         shown, _ = scene.draw(Deformation.from_stacked(values + nudges))
         error = (frame - shown[0]).flatten()
