@@ -232,9 +232,9 @@ def test_one_command_builds_a_bundle_and_skips_what_is_done(
     preset = Preset(
         "toy",
         32,
-        ((32, 32),),
         unet,
         TOY_VAE,
+        shapes_px=((32, 32),),
         encoder_steps=3,
         folder=tmp_path,
         defaults=SamplingDefaults(steps=2, guidance=2.0, frames=15),
