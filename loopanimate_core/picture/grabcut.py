@@ -14,6 +14,7 @@ _UNSURE = (
     0.4  # scores between this share of the threshold and its counterpart above are left to GrabCut
 )
 _MIN_AGREEMENT = 0.8  # intersection over union of scores and GrabCut
+_SMOOTH_AGREEMENT = 0.3  # the same on a smooth background: that both mean the same object
 _BORDER_SHARE = 0.04  # width of the ring that counts as background
 _RECTANGLE_SHARE = 0.08
 _MAX_SCATTER = 6.0  # of the border around a smooth colour, in CIELAB units
@@ -29,12 +30,19 @@ def grabcut_mask(picture: torch.Tensor) -> torch.Tensor:
 def refined_mask(picture: torch.Tensor, scores: torch.Tensor, threshold: float) -> torch.Tensor:
     """Object mask `[H, W]` (bool) with the edges of the picture, from scores `[H, W]` in 0..1.
 
-    GrabCut decides where the scores do not: within a band around their edge. The scores alone decide
-    if its result differs much from them, as it does where object and background share their colours.
+    On a plain or smoothly coloured background GrabCut decides alone, which is exact there, unless its object is
+    another one. Elsewhere it decides where the scores do not: within a band around their edge. The scores alone
+    decide if its result differs much from them, as it does where object and background share their colours.
     """
     import cv2
 
     small = _shrunk(picture.cpu())
+    smooth = _cut_from_smooth_colour(small)
+    if smooth is not None:
+        plain = _full_size(smooth, picture)
+        agreed = scores.cpu() > threshold
+        if float((plain & agreed).sum()) > _SMOOTH_AGREEMENT * float((plain | agreed).sum()):
+            return plain
     coarse = fit_pixels(scores.cpu()[..., None], *small.shape[:2], mode="stretch")[..., 0].numpy()
     found = coarse > threshold
     seeds = np.where(found, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
@@ -45,6 +53,15 @@ def refined_mask(picture: torch.Tensor, scores: torch.Tensor, threshold: float) 
     if either == 0 or float((refined & found).sum()) < _MIN_AGREEMENT * either:
         return scores.cpu() > threshold
     return _full_size(refined, picture)
+
+
+def _cut_from_smooth_colour(small: torch.Tensor) -> np.ndarray | None:
+    """GrabCut's mask `[h, w]` on a background of one smooth colour; None on any other."""
+    import cv2
+
+    lab = cv2.cvtColor(small.numpy(), cv2.COLOR_RGB2LAB)
+    seeds = _colour_seeds(lab, _ring(*lab.shape[:2]))
+    return None if seeds is None else _tidy(_cut(small, seeds))
 
 
 def _cut(small: torch.Tensor, seeds: np.ndarray) -> np.ndarray:

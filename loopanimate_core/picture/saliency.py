@@ -127,7 +127,10 @@ def _network_mask(
 ) -> torch.Tensor:
     if model_path is not None:
         return onnx_scores(picture, model_path, normalisation) > threshold
-    return refined_mask(picture, onnx_scores(picture, BUNDLED_NETWORK, "half"), threshold)
+    scores = onnx_scores(picture, BUNDLED_NETWORK, "half")
+    if not MIN_SHARE <= float((scores > threshold).float().mean()) <= MAX_SHARE:
+        return grabcut_mask(picture)  # the network sees no object
+    return refined_mask(picture, scores, threshold)
 
 
 def _grow(mask: torch.Tensor, grow_px: int) -> torch.Tensor:
