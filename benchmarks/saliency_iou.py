@@ -137,7 +137,7 @@ def save_sheet(photographs: list[Path], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("work", type=Path)
     parser.add_argument("--stickers", type=Path, help="sticker cache (default: WORK/data)")
     parser.add_argument("--sheet", type=Path, help="also write a sheet of 24 masked photographs")

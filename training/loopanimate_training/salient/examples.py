@@ -229,7 +229,8 @@ def _recoloured(colour: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 def _with_shadow(picture: np.ndarray, alpha: np.ndarray, random: np.random.Generator) -> np.ndarray:
     size = alpha.shape[0]
-    shift = np.float32([[1, 0, random.normal(0, size / 30)], [0, 1, random.uniform(0, size / 12)]])
+    to_right, down = random.normal(0, size / 30), random.uniform(0, size / 12)
+    shift = np.array([[1, 0, to_right], [0, 1, down]], np.float32)
     shadow = cv2.warpAffine(alpha, shift, (size, size))
     shadow = cv2.GaussianBlur(shadow, (0, 0), random.uniform(1, size / 20))
     return picture * (1 - random.uniform(0.15, 0.6) * shadow[..., None])

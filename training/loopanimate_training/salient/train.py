@@ -55,7 +55,7 @@ def train(
     Each step draws its examples from a generator seeded with the step's number.
     """
     torch.manual_seed(SEED)
-    network = SalientNet().to(memory_format=torch.channels_last)
+    network = SalientNet().to("cpu", memory_format=torch.channels_last)
     average = copy.deepcopy(network).eval()
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     start = 0
@@ -78,7 +78,8 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * factor
         pictures, masks = batch_of(examples[stage.size_px], stage, step)
-        loss = training_loss(*network(pictures), masks)
+        fine, coarse = network(pictures)
+        loss = training_loss(fine, coarse, masks)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
