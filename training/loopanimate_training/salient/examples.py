@@ -144,15 +144,15 @@ class Examples:
     def _background(self, random: np.random.Generator) -> np.ndarray:
         side = (self.size_px, self.size_px)
         kind = random.random()
-        if kind < 0.12:  # plain colour, gradient or soft noise
-            cells = int(random.choice([1, 2, 4, 8]))
+        if kind < 0.2:  # plain colour, gradient or soft noise
+            cells = int(random.choice([1, 2, 4, 8, 16, 24]))
             noise = random.uniform(0, 1, 3) + random.uniform(-0.4, 0.4, (cells, cells, 3))
             soft = cv2.resize(noise.astype(np.float32), side, interpolation=cv2.INTER_CUBIC)
             return np.clip(soft, 0, 1).reshape(*side, 3)
         photo = self.material.backgrounds[random.integers(len(self.material.backgrounds))]
         crop = photo[_window(photo.shape[:2], random, 0.35, 1.0)]
         picture = cv2.resize(crop, side, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-        if kind < 0.4:  # out of focus
+        if kind < 0.45:  # out of focus
             picture = cv2.GaussianBlur(picture, (0, 0), random.uniform(1.0, self.size_px / 24))
         return picture[:, ::-1] if random.random() < 0.5 else picture
 

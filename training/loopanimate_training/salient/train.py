@@ -55,7 +55,7 @@ def train(
     Each step draws its examples from a generator seeded with the step's number.
     """
     torch.manual_seed(SEED)
-    network = SalientNet().to("cpu", memory_format=torch.channels_last)
+    network = SalientNet().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     average = copy.deepcopy(network).eval()
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     start = 0
