@@ -38,7 +38,8 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mini_quality import held_out_clips
+from held_out import STICKERS, held_out_clips, open_caches
+from mini_quality import read_loop
 from torch import Tensor
 from tqdm import tqdm
 
@@ -52,10 +53,9 @@ from loopanimate_core.picture.saliency import salient_mask
 from loopanimate_core.picture.sheet import contact_sheet
 from loopanimate_core.pipeline import LoopAnimatePipeline
 from loopanimate_training.alss import loop_indices
-from loopanimate_training.data.stickers.classify import masks_from_background, read_motion
-from loopanimate_training.data.stickers.clips import StickerClip
-from loopanimate_training.data.stickers.emoji import EmojiCache
-from loopanimate_training.data.stickers.motion import STILL
+from loopanimate_training.data.stickers import render
+from loopanimate_training.data.stickers.clips import DrawnClip
+from loopanimate_training.data.stickers.motion import CORE_VERBS, STILL
 
 FULL_PX, FRAMES, FPS = 512, 35, 8.0
 SMOOTH_FPS = 24.0  # a multiple, so that every third frame is one of the model's
@@ -67,13 +67,16 @@ SIZES = ("512x512", "1920x1080", "3840x2160")
 
 @dataclass(frozen=True)
 class Scene:
-    """The truth of one loop, and what is known of it: [P, H, W, 3] frames and [P, H, W] masks at full size."""
+    """The truth of one loop, and what is known of it: [P, H, W, 3] frames and [P, H, W] masks at full size.
+
+    `drawn`: the still taken apart. `shown`: the frames as a perfect model would draw them, at its size.
+    """
 
     caption: str
     verb: str
     true: Tensor
     masks: Tensor
-    background: Tensor
+    drawn: render.Scene
     shown: Tensor
 
     @property
@@ -195,7 +198,7 @@ def measure(method: str, scene: Scene, made: Tensor, seconds: float, own: bool) 
     bend, true_bend = (_unrest(frames) for frames in (made, scene.true))
     height, width = scene.shown.shape[1:3]
     small = torch.stack([fit_pixels(frame, height, width) for frame in made])
-    background = fit_pixels(scene.background, height, width)
+    drawn = _at_size(scene.drawn, height, width)
     pairs = zip(made[1::4], scene.true[1::4], strict=True)
     return Figures(
         method=method,
@@ -207,9 +210,14 @@ def measure(method: str, scene: Scene, made: Tensor, seconds: float, own: bool) 
         flicker=bend / true_bend if true_bend > 0.0 and not own else None,
         mse_still=float((made[0] - scene.still).square().mean()) * 255**2,
         seamless=check_loop(made, fps=FPS).passed,
-        read=read_motion(small, masks_from_background(small, background)).verb,
+        read=read_loop(small, drawn, FRAMES).verb,
         seconds=seconds,
     )
+
+
+def _at_size(scene: render.Scene, height_px: int, width_px: int) -> render.Scene:
+    layer = fit_pixels(scene.layer.permute(1, 2, 0), height_px, width_px).permute(2, 0, 1)
+    return render.Scene(layer, fit_pixels(scene.background, height_px, width_px))
 
 
 def psnr(made: Tensor, true: Tensor) -> float:
@@ -269,12 +277,12 @@ def through_vae(vae: torch.nn.Module, frames: Tensor) -> Tensor:
     return decode_latents(vae, encode_frames(vae, frames)).float().cpu().clone()
 
 
-def true_scene(clip: StickerClip, seed: int, model_px: int, vae: torch.nn.Module) -> Scene:
+def true_scene(clip: DrawnClip, seed: int, model_px: int, vae: torch.nn.Module) -> Scene:
     """The loop that a perfect model of the training clips would play, at full size and as drawn."""
     order = loop_indices((FRAMES + 1) // 2, STRIDE, STEPS, rng=random.Random(seed))
     frames, masks = clip.draw(order[:-1])
     shown = torch.stack([fit_pixels(frame, model_px, model_px) for frame in frames])
-    return Scene(clip.caption, clip.verb, frames, masks, clip.background, through_vae(vae, shown))
+    return Scene(clip.caption, clip.verb, frames, masks, clip.scene, through_vae(vae, shown))
 
 
 def cost(size: str) -> dict[str, float]:
@@ -337,13 +345,18 @@ def main() -> None:
     pipeline = LoopAnimatePipeline.from_bundle(options.bundle)
     vae, model_px = pipeline.bundle.vae, pipeline.bundle.config.height_px
     clips = held_out_clips(
-        EmojiCache(options.data), options.stickers, FULL_PX, options.seed, ("pastel", "gradient")
-    )
-    names = list(dict.fromkeys(clip.emoji.hexcode for clip in clips))
+        *open_caches(options.data),
+        {STICKERS: options.stickers},
+        FULL_PX,
+        FULL_PX,
+        verbs=CORE_VERBS,
+        seed=options.seed,
+    )[STICKERS]
+    names = list(dict.fromkeys(clip.subject for clip in clips))
     figures: dict[str, list[Figures]] = {"true": [], "own": []}
     strips: list[Tensor] = []
     for clip in tqdm(clips, desc="loops", unit="loop"):
-        seed = options.seed + names.index(clip.emoji.hexcode)
+        seed = options.seed + names.index(clip.subject)
         scene = true_scene(clip, seed, model_px, vae)
         rows = rebuild(scene, vae)
         for method, make in rows.items():
@@ -359,7 +372,7 @@ def main() -> None:
             mask = (fit_pixels(scene.mask[..., None], model_px, model_px)[..., 0] > 0.5).float()
             loop = pipeline(small, clip.caption, mask=mask, frames=FRAMES, seed=seed)
             own = Scene(
-                scene.caption, scene.verb, scene.true, scene.masks, scene.background, loop.frames
+                scene.caption, scene.verb, scene.true, scene.masks, scene.drawn, loop.frames
             )
             raw = enlarged(loop.frames, cv2.INTER_CUBIC)
             figures["own"].append(measure("raw", own, raw, 0.0, own=True))

@@ -40,7 +40,7 @@ def main() -> None:
     cache, cutouts = open_caches(options.data)
     height_px, width_px = options.size
     groups = [group for group in GROUPS if cutouts or group == GROUPS[0]]
-    subjects = dict.fromkeys(groups, options.subjects)
+    subjects = {group: int(options.subjects) for group in groups}
     verbs = options.verbs
     clips = held_out_clips(
         cache, cutouts, subjects, height_px, width_px, verbs=verbs, seed=options.seed

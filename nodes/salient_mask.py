@@ -28,7 +28,7 @@ class SalientMask(io.ComfyNode):
             category="LoopAnimate",
             description=(
                 "Finds the object that should move while the background stays still: by transparency,"
-                " with an ONNX network, or with GrabCut."
+                " with a network, or with GrabCut."
             ),
             inputs=[
                 io.Image.Input("image", tooltip="One or more pictures; each gets its own mask."),
@@ -37,9 +37,9 @@ class SalientMask(io.ComfyNode):
                     options=list(METHODS),
                     default="auto",
                     tooltip=(
-                        "auto: transparency if there is any, otherwise the network if one is chosen,"
-                        " otherwise GrabCut. grabcut: by colour, good for plain and blurred backgrounds."
-                        " onnx: the network chosen below, good for photos."
+                        "auto: transparency if there is any, otherwise a network. grabcut: by colour"
+                        " alone, good for plain and blurred backgrounds. onnx: the network chosen"
+                        " below, or the small built-in one if none is chosen."
                     ),
                 ),
                 io.Float.Input(
@@ -66,7 +66,7 @@ class SalientMask(io.ComfyNode):
                     default=NONE,
                     tooltip=(
                         "A salient-object network (U²-Net, IS-Net, BiRefNet …) from the folder"
-                        " models/loopanimate_saliency."
+                        " models/loopanimate_saliency. none: the small built-in one."
                     ),
                 ),
                 io.Mask.Input(

@@ -29,10 +29,14 @@ def add_parser(commands: Commands) -> None:
         "--method",
         choices=METHODS,
         default="auto",
-        help="the picture's transparency (alpha), the network of --model (onnx) or OpenCV's grabcut;"
-        " auto takes the first that is possible",
+        help="the picture's transparency (alpha), a network (onnx) or OpenCV's grabcut; auto takes the"
+        " first that is possible",
     )
-    parser.add_argument("--model", metavar="FILE", help="a salient-object network (.onnx)")
+    parser.add_argument(
+        "--model",
+        metavar="FILE",
+        help="a salient-object network (.onnx; default: the small one of this package)",
+    )
     parser.add_argument(
         "--threshold",
         type=float,

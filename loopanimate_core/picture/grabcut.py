@@ -13,7 +13,9 @@ _GRABCUT_ROUNDS = 5
 _UNSURE = (
     0.4  # scores between this share of the threshold and its counterpart above are left to GrabCut
 )
-_MIN_AGREEMENT = 0.8  # intersection over union of scores and GrabCut
+# Intersection over union of scores and GrabCut: of a refined edge, of an object before a smooth colour,
+# and of one before a blurred background, where GrabCut more often finds a part.
+_MIN_AGREEMENT, _COLOUR_AGREEMENT, _REACH_AGREEMENT = 0.8, 0.3, 0.5
 _BORDER_SHARE = 0.04  # width of the ring that counts as background
 _RECTANGLE_SHARE = 0.08
 _MAX_SCATTER = 6.0  # of the border around a smooth colour, in CIELAB units
@@ -23,7 +25,25 @@ _MAX_SMOOTH_STEP = 12.0  # between neighbouring pixels of a blurred background
 def grabcut_mask(picture: torch.Tensor) -> torch.Tensor:
     """Object mask `[H, W]` (bool) of `picture [H, W, 3]`, from seeds of the background model, at 320 px."""
     small = _shrunk(picture.cpu())
-    return _full_size(_tidy(_cut(small, _seeds(small))), picture)
+    return _full_size(_tidy(_cut(small, _seeds(small)[0])), picture)
+
+
+def scored_mask(picture: torch.Tensor, scores: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Object mask `[H, W]` (bool) from a coarse network's scores `[H, W]` in 0..1 and the picture's colours.
+
+    In front of a smooth background colours find an object exactly, so GrabCut's mask is taken if the
+    scores confirm it; otherwise the scores, with their edges refined. If the scores find nothing,
+    GrabCut decides alone.
+    """
+    small = _shrunk(picture.cpu())
+    seeds, agreement = _seeds(small)
+    coarse = fit_pixels(scores.cpu()[..., None], *small.shape[:2], mode="stretch")[..., 0].numpy()
+    found = coarse > threshold
+    if agreement is not None or not found.any():
+        by_colour = _tidy(_cut(small, seeds))
+        if not found.any() or _iou(by_colour, found) > (agreement or 0.0):
+            return _full_size(by_colour, picture)
+    return refined_mask(picture, scores, threshold)
 
 
 def refined_mask(picture: torch.Tensor, scores: torch.Tensor, threshold: float) -> torch.Tensor:
@@ -41,10 +61,13 @@ def refined_mask(picture: torch.Tensor, scores: torch.Tensor, threshold: float) 
     seeds[coarse > 1 - _UNSURE * (1 - threshold)] = cv2.GC_FGD
     seeds[coarse < _UNSURE * threshold] = cv2.GC_BGD
     refined = _tidy(_cut(small, seeds))
-    either = float((refined | found).sum())
-    if either == 0 or float((refined & found).sum()) < _MIN_AGREEMENT * either:
+    if _iou(refined, found) < _MIN_AGREEMENT:
         return scores.cpu() > threshold
     return _full_size(refined, picture)
+
+
+def _iou(one: np.ndarray, other: np.ndarray) -> float:
+    return float((one & other).sum()) / max(1.0, float((one | other).sum()))
 
 
 def _cut(small: torch.Tensor, seeds: np.ndarray) -> np.ndarray:
@@ -78,23 +101,24 @@ def _has_both(seeds: np.ndarray) -> bool:
     return bool(foreground.any() and not foreground.all())
 
 
-def _seeds(small: torch.Tensor) -> np.ndarray:
+def _seeds(small: torch.Tensor) -> tuple[np.ndarray, float | None]:
     """GrabCut's labels `[H, W]`, from the first of three models of the background that works.
 
     First, a smooth colour: plain backgrounds and gradients. Second, pixels that can be reached from the
-    border without a sharp step: blurred backgrounds. Otherwise, everything near the border.
+    border without a sharp step: blurred backgrounds. Otherwise, everything near the border; then the
+    second value is None instead of the agreement with a network's mask that confirms the result.
     """
     import cv2
 
     lab = cv2.cvtColor(small.numpy(), cv2.COLOR_RGB2LAB)
     ring = _ring(*lab.shape[:2])
-    seeds = _colour_seeds(lab, ring)
-    if seeds is None:
-        seeds = _reach_seeds(lab, ring)
-    if seeds is None:
-        seeds = np.full(lab.shape[:2], cv2.GC_BGD, np.uint8)
-        seeds[~_ring(*lab.shape[:2], share=_RECTANGLE_SHARE)] = cv2.GC_PR_FGD
-    return seeds
+    if (seeds := _colour_seeds(lab, ring)) is not None:
+        return seeds, _COLOUR_AGREEMENT
+    if (seeds := _reach_seeds(lab, ring)) is not None:
+        return seeds, _REACH_AGREEMENT
+    seeds = np.full(lab.shape[:2], cv2.GC_BGD, np.uint8)
+    seeds[~_ring(*lab.shape[:2], share=_RECTANGLE_SHARE)] = cv2.GC_PR_FGD
+    return seeds, None
 
 
 def _colour_seeds(lab: np.ndarray, ring: np.ndarray) -> np.ndarray | None:

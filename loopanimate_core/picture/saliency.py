@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..errors import LoopAnimateError
-from .grabcut import grabcut_mask, refined_mask
+from .grabcut import grabcut_mask, scored_mask
 from .images import require_rgb
 from .salient_network import Normalisation, has_onnxruntime, onnx_scores
 
@@ -47,8 +47,8 @@ def salient_mask(
         alpha: `[H, W]`, the picture's transparency, if it has any.
         method: `alpha`, `onnx` or `grabcut`; `auto` takes the first of the three that is possible.
         model_path: a salient-object network (U²-Net, IS-Net, BiRefNet …) with one picture as input
-            and the object's score as its first output. None is the bundled one, whose mask is refined
-            by GrabCut.
+            and the object's score as its first output. None is the bundled one, whose mask is
+            refined by the picture's colours.
         normalisation: the mean and deviation of the network's input: `imagenet`, or `half` for 0.5 and
             1; `auto` is `half` for files with IS-Net or RMBG in their name.
         threshold: 0..1, for alpha or score; GrabCut does not use it.
@@ -127,7 +127,7 @@ def _network_mask(
 ) -> torch.Tensor:
     if model_path is not None:
         return onnx_scores(picture, model_path, normalisation) > threshold
-    return refined_mask(picture, onnx_scores(picture, BUNDLED_NETWORK, "half"), threshold)
+    return scored_mask(picture, onnx_scores(picture, BUNDLED_NETWORK, "half"), threshold)
 
 
 def _grow(mask: torch.Tensor, grow_px: int) -> torch.Tensor:

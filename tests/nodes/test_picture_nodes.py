@@ -191,7 +191,6 @@ def red_detector() -> onnx.ModelProto:
     ("changes", "words"),
     [
         ({"method": "magic"}, "method must be one of auto"),
-        ({"method": "onnx"}, "needs a model_path"),
         ({"onnx_model": "x.onnx"}, "there is no file 'x.onnx' in models/loopanimate_saliency"),
         ({"threshold": 1.0}, "threshold"),
     ],

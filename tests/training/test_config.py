@@ -121,7 +121,7 @@ def test_mistakes_are_one_sentence(override: str, message: str) -> None:
 
 def test_unknown_stage_and_broken_file(tmp_path: Path) -> None:
     with pytest.raises(LoopAnimateError, match="choose one of 1, 2, 3"):
-        resolve(4)
+        resolve(5)
     with pytest.raises(LoopAnimateError, match="cannot read"):
         resolve(1, tmp_path / "absent.yaml")
     (tmp_path / "bad.yaml").write_text("a: [")

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import sys
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from onnx import TensorProto, helper
 
 from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.picture.grabcut import refined_mask
 from loopanimate_core.picture.saliency import salient_mask
 from loopanimate_core.picture.salient_network import onnx_scores
 
@@ -59,25 +61,25 @@ def iou(found: torch.Tensor, true: torch.Tensor) -> float:
 @pytest.mark.parametrize("place", [(0.5, 0.5), (0.4, 0.55)])
 def test_grabcut_finds_drawn_stickers(kind, place):
     true = disc(x=place[0], y=place[1])
-    found = salient_mask(paint(true, backgrounds()[kind]))
+    found = salient_mask(paint(true, backgrounds()[kind]), method="grabcut")
     assert set(found.unique().tolist()) == {0.0, 1.0}
     assert iou(found, true) > 0.95
 
 
 def test_grabcut_is_deterministic_and_sizes_agree():
     picture = paint(disc(400, 700), backgrounds(400, 700)["soft"])
-    first = salient_mask(picture)
+    first = salient_mask(picture, method="grabcut")
     assert first.shape == (400, 700)
-    assert torch.equal(first, salient_mask(picture))
+    assert torch.equal(first, salient_mask(picture, method="grabcut"))
     assert iou(first, disc(400, 700)) > 0.95
 
 
-def test_object_is_found_on_a_busy_background():
+def test_grabcut_finds_an_object_on_a_busy_background():
     generator = torch.Generator().manual_seed(0)
     cells = torch.rand(1, 3, 24, 32, generator=generator)
     busy = F.interpolate(cells, (96, 128), mode="nearest")[0].permute(1, 2, 0)
     true = disc(radius=0.35)
-    assert iou(salient_mask(paint(true, busy)), true) > 0.6
+    assert iou(salient_mask(paint(true, busy), method="grabcut"), true) > 0.6
 
 
 def test_without_a_salient_object_the_mask_is_the_whole_picture(caplog):
@@ -85,6 +87,41 @@ def test_without_a_salient_object_the_mask_is_the_whole_picture(caplog):
         mask = salient_mask(torch.full((40, 40, 3), 0.5))
     assert mask.min() == 1
     assert "whole picture" in caplog.text
+
+
+@pytest.mark.parametrize("size", [(96, 128), (301, 97), (40, 333)])
+def test_the_bundled_network_finds_an_object_at_any_size(size):
+    true = disc(*size, radius=0.33 * min(size) / size[0])
+    picture = paint(true, backgrounds(*size)["soft"])
+    found = salient_mask(picture, method="onnx")
+    assert found.shape == size
+    assert set(found.unique().tolist()) == {0.0, 1.0}
+    assert iou(found, true) > 0.8
+
+
+def test_without_onnxruntime_auto_is_grabcut(monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    true = disc()
+    picture = paint(true, backgrounds()["gradient"])
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(salient_mask(picture), salient_mask(picture, method="grabcut"))
+    assert "onnxruntime is not installed" in caplog.text
+
+
+def test_refinement_follows_the_pictures_edge():
+    true = disc(192, 256)
+    picture = paint(true, backgrounds(192, 256)["pastel"])
+    blurred = F.avg_pool2d(true[None, None], 25, stride=1, padding=12, count_include_pad=False)[
+        0, 0
+    ]
+    rough = (blurred * 0.9 + 0.05).clamp(0, 1)
+    assert iou(refined_mask(picture, rough, 0.5).float(), true) > 0.97
+
+
+def test_refinement_keeps_the_scores_where_colours_do_not_tell():
+    noise = torch.rand(96, 128, 3, generator=torch.Generator().manual_seed(0))
+    scores = disc() * 0.6 + 0.2
+    assert iou(refined_mask(noise, scores, 0.5).float(), disc()) > 0.75
 
 
 def test_alpha_is_used_first_if_present():
@@ -190,7 +227,6 @@ def test_invalid_onnx_models_raise(tmp_path):
     [
         ({"method": "magic"}, "'magic'"),
         ({"method": "alpha"}, "transparency"),
-        ({"method": "onnx"}, "model_path"),
         ({"threshold": 0.0}, "between 0 and 1"),
         ({"grow_px": 600}, r"-512 to 512"),
         ({"alpha": torch.ones(3, 3)}, "picture's size"),

@@ -195,7 +195,7 @@ COMMANDS = {
     "data.index.build:open_index": ("index", "."),
     "commands.cache:fill_cache": ("cache",),
     "run.report:write_page": ("report", "."),
-    "model.export:export_bundle": ("export", ".", "-o", "x.safetensors"),
+    "model.export:read_run": ("export", ".", "-o", "x.safetensors"),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -199,13 +200,26 @@ def test_an_unknown_preset_is_refused(tmp_path: Path) -> None:
         Build(tmp_path, "tpu")
 
 
-def test_a_folder_without_packages_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LoopAnimateError, match=r"holds no \.tgz"):
-        Build(tmp_path / "work", "cpu", archives=tmp_path).data()
+def test_a_download_without_its_client_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LoopAnimateError, match=r"downloading .* needs"):
+        Build(tmp_path / "work", "cpu").data()
+
+
+def put_pictures(work: Path, sticker_cache: EmojiCache, photographs: Path) -> None:
+    """What the step `data` makes of packages, so that nothing is downloaded."""
+    shutil.copytree(sticker_cache.folder, work / "data")
+    for source in sorted(photographs.rglob("*.png"))[:5]:
+        target = work / "photographs" / "photographs" / source.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+    (work / "photographs" / "manifest.json").write_text("[]")
 
 
 def test_one_command_builds_a_bundle_and_skips_what_is_done(
-    sticker_archives: list[Path], tmp_path: Path
+    sticker_cache: EmojiCache, photographs: Path, tmp_path: Path
 ) -> None:
     unet = LoopUNetConfig(
         block_out_channels=(8, 8, 16),
@@ -220,6 +234,7 @@ def test_one_command_builds_a_bundle_and_skips_what_is_done(
         32,
         unet,
         TOY_VAE,
+        shapes_px=((32, 32),),
         encoder_steps=3,
         folder=tmp_path,
         defaults=SamplingDefaults(steps=2, guidance=2.0, frames=15),
@@ -233,7 +248,8 @@ def test_one_command_builds_a_bundle_and_skips_what_is_done(
             "batch": {"size": 1},
         }
         (tmp_path / f"toy_stage{stage}.yaml").write_text(yaml.safe_dump(merge(settings, toy)))
-    build = Build(tmp_path / "work", preset, archives=sticker_archives[0].parent)
+    put_pictures(tmp_path / "work", sticker_cache, photographs)
+    build = Build(tmp_path / "work", preset)
     build.run()
     bundle = read_bundle(build.work / "mini.safetensors")
     assert bundle.config.unet == unet
@@ -248,7 +264,7 @@ def test_one_command_builds_a_bundle_and_skips_what_is_done(
     for name, weights in bundle.vae.state_dict().items():  # type: ignore[attr-defined]
         assert_close(weights, final[name], dtype=torch.float16)  # the bundle stores float16
 
-    kept = ["data/sprites.npy", "vae/state.pt", "tokenizer.json", "start.safetensors"]
+    kept = ["data/cutouts/cutouts.json", "vae/state.pt", "tokenizer.json", "start.safetensors"]
     before = [(build.work / name).stat().st_mtime_ns for name in kept]
     build.run("stage1")
     assert [(build.work / name).stat().st_mtime_ns for name in kept] == before

@@ -188,7 +188,7 @@ def test_the_target_follows_the_average() -> None:
 
 
 def test_pseudo_huber_is_between_squared_and_absolute() -> None:
-    small, large = torch.tensor([1e-4]), torch.tensor([10.0])
+    small, large = torch.tensor([1e-4, 10.0], dtype=torch.float64)[:, None]
     assert float(pseudo_huber(small, 0.1)) == pytest.approx(1e-8 / 0.2, rel=0.01)
     assert float(pseudo_huber(large, 0.1)) == pytest.approx(9.9, rel=0.01)
     assert float(pseudo_huber(large, 0.0)) == 100

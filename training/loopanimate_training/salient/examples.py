@@ -22,12 +22,21 @@ MAX_UNCERTAIN = 0.8  # mean of 4 p (1 - p) over mean of p
 
 Pixels = NDArray[np.uint8]
 
+_SAME_SUBJECT = {
+    "neuschwanstein": "neuschwansteincastle",
+    "operasidney": "operahouse",
+    "qutubminar": "kutubminar",
+    "toureiffel": "eiffeltower",
+    "tower": "eiffeltower",
+}
+
 
 def subject_of(stem: str) -> str:
     """What a prepared photograph shows: two photographs of one building share a side of the split."""
     words = [word for word in stem.split("-")[:-1] if word != "background"]
     last = re.sub(r"\d+$", "", words[-1])
-    return last if last and not last[0].isdigit() else "-".join(words)
+    subject = last if last and not last[0].isdigit() else "-".join(words)
+    return _SAME_SUBJECT.get(subject, subject)
 
 
 def is_held_out(stem: str) -> bool:
@@ -135,15 +144,15 @@ class Examples:
     def _background(self, random: np.random.Generator) -> np.ndarray:
         side = (self.size_px, self.size_px)
         kind = random.random()
-        if kind < 0.12:  # plain colour, gradient or soft noise
-            cells = int(random.choice([1, 2, 4, 8]))
+        if kind < 0.2:  # plain colour, gradient or soft noise
+            cells = int(random.choice([1, 2, 4, 8, 16, 24]))
             noise = random.uniform(0, 1, 3) + random.uniform(-0.4, 0.4, (cells, cells, 3))
             soft = cv2.resize(noise.astype(np.float32), side, interpolation=cv2.INTER_CUBIC)
             return np.clip(soft, 0, 1).reshape(*side, 3)
         photo = self.material.backgrounds[random.integers(len(self.material.backgrounds))]
         crop = photo[_window(photo.shape[:2], random, 0.35, 1.0)]
         picture = cv2.resize(crop, side, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-        if kind < 0.4:  # out of focus
+        if kind < 0.45:  # out of focus
             picture = cv2.GaussianBlur(picture, (0, 0), random.uniform(1.0, self.size_px / 24))
         return picture[:, ::-1] if random.random() < 0.5 else picture
 
@@ -220,7 +229,8 @@ def _recoloured(colour: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 def _with_shadow(picture: np.ndarray, alpha: np.ndarray, random: np.random.Generator) -> np.ndarray:
     size = alpha.shape[0]
-    shift = np.float32([[1, 0, random.normal(0, size / 30)], [0, 1, random.uniform(0, size / 12)]])
+    to_right, down = random.normal(0, size / 30), random.uniform(0, size / 12)
+    shift = np.array([[1, 0, to_right], [0, 1, down]], np.float32)
     shadow = cv2.warpAffine(alpha, shift, (size, size))
     shadow = cv2.GaussianBlur(shadow, (0, 0), random.uniform(1, size / 20))
     return picture * (1 - random.uniform(0.15, 0.6) * shadow[..., None])

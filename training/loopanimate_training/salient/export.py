@@ -41,7 +41,7 @@ def export_onnx(network: SalientNet, path: Path) -> None:
     example = torch.zeros(1, 3, EXPORT_PX, EXPORT_PX)
     with atomic_write(path) as partial:
         torch.onnx.export(
-            _Scores(network).eval().to(memory_format=torch.contiguous_format),
+            _Scores(network).eval().to(memory_format=torch.contiguous_format),  # pyright: ignore[reportCallIssue]
             (example,),
             str(partial),
             input_names=["picture"],

@@ -40,16 +40,22 @@ class Stage:
     labelled: float
 
 
-STAGES = (Stage(600, 128, 0.0), Stage(2400, 128, 0.4), Stage(1000, 192, 0.4))
+# The learning rate starts again with every cycle (Loshchilov and Hutter 2017).
+CYCLES = (
+    (Stage(600, 128, 0.0), Stage(2400, 128, 0.4), Stage(1000, 192, 0.4)),
+    (Stage(2400, 128, 0.45), Stage(700, 192, 0.45)),
+)
 
 
-def train(material: Material, checkpoint: Path, stages: Sequence[Stage] = STAGES) -> SalientNet:
-    """Run all stages and return the averaged network; a checkpoint resumes after its last saved step.
+def train(
+    material: Material, checkpoint: Path, cycles: Sequence[Sequence[Stage]] = CYCLES
+) -> SalientNet:
+    """Run all cycles and return the averaged network; a checkpoint resumes after its last saved step.
 
     Each step draws its examples from a generator seeded with the step's number.
     """
     torch.manual_seed(SEED)
-    network = SalientNet().to(memory_format=torch.channels_last)
+    network = SalientNet().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     average = copy.deepcopy(network).eval()
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     start = 0
@@ -59,15 +65,21 @@ def train(material: Material, checkpoint: Path, stages: Sequence[Stage] = STAGES
         average.load_state_dict(saved["average"])
         optimizer.load_state_dict(saved["optimizer"])
         start = saved["step"]
-    plan = [stage for stage in stages for _ in range(stage.steps)]
-    examples = {size: Examples(material, size) for size in {stage.size_px for stage in stages}}
+    plan = [
+        (stage, factor)
+        for stages in cycles
+        for stage, factor in zip(_repeated(stages), learning_rate_factors(stages), strict=True)
+    ]
+    examples = {size: Examples(material, size) for size in {stage.size_px for stage, _ in plan}}
     network.train()
     losses: list[float] = []
     for step in (progress := trange(start, len(plan), initial=start, total=len(plan))):
+        stage, factor = plan[step]
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * learning_rate_factor(step, len(plan))
-        pictures, masks = batch_of(examples[plan[step].size_px], plan[step], step)
-        loss = training_loss(*network(pictures), masks)
+            group["lr"] = LEARNING_RATE * factor
+        pictures, masks = batch_of(examples[stage.size_px], stage, step)
+        fine, coarse = network(pictures)
+        loss = training_loss(fine, coarse, masks)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -79,10 +91,19 @@ def train(material: Material, checkpoint: Path, stages: Sequence[Stage] = STAGES
     return average
 
 
-def learning_rate_factor(step: int, steps: int) -> float:
-    """Linear warm-up, then a half cosine to 1 % of the rate."""
-    warm = min(1.0, (step + 1) / WARMUP_STEPS)
-    return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+def _repeated(stages: Sequence[Stage]) -> list[Stage]:
+    """The stage of every step of a cycle."""
+    return [stage for stage in stages for _ in range(stage.steps)]
+
+
+def learning_rate_factors(stages: Sequence[Stage]) -> list[float]:
+    """For every step of a cycle: a linear warm-up, then a half cosine to 1 % of the rate."""
+    steps = sum(stage.steps for stage in stages)
+    return [
+        min(1.0, (step + 1) / WARMUP_STEPS)
+        * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        for step in range(steps)
+    ]
 
 
 def batch_of(examples: Examples, stage: Stage, step: int) -> tuple[Tensor, Tensor]:

@@ -167,7 +167,8 @@ def test_anchored_motions_keep_their_anchor(verb: str, resting: list[tuple[float
 
 
 def test_the_motions_of_all_verbs_differ() -> None:
-    points = list(itertools.product((-0.9, -0.3, 0.3, 0.9), repeat=2))
+    across = (-0.9, -0.3, 0.3, 0.9)
+    points = [(x, y) for x in across for y in across]
     paths = [moved(Motion(verb), SECONDS, points).flatten() for verb in MOVING_VERBS]
     for one, other in itertools.combinations(paths, 2):
         alike = torch.dot(one, other) / (one.norm() * other.norm())

@@ -55,9 +55,11 @@ def read_debian_copyright(text: str) -> list[Licence]:
 
 
 def licence_of(path: str, licences: list[Licence]) -> Licence | None:
-    """The paragraph for a path: the last one that covers it, else the last one with its file name."""
-    for matches in (Licence.covers, Licence.names):
-        for licence in reversed(licences):
+    """The paragraph for a path: the last one that covers it, or has its file name, or is for all files."""
+    rest = [licence for licence in licences if licence.patterns == ("*",)]
+    named = [licence for licence in licences if licence not in rest]
+    for paragraphs, matches in ((named, Licence.covers), (named, Licence.names)):
+        for licence in reversed(paragraphs):
             if matches(licence, path):
                 return licence
-    return None
+    return rest[-1] if rest else None

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
@@ -200,6 +201,5 @@ def _without_copies(rows: list[Photograph], folder: Path) -> list[Photograph]:
 
 
 def _difference_hash(small: Image.Image) -> bytes:
-    pixels = list(small.convert("L").getdata())
-    bits = (pixels[9 * y + x] > pixels[9 * y + x + 1] for y in range(8) for x in range(8))
-    return bytes(bits)
+    pixels = np.asarray(small.convert("L"))  # [8, 9]
+    return (pixels[:, :-1] > pixels[:, 1:]).tobytes()
