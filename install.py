@@ -14,8 +14,7 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = {"cv2": "opencv-python-headless", "onnxruntime": "onnxruntime"}
-"""What to install for a module that cannot be imported."""
+from loopanimate_core.extras import PACKAGES
 
 
 def is_missing(module: str) -> bool:

@@ -23,8 +23,9 @@ from PIL import Image
 from loopanimate_core.picture.images import Picture, fit_picture, load_picture
 from loopanimate_core.picture.saliency import BUNDLED_NETWORK, mask_preview, salient_mask
 from loopanimate_core.picture.salient_network import onnx_scores
+from loopanimate_training.data.photographs.split import is_held_out
 from loopanimate_training.data.stickers.emoji import EmojiCache
-from loopanimate_training.salient.examples import is_held_out, load_labels
+from loopanimate_training.salient.examples import load_labels
 
 SIDE_PX = 512
 STICKERS = 40

@@ -11,7 +11,8 @@ from types import ModuleType
 
 from .errors import LoopAnimateError
 
-_PACKAGES = {"cv2": "opencv-python-headless", "onnxruntime": "onnxruntime"}
+PACKAGES = {"cv2": "opencv-python-headless", "onnxruntime": "onnxruntime"}
+"""What to install for a module that cannot be imported."""
 
 
 def require_module(module: str, feature: str) -> ModuleType:
@@ -30,5 +31,5 @@ def require_module(module: str, feature: str) -> ModuleType:
         reason = "is not installed" if missing else f"cannot be imported ({error})"
         raise LoopAnimateError(
             f"{feature} needs the Python package {module}, which {reason}; "
-            f"install it with: python -m pip install {_PACKAGES[module]}"
+            f"install it with: python -m pip install {PACKAGES[module]}"
         ) from error

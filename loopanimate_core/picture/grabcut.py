@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ..extras import require_module
 from .images import fit_pixels
 
 GRABCUT_LONG_SIDE_PX = 320
@@ -24,6 +25,7 @@ _MAX_SMOOTH_STEP = 12.0  # between neighbouring pixels of a blurred background
 
 def grabcut_mask(picture: torch.Tensor) -> torch.Tensor:
     """Object mask `[H, W]` (bool) of `picture [H, W, 3]`, from seeds of the background model, at 320 px."""
+    require_module("cv2", "finding an object")
     small = _shrunk(picture.cpu())
     return _full_size(_tidy(_cut(small, _seeds(small)[0])), picture)
 
@@ -35,6 +37,7 @@ def scored_mask(picture: torch.Tensor, scores: torch.Tensor, threshold: float) -
     scores confirm it; otherwise the scores, with their edges refined. If the scores find nothing,
     GrabCut decides alone.
     """
+    require_module("cv2", "finding an object")
     small = _shrunk(picture.cpu())
     seeds, agreement = _seeds(small)
     coarse = fit_pixels(scores.cpu()[..., None], *small.shape[:2], mode="stretch")[..., 0].numpy()

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..errors import LoopAnimateError
+from ..extras import require_module
 from .grabcut import grabcut_mask, scored_mask
 from .images import require_rgb
 from .salient_network import Normalisation, has_onnxruntime, onnx_scores
@@ -134,8 +135,7 @@ def _grow(mask: torch.Tensor, grow_px: int) -> torch.Tensor:
     """Dilate (or erode) `[H, W]` by a disc, with the exact distance to the mask's edge."""
     if grow_px == 0 or not mask.any() or mask.all():
         return mask
-    import cv2
-
+    cv2 = require_module("cv2", "growing a mask")
     outside = grow_px > 0
     zeros = (~mask if outside else mask).cpu().numpy().astype(np.uint8)
     distance = torch.from_numpy(cv2.distanceTransform(zeros, cv2.DIST_L2, cv2.DIST_MASK_PRECISE))

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import LoopAnimateError
+from ..extras import require_module
 from .images import fit_pixels
 
 Normalisation = Literal["auto", "imagenet", "half"]
@@ -98,10 +99,7 @@ def _load(path: Path) -> _Network:
 @lru_cache(maxsize=2)
 def _load_version(path: Path, _modified_ns: int) -> _Network:
     """Open a model once; a changed file is opened again."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise LoopAnimateError("method 'onnx' needs the package onnxruntime") from error
+    onnxruntime = require_module("onnxruntime", "a salient-object network")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:

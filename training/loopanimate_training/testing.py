@@ -44,7 +44,6 @@ TOY_SETTINGS: dict[str, Any] = {
     "save.every_steps": 1,
     "save.keep": 3,
     "save.retry_s": 0.2,
-    "model.train": "[conv_in, temm.q]",
     "clip.f": 2,
     "clip.stride": 2,
     "clip.reverse_steps": "[2]",
@@ -66,7 +65,9 @@ _fork = multiprocessing.get_context("forkserver" if os.name == "posix" else "spa
 _fork.set_forkserver_preload(PRELOADED)  # type: ignore[attr-defined]
 
 
-def toy_run(folder: Path, start: Path | None = None, **settings: Any) -> RunConfig:
+def toy_run(
+    folder: Path, start: Path | None = None, stage: int | str = 1, **settings: Any
+) -> RunConfig:
     """A tiny run over drawn pictures; `section.name` in `settings` replaces a setting.
 
     Args:
@@ -80,10 +81,14 @@ def toy_run(folder: Path, start: Path | None = None, **settings: Any) -> RunConf
         "data.path": folder / "frames",
         "data.cache": folder / "cache",
     }
+    if stage == 1:
+        values["model.train"] = "[conv_in, temm.q]"  # less than the whole UNet
     if start is None:
         width = bundle_info(mini_bundle_path()).config.unet.cross_attention_dim
         values["model.unet"] = json.dumps({**SMALL_UNET, "cross_attention_dim": width})
-    return resolve(1, None, [f"{name}={value}" for name, value in {**values, **settings}.items()])
+    return resolve(
+        stage, None, [f"{name}={value}" for name, value in {**values, **settings}.items()]
+    )
 
 
 def draw_clips(folder: Path) -> None:

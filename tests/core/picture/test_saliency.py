@@ -236,3 +236,11 @@ def test_invalid_onnx_models_raise(tmp_path):
 def test_invalid_arguments_raise(options, message):
     with pytest.raises(LoopAnimateError, match=message):
         salient_mask(torch.rand(32, 32, 3), **options)
+
+
+@pytest.mark.parametrize("options", [{"method": "grabcut"}, {"method": "onnx"}, {"grow_px": 2}])
+def test_without_opencv_the_error_says_what_to_install(monkeypatch, options):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    picture = paint(disc(), backgrounds()["gradient"])
+    with pytest.raises(LoopAnimateError, match="needs the Python package cv2, which is not inst"):
+        salient_mask(picture, **options)

@@ -21,7 +21,7 @@ from loopanimate_core.preconditioning import Preconditioning, add_noise
 from loopanimate_core.schedule import ScheduleConfig
 from loopanimate_core.settings import resolve_settings
 from loopanimate_training.cli import main as loopanimate_train
-from loopanimate_training.config import DistilConfig, LoraConfig, ModelConfig, RunConfig, resolve
+from loopanimate_training.config import DistilConfig, LoraConfig, ModelConfig, RunConfig
 from loopanimate_training.data.batch import Batch
 from loopanimate_training.loop import train
 from loopanimate_training.model.distillation import (
@@ -228,31 +228,16 @@ def distil(tmp_path: Path, toy_bundle_path: Path) -> Callable[..., RunConfig]:
     """`distil("name", **settings)`: a toy run of stage 4 in its own folder."""
 
     def make(name: str = "run", **settings: Any) -> RunConfig:
-        toy = toy_run(tmp_path, toy_bundle_path, out=tmp_path / name)
         values = {
-            "model.start": toy.model.start,
-            "data.source": "frames",
-            "data.path": toy.data.path,
-            "data.cache": toy.data.cache,
-            "out": toy.out,
-            "device": "cpu",
+            "stage": "4",
+            "out": tmp_path / name,
             "steps": 4,
-            "log_every_steps": 1,
             "save.every_steps": 100,
-            "clip.f": 2,
-            "clip.stride": 2,
-            "clip.reverse_steps": "[2]",
-            "clip.height_px": 32,
-            "clip.width_px": 32,
-            "clip.starts_per_clip": 2,
-            "clip.mask": "ones",
-            "batch.size": 2,
             "distil.skip": 250,
             "optimizer.lr": 1e-2,
             **settings,
         }
-        stage = values.pop("stage", "4")
-        return resolve(stage, None, [f"{key}={value}" for key, value in values.items()])
+        return toy_run(tmp_path, toy_bundle_path, **values)
 
     return make
 

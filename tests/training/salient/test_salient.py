@@ -11,13 +11,12 @@ import torch
 from PIL import Image
 
 from loopanimate_core.picture.salient_network import onnx_scores
+from loopanimate_training.data.photographs.split import is_held_out
 from loopanimate_training.salient.examples import (
     Examples,
     Material,
-    is_held_out,
     is_usable,
     load_labels,
-    subject_of,
 )
 from loopanimate_training.salient.export import EXPORT_PX, export_onnx
 from loopanimate_training.salient.model import SalientNet
@@ -67,16 +66,6 @@ def test_crops_of_labelled_photographs_keep_their_object(material: Material) -> 
         picture, mask = examples.labelled(np.random.default_rng(seed))
         assert picture.shape == (48, 48, 3)
         assert 0.1 < mask.mean() < 0.95
-
-
-def test_photographs_of_one_building_share_a_side() -> None:
-    assert subject_of("image-toureiffel-background-29664c") == subject_of(
-        "france-eiffeltower-acbd00"
-    )
-    assert subject_of("resource-sea1-5603b0") == subject_of("resource-sea2-ed7b0b")
-    assert subject_of("autumn-2560x1600-6836d9") != subject_of("kite-2560x1600-ebf030")
-    share = np.mean([is_held_out(f"photo-{chr(97 + k % 26)}{k}x-0") for k in range(2000)])
-    assert 0.2 < share < 0.3
 
 
 @pytest.mark.parametrize(

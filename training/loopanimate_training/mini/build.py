@@ -46,7 +46,7 @@ from .vae_training import QUALITY_FILE, VaeTrainer
 PRESETS_FOLDER = Path(__file__).parent / "presets"
 LICENSE = (
     "Apache-2.0; trained on Microsoft Fluent emoji (MIT, @lobehub/fluent-emoji-anim 1.0.0) and on photographs "
-    "from packages, whose licences and authors MODEL_CARD.md names"
+    "from the packages in data/photographs/table.py"
 )
 DESCRIPTION = (
     "Loops of an object under a mask, in stickers and photographs: sixteen motions and staying still. "
@@ -253,6 +253,7 @@ class Build:
             "model.start": start,
             "data.path": self.work / "data",
             "data.cache": self.work / "latents",
+            "clip.shapes": [[width_px, height_px] for height_px, width_px in self.preset.shapes_px],
             **(changes or {}),
         }
         file = self.preset.folder / f"{self.preset.name}_stage{number}.yaml"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,37 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..data.photographs.split import is_held_out
 from ..data.stickers.emoji import EmojiCache
 
-HELD_OUT_ONE_IN = 4  # so that more than 40 usable photographs are held out
 PHOTO_PX = 288  # shorter side kept in memory
 OBJECT_PX = 192  # longer side of a cut-out kept in memory
 MIN_LABEL, MAX_LABEL = 0.01, 0.9  # share of the picture that a usable label covers
 MAX_UNCERTAIN = 0.8  # mean of 4 p (1 - p) over mean of p
 
 Pixels = NDArray[np.uint8]
-
-_SAME_SUBJECT = {
-    "neuschwanstein": "neuschwansteincastle",
-    "operasidney": "operahouse",
-    "qutubminar": "kutubminar",
-    "toureiffel": "eiffeltower",
-    "tower": "eiffeltower",
-}
-
-
-def subject_of(stem: str) -> str:
-    """What a prepared photograph shows: two photographs of one building share a side of the split."""
-    words = [word for word in stem.split("-")[:-1] if word != "background"]
-    last = re.sub(r"\d+$", "", words[-1])
-    subject = last if last and not last[0].isdigit() else "-".join(words)
-    return _SAME_SUBJECT.get(subject, subject)
-
-
-def is_held_out(stem: str) -> bool:
-    """One subject in four, by hash; `stem` is the name of a prepared photograph or cut-out."""
-    digest = hashlib.sha256(subject_of(stem).encode()).hexdigest()
-    return int(digest, 16) % HELD_OUT_ONE_IN == 0
 
 
 @dataclass
@@ -61,13 +37,13 @@ def load_material(
     """Read one side of the split; photographs without a label are backgrounds only."""
     material = Material()
     for path in sorted(photographs.rglob("*.jpg")):
-        if is_held_out(path.stem) == held_out:
+        if is_held_out(path.name) == held_out:
             picture = Image.open(path).convert("RGB")
             scale = PHOTO_PX / min(picture.size)
             size = (round(picture.width * scale), round(picture.height * scale))
             material.backgrounds.append(np.asarray(picture.resize(size)))
     for path in sorted(cutouts.rglob("*.png")):
-        if is_held_out(path.stem) == held_out:
+        if is_held_out(path.name) == held_out:
             cutout = Image.open(path).convert("RGBA")
             cutout.thumbnail((OBJECT_PX, OBJECT_PX))
             material.cutouts.append(_trimmed(np.asarray(cutout)))

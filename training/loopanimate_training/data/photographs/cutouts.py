@@ -24,10 +24,10 @@ from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
 
 from .regions import draw_region
+from .split import is_held_out
 
 SHAPES_PX = ((96, 96), (72, 128), (128, 72))  # height, width: 144 latent tokens each
 INDEX_FILE = "cutouts.json"
-HELD_OUT_ONE_IN = 6
 CROPS_PER_SHAPE, REGIONS_PER_CROP = 4, 2
 _OVERSAMPLING = 2  # regions are found at twice the size, so that their masks become soft
 LEAST_CONTRAST = 0.07
@@ -83,12 +83,6 @@ class CutoutCache:
         if name not in self._arrays:
             self._arrays[name] = np.load(self.folder / name, mmap_mode="r")
         return self._arrays[name]
-
-
-def is_held_out(photograph: str) -> bool:
-    """One photograph in six, by a hash of its name."""
-    digest = hashlib.sha256(photograph.encode()).hexdigest()
-    return int(digest, 16) % HELD_OUT_ONE_IN == 0
 
 
 def prepare(

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
 
+from ..photographs import split
 from .emoji import SKIN_TONES, Emoji, EmojiCache, family_of, is_held_out
 
 PACKAGES = (
@@ -149,13 +150,12 @@ def _stamp_record(path: Path, still: NDArray[np.uint8]) -> Emoji:
     """The name is the file's, without numbers and hash: `birds-duck-c4fe1b.png` is "duck"."""
     words = [word for word in path.stem.split("-")[:-1] if word.isalpha()]
     group, name = words[0], " ".join(words[1:]) or words[0]
-    family = f"stamp {path.parent.name} {name}"
     return Emoji(
         hexcode=path.stem,
         name=name,
         tags=(group, "photo"),
-        family=family,
-        held_out=is_held_out(family),
+        family=f"stamp {split.subject_of(path.name)}",
+        held_out=split.is_held_out(path.name),
         touches_edge=_touches_edge(still),
     )
 
