@@ -343,10 +343,11 @@ class DistilConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """AdamW or its 8-bit form, with a learning rate schedule and an average of the weights (EMA)."""
+    """AdamW, its 8-bit form or Muon, with a learning rate schedule and an average of the weights (EMA)."""
 
-    kind: Literal["adamw", "adamw8bit"] = Field(
-        default="adamw", description="Optimiser; adamw8bit needs the package bitsandbytes."
+    kind: Literal["adamw", "adamw8bit", "muon"] = Field(
+        default="adamw",
+        description="Optimiser; adamw8bit needs the package bitsandbytes; muon learns small models in fewer steps.",
     )
     lr: PositiveFloat = Field(description="Learning rate after the warm-up.")
     text_encoder_lr_share: PositiveFloat = Field(
