@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import LoopAnimateError
-from .bend import fit_bend
+from .bend import as_layer, box_around, fit_bend
 from .canvas import lattice
 from .fill import fill_hole
 from .fit import (
@@ -34,9 +34,10 @@ from .fit import (
     sample,
     usual_error,
 )
+from .maps import layer_points
 from .matte import Layers
 from .motion import LayerMotion, Motion
-from .pose import MODELS
+from .pose import AFFINE, MODELS, Anchor
 
 Autoencoder = Callable[[Tensor], Tensor]
 """[n, h, w, 3] in 0..1, to what the model's autoencoder makes of them."""
@@ -45,9 +46,11 @@ WORK_PX = 192  # frames larger than this are shrunk for the fit
 COARSE, FINE = 1 / 24, 1 / 96  # blur over the frames' width
 COARSE_PX = 48  # poses are looked for from afar at this size
 GAIN = 0.03  # a richer model must explain so much more of what the simpler one leaves
-BACKGROUND_GAIN, BEND_GAIN = 0.15, 0.3  # the same for a moving background and for a bend
+RICHER_GAIN = 0.07  # the same for a bend of a few numbers
+BACKGROUND_GAIN, BEND_GAIN = 0.15, 0.3  # the same for a moving background and for a free bend
 MIN_GAIN = 0.003  # of the cost, 0..1: less is grain
 WELL_EXPLAINED = 0.03  # a cost that leaves nothing for a bend to explain
+RIGID_MODELS = tuple(model for model in MODELS if model != "elastic")
 MIN_BARE = 0.05  # of the picture: less background than that says nothing about its motion
 MIN_SHARE = 1e-4  # of the picture: a smaller mask shows no object
 CORRECTIONS, CORRECTIONS_ALONE = 2, 2  # with and without an autoencoder
@@ -84,32 +87,34 @@ def _estimate(
     frames: Tensor, layers: Layers, mask: np.ndarray, autoencoder: Autoencoder | None
 ) -> Motion:
     scene = read_scene(frames, mask)
-    centre, radius = _centre_and_radius(scene.paint[3])
-    rest = LayerMotion("rest", torch.zeros(len(frames), 6, dtype=torch.float64), centre)
+    anchor = _anchor(scene.paint[3])
+    start = torch.zeros(len(frames), len(MODELS["elastic"]), dtype=torch.float64)
+    rest = as_layer("rest", start, anchor)
     if len(frames) == 1:
         return Motion(rest, rest)
-    poses = _coarse_poses(scene, rest.poses, centre, radius)
-    held = rest if bool((scene.paint[3] > 0.5).all()) else _background(scene, poses, centre)
+    starts, likely = _coarse_poses(scene, start, anchor, tuple(MODELS))
+    held = rest if bool((scene.paint[3] > 0.5).all()) else _background(scene, likely, anchor)
     if held.model == "rest":
-        scene = replace(reveal_behind(scene, poses, centre), outlier=OUTLIER_AT_REST)
+        points = points_back(likely, anchor, scene.frames)
+        scene = replace(reveal_behind(scene, points), outlier=OUTLIER_AT_REST)
     else:
         scene = replace(scene, behind=_moved_behind(scene.behind, held, scene.frames))
-    scene = replace(scene, weight=_swept(scene, poses, centre))
-    model, poses = _choose_model(scene, poses, centre, radius)
+    scene = replace(scene, weight=_swept(scene, likely, anchor))
+    model, poses = _choose_model(scene, starts, anchor)
     if model == "rest":
         return Motion(rest, held)
     size = (frames.shape[1], frames.shape[2])
     rounds, relaxation = (CORRECTIONS, OVER_RELAXED) if autoencoder else (CORRECTIONS_ALONE, 1.0)
     corrected = scene
     for _ in range(rounds):
-        drawn = _redrawn(layers, poses, centre, held, size, autoencoder)
-        error = _moved_error(scene, drawn, poses, centre)
-        copied = compose(scene, points_back(poses, centre, scene.frames))
+        drawn = _redrawn(layers, poses, anchor, held, size, autoencoder)
+        error = _moved_error(scene, drawn, poses, anchor)
+        copied = compose(scene, points_back(poses, anchor, scene.frames))
         corrected = replace(scene, frames=scene.frames - drawn - error + copied)
-        better = fit_poses(corrected, poses, centre, MODELS[model], radius, 1)
+        better = fit_poses(corrected, poses, anchor, MODELS[model], 1)
         poses = poses + relaxation * (better - poses)
-    posed = LayerMotion(model, poses, centre)
-    if float(cost(corrected, poses, centre).mean()) > WELL_EXPLAINED:
+    posed = as_layer(model, poses, anchor)
+    if float(cost(corrected, poses, anchor).mean()) > WELL_EXPLAINED:
         posed = fit_bend(corrected, posed, BEND_GAIN)
     return Motion(posed, held)
 
@@ -138,89 +143,122 @@ def read_scene(frames: Tensor, mask: np.ndarray) -> Scene:
     return Scene(seen, paint, behind[None], everywhere, patch_px)
 
 
-def reveal_behind(scene: Scene, poses: Tensor, centre: Tensor) -> Scene:
-    """The same scene, with the background that the object uncovers as the frames show it."""
-    covered = sample(_swollen(scene.paint[3:]), points_back(poses, centre, scene.frames))
+def reveal_behind(scene: Scene, points: Tensor) -> Scene:
+    """The same scene, with the background that the object uncovers as the frames show it.
+
+    `points`: [P, h, w, 2], the point of frame 0 that the object shows at every pixel.
+    """
+    covered = sample(_swollen(scene.paint[3:]), points)
     bare = (1.0 - covered).clamp(min=0.0).pow(4)
     total = bare.sum(0)
     mean = (scene.frames * bare).sum(0) / total.clamp(min=1e-6)
     return replace(scene, behind=torch.lerp(scene.behind[0], mean, total / (total + 1.0))[None])
 
 
-def _background(scene: Scene, poses: Tensor, centre: Tensor) -> LayerMotion:
+def _background(scene: Scene, poses: Tensor, anchor: Anchor) -> LayerMotion:
     """The motion of what the object does not cover; at rest unless the frames say clearly otherwise."""
-    covered = sample(_swollen(scene.paint[3:]), points_back(poses, centre, scene.frames))[:, 0]
+    covered = sample(_swollen(scene.paint[3:]), points_back(poses, anchor, scene.frames))[:, 0]
     everywhere = torch.ones_like(scene.paint[3:])
     paint = torch.cat([scene.behind[0], everywhere])
     bare = (torch.maximum(covered, _swollen(scene.paint[3:])) < 0.02).float()
     apart = replace(scene, paint=paint, behind=torch.zeros_like(scene.behind), weight=bare)
-    middle, radius = _centre_and_radius(everywhere[0])
-    start = torch.zeros_like(poses)
-    rest = LayerMotion("rest", start, middle)
+    middle = _anchor(everywhere[0])
+    start = torch.zeros_like(poses[:, :AFFINE])
+    rest = as_layer("rest", start, middle)
     if float(bare.mean()) < MIN_BARE:
         return rest
-    found = _coarse_poses(apart, start, middle, radius)
+    starts, found = _coarse_poses(apart, start, middle, RIGID_MODELS)
     if not _explains(apart, found, middle, 0.5 * BACKGROUND_GAIN, 0.5 * MIN_GAIN):
         return rest
-    model, found = _choose_model(apart, found, middle, radius)
+    model, found = _choose_model(apart, starts, middle)
     if not _explains(apart, found, middle, BACKGROUND_GAIN, MIN_GAIN):
         return rest
-    return LayerMotion(model, found, middle)
+    return as_layer(model, found, middle)
 
 
-def _explains(scene: Scene, poses: Tensor, centre: Tensor, gain: float, least: float) -> bool:
+def _explains(scene: Scene, poses: Tensor, anchor: Anchor, gain: float, least: float) -> bool:
     """Whether the poses take away a share `gain` of what rest leaves unexplained, and `least` at all."""
-    rest, moved = (float(cost(scene, each, centre).mean()) for each in (0.0 * poses, poses))
+    rest, moved = (float(cost(scene, each, anchor).mean()) for each in (0.0 * poses, poses))
     return moved <= (1.0 - gain) * rest - least
 
 
 def _moved_behind(behind: Tensor, held: LayerMotion, like: Tensor) -> Tensor:
     """[P, 3, h, w]: the background [1, 3, h, w] moved."""
-    return sample(behind[0], points_back(held.poses, held.centre, like))
+    return sample(behind[0], layer_points(held, like))
 
 
-def _coarse_poses(scene: Scene, start: Tensor, centre: Tensor, radius: float) -> Tensor:
-    """Similarities found from afar, each frame helped by its neighbours."""
+def _coarse_poses(
+    scene: Scene, start: Tensor, anchor: Anchor, models: Sequence[str]
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Poses of every model found from afar, each frame helped by its neighbours; and those that are likely, which
+    are a richer model's only where it explains clearly more."""
     scene = scene.shrunk(COARSE_PX)
     width = scene.frames.shape[-1]
-    columns = MODELS["similarity"]
-    far = scene.blurred(COARSE * width)
-    poses = fit_poses(far, start, centre, columns, radius, 6)
+    far, nearer = scene.blurred(COARSE * width), scene.blurred(0.4 * COARSE * width)
+    found = _helped_by_neighbours(
+        far, fit_poses(far, start, anchor, MODELS["similarity"], 6), anchor, "similarity"
+    )
+    found = fit_poses(nearer, found, anchor, MODELS["similarity"], 4)
+    starts, likely = dict.fromkeys(models, found), found
+    for model in [name for name in ("affine", "elastic") if name in models]:
+        found = fit_poses(far, found, anchor, MODELS[model], 4)
+        found = _helped_by_neighbours(far, found, anchor, model)
+        found = fit_poses(nearer, found, anchor, MODELS[model], 4)
+        starts[model] = found
+        before, after = (float(cost(nearer, each, anchor).mean()) for each in (likely, found))
+        if after < (1.0 - RICHER_GAIN) * before:
+            likely = found
+    return starts, likely
+
+
+def _helped_by_neighbours(scene: Scene, poses: Tensor, anchor: Anchor, model: str) -> Tensor:
+    """Better poses: a frame that its neighbour's explain better takes them over as a start."""
     for _ in range(4):
-        best, lowest = poses, cost(far, poses, centre)
+        best, lowest = poses, cost(scene, poses, anchor)
         for way in (1, -1):
             borrowed = poses.roll(way, 0).clone()
             borrowed[0] = 0.0
-            price = cost(far, borrowed, centre)
+            price = cost(scene, borrowed, anchor)
             better = price < 0.98 * lowest
             best = torch.where(better[:, None], borrowed, best)
             lowest = torch.minimum(lowest, price)
         if torch.equal(best, poses):
             break
-        poses = fit_poses(far, best, centre, columns, radius, 4)
-    return fit_poses(scene.blurred(0.4 * COARSE * width), poses, centre, columns, radius, 4)
+        poses = fit_poses(scene, best, anchor, MODELS[model], 4)
+    return poses
 
 
-def _choose_model(scene: Scene, poses: Tensor, centre: Tensor, radius: float) -> tuple[str, Tensor]:
-    """The simplest model that explains the frames nearly as well as the richest, and its poses."""
+def _choose_model(scene: Scene, starts: dict[str, Tensor], anchor: Anchor) -> tuple[str, Tensor]:
+    """The simplest model that explains the frames nearly as well as the richest, and its poses.
+
+    Args:
+        starts: coarse poses of the models that come into question, simplest first.
+    """
     near = scene.blurred(FINE * scene.frames.shape[-1])
     fitted: dict[str, Tensor] = {}
-    for model, columns in MODELS.items():
-        start = torch.zeros_like(poses)
-        start[:, list(columns)] = poses[:, list(columns)]
-        fitted[model] = fit_poses(near, start, centre, columns, radius, 4)
-    error = near.frames - compose(near, points_back(fitted["affine"], centre, near.frames))
+    for model in [name for name in starts if name != "elastic"]:
+        columns = MODELS[model]
+        start = torch.zeros_like(starts[model])
+        start[:, list(columns)] = starts[model][:, list(columns)]
+        fitted[model] = fit_poses(near, start, anchor, columns, 4)
+    error = near.frames - compose(near, points_back(fitted["affine"], anchor, near.frames))
     noise = 2.0 * float(usual_error(error, near.weight))
-    model = _simplest(near, fitted, centre, LOOSE)
+    model = _simplest(near, fitted, anchor, LOOSE)
     if model == "rest" and noise > LOOSE:  # in so much noise all models cost nearly one
-        model = _simplest(near, fitted, centre, noise)
+        model = _simplest(near, fitted, anchor, noise)
+    price = float(cost(near, fitted[model], anchor).mean())
+    if "elastic" not in starts or price < WELL_EXPLAINED:
+        return model, fitted[model]
+    bent = fit_poses(near, starts["elastic"], anchor, MODELS["elastic"], 4)
+    if float(cost(near, bent, anchor).mean()) < (1.0 - RICHER_GAIN) * price:
+        return "elastic", bent
     return model, fitted[model]
 
 
-def _simplest(scene: Scene, fitted: dict[str, Tensor], centre: Tensor, loose: float) -> str:
+def _simplest(scene: Scene, fitted: dict[str, Tensor], anchor: Anchor, loose: float) -> str:
     """The first model that costs at most `GAIN` more than the best one."""
     prices = {
-        model: float(cost(scene, poses, centre, loose).mean()) for model, poses in fitted.items()
+        model: float(cost(scene, poses, anchor, loose).mean()) for model, poses in fitted.items()
     }
     allowed = (1.0 + GAIN) * min(prices.values()) + 1e-6
     return next(model for model, price in prices.items() if price <= allowed)
@@ -229,7 +267,7 @@ def _simplest(scene: Scene, fitted: dict[str, Tensor], centre: Tensor, loose: fl
 def _redrawn(
     layers: Layers,
     poses: Tensor,
-    centre: Tensor,
+    anchor: Anchor,
     held: LayerMotion,
     size: tuple[int, int],
     autoencoder: Autoencoder | None,
@@ -243,33 +281,34 @@ def _redrawn(
         if held.model != "rest":
             frames = _moved_behind(behind, replace(held, poses=held_part), frames)
         scene = Scene(frames, paint, frames, behind[:, 0])
-        drawn.append(_resized(compose(scene, points_back(part, centre, frames)), size))
+        drawn.append(_resized(compose(scene, points_back(part, anchor, frames)), size))
     frames = torch.cat(drawn)
     if autoencoder is not None:
         frames = autoencoder(frames.permute(0, 2, 3, 1)).float().cpu().permute(0, 3, 1, 2)
     return _shrunk(frames)
 
 
-def _moved_error(scene: Scene, drawn: Tensor, poses: Tensor, centre: Tensor) -> Tensor:
+def _moved_error(scene: Scene, drawn: Tensor, poses: Tensor, anchor: Anchor) -> Tensor:
     """[P, 3, h, w]: how `drawn` differs from frame 0, carried along by the layer that it is on."""
     error, cover = scene.frames[0] - drawn[0], scene.paint[3:]
     apart = replace(scene, paint=torch.cat([error * cover, cover]), behind=error[None])
-    return compose(apart, points_back(poses, centre, scene.frames))
+    return compose(apart, points_back(poses, anchor, scene.frames))
 
 
-def _swept(scene: Scene, poses: Tensor, centre: Tensor) -> Tensor:
+def _swept(scene: Scene, poses: Tensor, anchor: Anchor) -> Tensor:
     """[P, h, w], 0 and 1: where the object is in the frame or in frame 0, and a little around it."""
     cover = _swollen(scene.paint[3:])
-    covered = sample(cover, points_back(poses, centre, scene.frames))[:, 0]
+    covered = sample(cover, points_back(poses, anchor, scene.frames))[:, 0]
     return (torch.maximum(covered, cover) > 0.02).float()
 
 
-def _centre_and_radius(cover: Tensor) -> tuple[Tensor, float]:
+def _anchor(cover: Tensor) -> Anchor:
+    """Of a layer with the cover [h, w], which is not empty."""
     points = lattice(*cover.shape)
     total = cover.sum()
     centre = (points * cover[..., None]).sum((0, 1)) / total
     radius = ((points - centre).square().sum(-1) * cover).sum() / total
-    return centre.double(), float(radius.sqrt().clamp(min=0.05))
+    return Anchor(centre.double(), float(radius.sqrt().clamp(min=0.05)), box_around(cover))
 
 
 def _fill(picture: Tensor, hole: Tensor) -> Tensor:

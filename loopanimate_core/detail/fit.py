@@ -1,8 +1,8 @@
 """Fitting the poses of all frames of a loop together: Gauss-Newton on the frames' colours.
 
 One layer, the object as the model drew it in frame 0, is moved over what lies behind it. With W the map from a
-frame's pixel to frame 0, the drawn frame is X = P(W) + (1 - a(W)) B, and its slope along W is D = ∇P - B ∇a. Each
-frame adds its robustly weighted normal equations, a penalty on the second difference of the poses joins them
+frame's pixel to frame 0, the drawn frame is X = P(W) + (1 - a(W)) B, and its slope along W is D = ∇P - B ∇a. W may
+end in a bend (`modes.py`). Each frame adds its robustly weighted normal equations, a penalty on the second difference of the poses joins them
 round the ring, and frame 0 stays at rest.
 """
 
@@ -17,14 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import modes
 from .canvas import lattice
-from .pose import generators, inverse, matrices
+from .pose import AFFINE, Anchor, generators, inverse, matrices
 
 PATCH_PX = (
     8  # errors of an autoencoder are alike within a latent: so many pixels a side say one thing
 )
 CHUNK = 64  # frames whose slopes are in memory at a time
 JOLT = 0.03  # half-widths: how far a usual frame is from the middle of its neighbours
+BENT = 0.3  # half-widths: the usual size of a bend
 LOOSE = 1e-3  # a squared residual that costs one half
 OUTLIER = 2.0  # of the usual squared residual: an outlier, which costs one half while fitting
 OUTLIER_AT_REST = 10.0  # the same over a background that is at rest and so well known
@@ -86,48 +88,63 @@ class Scene:
 def fit_poses(
     scene: Scene,
     poses: Tensor,
-    centre: Tensor,
+    anchor: Anchor,
     columns: Sequence[int],
-    radius: float,
     iterations: int,
 ) -> Tensor:
-    """Better poses [P, 6]; only the parameters `columns` are changed, and frame 0 stays at rest.
-
-    Args:
-        radius: of the layer, in half-widths: what turns or grows by one moves so far.
-    """
+    """Better poses [P, n] (six numbers, then those of the bend); only the parameters `columns` are changed, and frame
+    0 stays at rest."""
     count, free = len(poses), list(columns)
     if not free or count < 2:
         return poses
-    metric = torch.tensor([1.0, 1.0, *[radius] * 4], dtype=torch.float64)[free] / JOLT
+    posed = [column for column in free if column < AFFINE]
+    bends = torch.tensor([column >= AFFINE for column in free])
+    metric = torch.tensor([1.0, 1.0, *[anchor.radius] * 4, *[1.0] * modes.COUNT])
+    metric = metric.double()[free] / JOLT
+    prior = bends.double() / BENT**2
     bending = _bending(count)
-    slopes = gradients(scene.paint)
+    picture_slopes = gradients(scene.paint)
     for _ in range(iterations):
-        points = points_back(poses, centre, scene.frames)
+        points = points_back(poses, anchor, scene.frames)
         error = scene.frames - compose(scene, points)
         spread = error_spread(error, scene)
-        normal, pull = _normal_equations(scene, slopes, points, error, spread)
-        basis = -generators(poses, centre, free).flatten(2)  # [P, columns, 6]
+        amounts = poses[:, AFFINE:].float() if bool(bends.any()) else None
+        normal, pull = _normal_equations(
+            scene, picture_slopes, points, error, spread, anchor, amounts
+        )
+        basis = torch.zeros(count, len(free), normal.shape[1], dtype=torch.float64)
+        basis[:, : len(posed), :AFFINE] = -generators(poses, anchor.centre, posed).flatten(2)
+        basis[:, len(posed) :, AFFINE:] = torch.eye(normal.shape[1] - AFFINE).double()
         blocks = basis @ normal @ basis.transpose(1, 2)
         diagonal = blocks.diagonal(dim1=1, dim2=2)
-        blocks = blocks + torch.diag_embed(1e-3 * diagonal + 1e-6)
+        blocks = blocks + torch.diag_embed(1e-3 * diagonal + 1e-6 + prior)
         right = (basis @ pull)[..., 0] - bending @ poses[:, free] * metric.square()
+        right = right - prior * poses[:, free]
         poses = poses.clone()
         poses[:, free] += _solve_ring(blocks, bending, metric.square(), right)
     return poses
 
 
 def _normal_equations(
-    scene: Scene, slopes: tuple[Tensor, Tensor], points: Tensor, error: Tensor, spread: Tensor
+    scene: Scene,
+    picture_slopes: tuple[Tensor, Tensor],
+    points: Tensor,
+    error: Tensor,
+    spread: Tensor,
+    anchor: Anchor,
+    amounts: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """[P, 6, 6] and [P, 6, 1] of the entries of W, each pixel weighted by how far it is to be trusted."""
+    """[P, n, n] and [P, n, 1] of the six entries of W and, with the `amounts` [P, 6] of a bend, of these; each pixel
+    weighted by how far it is to be trusted."""
     certain = scene.weight / (1.0 + error.square().sum(1) / spread)
     certain = certain / (spread * scene.patch_px**2)
     normal, pull = [], []
-    for start in range(0, len(points), CHUNK):
-        at = slice(start, start + CHUNK)
+    chunk = CHUNK if amounts is None else CHUNK // 2
+    for start in range(0, len(points), chunk):
+        at = slice(start, start + chunk)
         behind = scene.behind if len(scene.behind) == 1 else scene.behind[at]
-        jacobian = _slopes(behind, *slopes, points[at])
+        own = None if amounts is None else amounts[at]
+        jacobian = _slopes(behind, *picture_slopes, points[at], anchor, own)
         weighted = (jacobian * certain[at, None, None]).flatten(2)
         normal.append(weighted @ jacobian.flatten(2).transpose(1, 2))
         pull.append(weighted @ error[at].flatten(1)[..., None])
@@ -175,9 +192,9 @@ def _solve_ring(blocks: Tensor, bending: Tensor, metric: Tensor, right: Tensor) 
     return solution
 
 
-def cost(scene: Scene, poses: Tensor, centre: Tensor, loose: float = LOOSE) -> Tensor:
+def cost(scene: Scene, poses: Tensor, anchor: Anchor, loose: float = LOOSE) -> Tensor:
     """[P]: how badly the layer with those poses explains each frame, see `frame_costs`."""
-    return frame_costs(scene, points_back(poses, centre, scene.frames), loose)
+    return frame_costs(scene, points_back(poses, anchor, scene.frames), loose)
 
 
 def frame_costs(scene: Scene, points: Tensor, loose: float = LOOSE) -> Tensor:
@@ -191,11 +208,14 @@ def frame_costs(scene: Scene, points: Tensor, loose: float = LOOSE) -> Tensor:
     return (weight * squared / (squared + loose)).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1e-6)
 
 
-def points_back(poses: Tensor, centre: Tensor, frames: Tensor) -> Tensor:
+def points_back(poses: Tensor, anchor: Anchor, frames: Tensor) -> Tensor:
     """[P, h, w, 2]: the point of frame 0 that every pixel of the frames shows."""
-    back = inverse(matrices(poses, centre)).float()
+    back = inverse(matrices(poses, anchor.centre)).float()
     points = lattice(*frames.shape[-2:])
-    return torch.einsum("pij,hwj->phwi", back[..., :2], points) + back[:, None, None, :, 2]
+    unposed = torch.einsum("pij,hwj->phwi", back[..., :2], points) + back[:, None, None, :, 2]
+    if poses.shape[1] == AFFINE:
+        return unposed
+    return modes.undone(unposed, poses[:, AFFINE:].float(), anchor.box)
 
 
 def compose(scene: Scene, points: Tensor) -> Tensor:
@@ -235,14 +255,34 @@ def blur(pictures: Tensor, sigma_px: float) -> Tensor:
     return planes[:, 0].unflatten(0, pictures.shape[:2])
 
 
-def _slopes(behind: Tensor, slope_x: Tensor, slope_y: Tensor, points: Tensor) -> Tensor:
-    """[P, 6, 3, h, w]: slopes of the drawn frame along the six entries of W, row by row."""
+def _slopes(
+    behind: Tensor,
+    slope_x: Tensor,
+    slope_y: Tensor,
+    points: Tensor,
+    anchor: Anchor,
+    amounts: Tensor | None,
+) -> Tensor:
+    """[P, 6 or 12, 3, h, w]: slopes of the drawn frame along the six entries of W, row by row, and along the bend."""
     along_x, along_y = (
         moved[:, :3] - moved[:, 3:] * behind
         for moved in (sample(slope_x, points), sample(slope_y, points))
     )
+    of_bend: list[Tensor] = []
+    if (
+        amounts is not None
+    ):  # the chain rule through the bend, from frame 0 to where the pose takes over
+        across, down = (slope[:, None] for slope in modes.slopes(points, amounts, anchor.box))
+        folded = (1.0 - across * down).clamp(min=0.1)
+        along_x, along_y = (
+            (along_x - down * along_y) / folded,
+            (along_y - across * along_x) / folded,
+        )
+        of_bend = [-column for column in modes.columns(points, along_x, along_y, anchor.box)]
+        points = points + modes.shift(points, amounts, anchor.box)
     x, y = points[..., 0][:, None], points[..., 1][:, None]
-    return torch.stack([along_x * x, along_x * y, along_x, along_y * x, along_y * y, along_y], 1)
+    of_pose = [along_x * x, along_x * y, along_x, along_y * x, along_y * y, along_y]
+    return torch.stack([*of_pose, *of_bend], 1)
 
 
 def error_spread(error: Tensor, scene: Scene) -> Tensor:

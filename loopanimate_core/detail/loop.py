@@ -15,6 +15,7 @@ from ..picture.images import WHITE, Picture, fit_pixels, require_frames
 from ..picture.saliency import salient_mask
 from .canvas import Canvas, fit_mask, fit_still, place
 from .estimate import WORK_PX, Autoencoder, estimate_motion, read_scene, reveal_behind
+from .maps import layer_points
 from .matte import BUSY, Layers, split_layers
 from .motion import Motion, resample_ring
 from .render import Elastic, Rigid
@@ -204,7 +205,8 @@ def _moved(
     motion = estimate_motion(frames, layers, cover, autoencoder)
     residual = None
     if strength > 0.0:
-        scene = reveal_behind(read_scene(frames, cover), motion.object.poses, motion.object.centre)
+        scene = read_scene(frames, cover)
+        scene = reveal_behind(scene, layer_points(motion.object, scene.frames))
         residual = residual_frames(scene, motion, strength, count)
     return motion.at(count), residual
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .canvas import Canvas
+from .canvas import Canvas, lattice
 from .motion import LayerMotion, cubic_basis
 from .pose import inverse, matrices
 
@@ -17,6 +19,7 @@ FALLOFF_PX = 256  # the fading of a bent zone is computed at this size
 BEND_ROOM = (
     2.0  # a bent zone is so many times as wide as the largest displacement: it must not fold
 )
+BEND_ROUNDS = 5  # to find the way back through a bend
 _ROUNDS = 12
 
 
@@ -40,9 +43,25 @@ def layer_back(layer: LayerMotion, index: int, points: Tensor) -> Tensor:
     unposed = points @ back[:, :2].T + back[:, 2]
     source = unposed
     if layer.bend is not None:
-        for _ in range(3):
+        for _ in range(BEND_ROUNDS):
             source = unposed - _bend(layer, index, source)
     return source
+
+
+def layer_points(layer: LayerMotion, frames: Tensor) -> Tensor:
+    """[P, h, w, 2]: the point of frame 0 that the layer shows at every pixel of `frames` [P, …, h, w]."""
+    points = lattice(*frames.shape[-2:])
+    return torch.stack(
+        [
+            layer_back(layer, index, points.reshape(-1, 2)).reshape(points.shape)
+            for index in range(len(layer.poses))
+        ]
+    )
+
+
+def posed_back(layer: LayerMotion, frames: Tensor) -> Tensor:
+    """As `layer_points`, but before the layer's bend."""
+    return layer_points(replace(layer, bend=None), frames)
 
 
 class Falloff:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from .canvas import Canvas
-from .fit import Scene, blur, compose, gradients, points_back
+from .fit import Scene, blur, compose, gradients
+from .maps import layer_points
 from .motion import Motion, resample_ring
 
 BANDS_PX = (4.0, 1.5, 0.0)  # of the frames: low frequencies are let through first
@@ -26,7 +27,7 @@ def residual_frames(scene: Scene, motion: Motion, strength: float, count: int) -
     Args:
         strength: 0 … 1: the coarsest band comes in first, then the finer ones.
     """
-    drawn = compose(scene, points_back(motion.object.poses, motion.object.centre, scene.frames))
+    drawn = compose(scene, layer_points(motion.object, scene.frames))
     error = scene.frames - drawn
     unit = 2.0 / scene.frames.shape[-1]
     slope_x, slope_y = gradients(drawn.flatten(0, 1))

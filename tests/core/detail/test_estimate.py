@@ -10,10 +10,10 @@ import pytest
 import torch
 from moved_disc import draw_loop, psnr
 
-from loopanimate_core.detail import DetailSettings, transfer
+from loopanimate_core.detail import DetailSettings, fit, modes, transfer
 from loopanimate_core.detail.fit import _bending, _solve_ring
 from loopanimate_core.detail.motion import LayerMotion, resample_ring
-from loopanimate_core.detail.pose import generators, inverse, matrices
+from loopanimate_core.detail.pose import Anchor, generators, inverse, matrices
 from loopanimate_core.picture.images import fit_pixels
 
 
@@ -177,3 +177,77 @@ def test_the_ring_is_solved_like_the_whole_system(count: int) -> None:
     expected = torch.linalg.solve(system[3:, 3:], right.flatten()[3:]).reshape(-1, 3)
     assert float(found[0].abs().max()) == 0.0
     torch.testing.assert_close(found[1:], expected, rtol=1e-6, atol=1e-8)
+
+
+def test_a_bend_is_undone_and_its_slopes_are_right() -> None:
+    generator = torch.Generator().manual_seed(3)
+    box = torch.tensor([-0.5, -0.8, 0.7, 0.4]).double()
+    amounts = 0.05 * torch.randn(4, modes.COUNT, generator=generator).double()
+    points = torch.rand(4, 5, 5, 2, generator=generator).double() - 0.5
+    moved = points + modes.shift(points, amounts, box)
+    torch.testing.assert_close(modes.undone(moved, amounts, box), points, atol=2e-3, rtol=0.0)
+    step = 1e-5
+    for axis, slope in zip((1, 0), modes.slopes(points, amounts, box), strict=True):
+        nudge = torch.zeros(2).double()
+        nudge[axis] = step
+        rise = modes.shift(points + nudge, amounts, box) - modes.shift(points, amounts, box)
+        torch.testing.assert_close(rise[..., 1 - axis] / step, slope, atol=1e-3, rtol=1e-3)
+        assert rise[..., axis].abs().max() == 0.0
+
+
+def test_the_slopes_of_a_bent_layer_are_those_of_the_picture() -> None:
+    truth = draw_loop()
+    generator = torch.Generator().manual_seed(0)
+    picture = fit.blur(truth.frames[:1].permute(0, 3, 1, 2), 4.0)[0]
+    scene = fit.Scene(
+        picture[None],
+        torch.cat([picture, torch.ones_like(picture[:1])]),
+        torch.zeros(1, 3, 1, 1),
+        torch.ones(1, 96, 96),
+    )
+    anchor = Anchor(torch.zeros(2).double(), 0.5, torch.tensor([-0.6, -0.6, 0.6, 0.6]))
+    poses = 0.05 * torch.randn(1, 12, generator=generator).double()
+    points = fit.points_back(poses, anchor, scene.frames)
+    slopes = fit._slopes(
+        scene.behind, *fit.gradients(scene.paint), points, anchor, poses[:, 6:].float()
+    )
+    middle = (slice(None), slice(None), slice(30, 66), slice(30, 66))
+    for column in range(6, 12):
+        nudge = torch.zeros(1, 12).double()
+        nudge[0, column] = 0.02
+        ahead, back = (
+            fit.compose(scene, fit.points_back(poses + way * nudge, anchor, scene.frames))
+            for way in (1, -1)
+        )
+        measured, expected = ((ahead - back) / 0.04)[middle], slopes[:, column][middle]
+        assert float((measured - expected).norm() / measured.norm()) < 0.15
+
+
+@pytest.mark.parametrize("kind", ["bend", "wave"])
+def test_a_thing_that_bends_is_followed(kind: str) -> None:
+    """More than the free bend could: the tip moves by half of the thing's height."""
+    y, x = np.indices((96, 96)).astype(np.float32)
+    rng = np.random.default_rng(2)
+    texture = cv2.resize(rng.random((8, 8, 3), np.float32), (96, 96), interpolation=cv2.INTER_CUBIC)
+    cover = ((abs(x - 48) < 14) & (abs(y - 48) < 30)).astype(np.float32)
+    paint = np.dstack([texture * cover[..., None], cover])
+    frames, masks = [], []
+    for index in range(10):
+        phase = 2 * math.pi * index / 10
+        above = (78 - y) / 60
+        if kind == "bend":
+            from_x, from_y = x - 18 * math.sin(phase) * above * np.abs(above), y
+        else:
+            across = math.pi * (x - 48) / 14
+            from_x, from_y = x, y + 5 * (np.sin(across - phase) - np.sin(across))
+        moved = cv2.remap(
+            paint, from_x.astype(np.float32), from_y.astype(np.float32), cv2.INTER_LINEAR
+        )
+        frames.append(moved[..., :3] + (1 - moved[..., 3:]) * np.float32([0.2, 0.6, 0.9]))
+        masks.append(moved[..., 3])
+    true = torch.from_numpy(np.stack(frames)).clamp(0, 1)
+    small = torch.stack([fit_pixels(frame, 48, 48) for frame in true])
+    loop = transfer(small, true[0], torch.from_numpy(masks[0]), DetailSettings(mode="rigid"))
+    assert loop.motion is not None and loop.motion.object.model == "elastic"
+    still = true[:1].expand_as(true)
+    assert psnr(torch.stack(list(loop)), true) > psnr(still, true) + 6.0
