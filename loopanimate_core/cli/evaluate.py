@@ -56,6 +56,10 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "-o", "--output", metavar="FOLDER", required=True, help="tables, page and loops"
     )
+    parser.add_argument(
+        "--prompt", default="", metavar="TEXT", help="the prompt of pictures without their own"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
     _add_systems(parser.add_argument_group("systems (default: the bundled mini and all baselines)"))
     _add_sampling(parser.add_argument_group("sampling of the bundles (defaults: each model's own)"))
     _add_measuring(parser.add_argument_group("measuring"))
@@ -67,21 +71,18 @@ def _add_systems(group: argparse._ArgumentGroup) -> None:
         "--bundle",
         metavar="[NAME=]FILE",
         action="append",
-        default=[],
         help="a model file, or `mini` for the bundled one; repeat it for more",
     )
     group.add_argument(
         "--videos",
         metavar="[NAME=]FOLDER",
         action="append",
-        default=[],
         help="loops of another tool: cat.mp4 (.webm, .gif, a folder of PNGs, …) belongs to the picture cat.png",
     )
     group.add_argument(
         "--baseline",
         choices=[*BASELINES, "all"],
         action="append",
-        default=[],
         help="a loop without a model that loops; repeat it for more",
     )
     group.add_argument(
@@ -98,10 +99,6 @@ def _add_systems(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_sampling(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--prompt", default="", metavar="TEXT", help="for pictures without their own"
-    )
-    group.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
     group.add_argument(
         "--seed", type=int, default=0, metavar="N", help="decides the seed of each picture"
     )
@@ -134,7 +131,8 @@ def _add_study(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--study",
         metavar="FILE",
-        help="also write a blind study: one HTML page to hand out, and FILE_key.json to keep",
+        help="also write a blind study: one HTML page to hand out, and beside it the key to keep (of study.html:"
+        " study_key.json)",
     )
     group.add_argument(
         "--study-pictures", type=int, default=20, metavar="N", help="pictures in the study"
@@ -155,15 +153,16 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.collect:
         return _collect(arguments, out)
     study = None if arguments.study is None else Path(arguments.study)
-    if study is not None:
-        require_writable(study, arguments.force)
     if not 64 <= arguments.size_px <= 4096:
         raise LoopAnimateError(f"--size-px must be from 64 to 4096, got {arguments.size_px}")
     from ..evaluate import evaluate, read_cases, write_page, write_tables
     from ..evaluate.cases import BUNDLED_LIST
     from ..evaluate.encoder import open_encoder
+    from ..evaluate.study import key_path
     from ..extras import require_module
 
+    for path in (study, key_path(study)) if study is not None else ():
+        require_writable(path, arguments.force)
     require_module("cv2", "the optical flow of an evaluation")
     source = Path(arguments.pictures) if arguments.pictures else BUNDLED_LIST
     cases = read_cases(source, arguments.prompt, arguments.limit)
@@ -214,7 +213,7 @@ def build_systems(arguments: argparse.Namespace) -> list[System]:
                 dtype,
             )
         )
-    for text in arguments.videos:
+    for text in arguments.videos or []:
         name, value = _named(text)
         clips.append(FolderSystem(name, Path(value), arguments.size_px))
     asked = arguments.baseline or ([] if arguments.bundle or arguments.videos else ["all"])

@@ -33,7 +33,7 @@ def write_page(cases: Sequence[Case], rows: Sequence[Row], encoder: Encoder, out
     made = sum(row.made for row in rows)
     head = (
         '<p class="kicker">LoopAnimate evaluation</p>'
-        f"<h1>{len(cases)} pictures, {len({row.label for row in rows})} systems, {made} loops</h1>"
+        f"<h1>{made} loops of {len({row.label for row in rows})} systems</h1>"
     )
     html = html_page(
         "LoopAnimate evaluation",
@@ -47,29 +47,39 @@ def write_page(cases: Sequence[Case], rows: Sequence[Row], encoder: Encoder, out
 
 
 def _table(summaries: Sequence[Mapping[str, Any]], encoder: Encoder) -> str:
+    """A line per figure and a column per system."""
     headings = titles(encoder)
-    names = "".join(
-        f'<th title="{escape(figure.meaning)}">{escape(headings[figure.key])}'
-        f"{' ' + figure.better if figure.better in ('↑', '↓') else ''}</th>"
-        for figure in FIGURES
+    lines = [
+        ["", *(f"<b>{escape(summary['label'])}</b>" for summary in summaries)],
+        ["Seamless ↑<small>the verdict of the loop check</small>", *map(_seamless, summaries)],
+        [
+            "Seamless file ↑<small>the same for the mp4, decoded</small>",
+            *(f"{summary['seamless_files']} of {summary['pictures']}" for summary in summaries),
+        ],
+    ]
+    for figure in FIGURES:
+        arrow = f" {figure.better}" if figure.better in ("↑", "↓") else ""
+        title = f"{escape(headings[figure.key])}{arrow}<small>{escape(figure.meaning)}</small>"
+        lines.append([title, *(_with_interval(cell(summary, figure)) for summary in summaries)])
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{text}</td>" for text in line) + "</tr>" for line in lines
     )
-    top = f"<tr><th>System</th><th>Seamless</th><th>in file</th>{names}</tr>"
-    lines = []
-    for summary in summaries:
-        of = f"/{summary['pictures']}"
-        verdicts = ", ".join(f"{count} {verdict}" for verdict, count in summary["verdicts"].items())
-        cells = [
-            f"<b>{escape(summary['label'])}</b>",
-            f"{summary['seamless']}{of}<small>{escape(verdicts)}</small>",
-            f"{summary['seamless_files']}{of}",
-            *(_with_interval(cell(summary, figure)) for figure in FIGURES),
-        ]
-        lines.append("<tr>" + "".join(f"<td>{text}</td>" for text in cells) + "</tr>")
     return (
-        f'<div class="scroll"><table><thead>{top}</thead><tbody>{"".join(lines)}</tbody></table></div>'
+        f'<div class="scroll"><table>{rows}</table></div>'
         f'<p class="note">Means over pictures; below them the 95 % interval of the bootstrap. Image encoder: '
         f"{escape(encoder.name)}. A clip that stands still is perfect in CLIP-I, MSE_F0, FC, Motion and Loop-C: "
         "read them beside Flow, Step and the verdicts. Seam: 1 is ideal, 0 a held frame.</p>"
+    )
+
+
+def _seamless(summary: Mapping[str, Any]) -> str:
+    faults = [
+        f"{count} {verdict}"
+        for verdict, count in summary["verdicts"].items()
+        if verdict != "seamless"
+    ]
+    return (
+        f"{summary['seamless']} of {summary['pictures']}<small>{escape('; '.join(faults))}</small>"
     )
 
 

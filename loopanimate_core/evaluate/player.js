@@ -6,8 +6,11 @@ const shown = new Set();
 function attach(canvas, loop) {
   canvas.width = loop.width;
   canvas.height = loop.height;
+  canvas.wanted = loop; // a canvas may get another loop before this one has loaded
   const image = new Image();
-  image.onload = () => shown.add({ canvas, loop, image, context: canvas.getContext("2d"), drawn: -1 });
+  image.onload = () => {
+    if (canvas.wanted === loop) shown.add({ loop, image, context: canvas.getContext("2d"), drawn: -1 });
+  };
   image.onerror = () => canvas.replaceWith("the sheet of this loop is missing");
   image.src = loop.sheet;
 }

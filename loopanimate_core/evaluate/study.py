@@ -57,23 +57,12 @@ def write_study(
     Raises:
         LoopAnimateError: there is no picture of which two systems have a loop.
     """
-    if pictures < 1:
-        raise LoopAnimateError(f"a study needs at least 1 picture, got {pictures}")
     draw, store, salt = random.Random(seed), Store(out), secrets.token_hex(16)
-    by_picture: dict[str, list[Row]] = {}
-    for row in rows:
-        if row.made:
-            by_picture.setdefault(row.picture, []).append(row)
-    names = [name for name, mine in by_picture.items() if len(mine) > 1]
-    if not names:
-        raise LoopAnimateError("a study needs a picture of which at least two systems have a loop")
-    chosen = sorted(draw.sample(names, min(pictures, len(names))), key=names.index)
-    study = hashlib.sha256(f"{salt}/study".encode()).hexdigest()[:12]
+    chosen = _choose(rows, pictures, draw)
     loops, stills, pairs, key = {}, {}, [], {}
-    for number, name in enumerate(chosen):
-        ids = {}
-        for row in by_picture[name]:
-            ids[row.label] = hashlib.sha256(f"{salt}/{row.label}/{name}".encode()).hexdigest()[:12]
+    for number, (name, mine) in enumerate(chosen.items()):
+        ids = {row.label: _hidden(salt, row.label, name) for row in mine}
+        for row in mine:
             loops[ids[row.label]] = _loop(store, row)
             key[ids[row.label]] = {"system": row.label, "picture": name}
         stills[str(number)] = _still(next(case for case in cases if case.name == name))
@@ -81,12 +70,12 @@ def write_study(
             {"picture": str(number), "loops": [ids[a], ids[b]]}
             for a, b in make_pairs(list(ids), draw)
         ]
+    study = _hidden(salt, "study")
     data = {"format": ANSWERS_FORMAT, "study": study, "pairs": pairs, "pictures": stills}
-    content = html_page(
-        "Moving pictures", _body(), {"study": data, "loops": loops}, ("player.js", "study.js")
-    )
+    held = {"study": data, "loops": dict(sorted(loops.items()))}  # an order that tells nothing
+    html = html_page("Moving pictures", _body(), held, ("player.js", "study.js"))
     with atomic_write(page) as partial:
-        partial.write_text(content, encoding="utf-8")
+        partial.write_text(html, encoding="utf-8")
     systems = {
         summary["label"]: {
             "routing": about.get(summary["system"], {}).get("routing"),
@@ -94,9 +83,32 @@ def write_study(
         }
         for summary in summarise(rows)
     }
-    key_path = page.with_name(f"{page.stem}_key.json")
-    write_json(key_path, {"format": KEY_FORMAT, "study": study, "systems": systems, "loops": key})
-    return [page, key_path]
+    content = {"format": KEY_FORMAT, "study": study, "systems": systems, "loops": key}
+    return [page, write_json(key_path(page), content)]
+
+
+def _choose(rows: Sequence[Row], pictures: int, draw: random.Random) -> dict[str, list[Row]]:
+    """The pictures of the study, each with its loops."""
+    if pictures < 1:
+        raise LoopAnimateError(f"a study needs at least 1 picture, got {pictures}")
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.made:
+            found.setdefault(row.picture, []).append(row)
+    names = [name for name, mine in found.items() if len(mine) > 1]
+    if not names:
+        raise LoopAnimateError("a study needs a picture of which at least two systems have a loop")
+    return {name: found[name] for name in draw.sample(names, min(pictures, len(names)))}
+
+
+def _hidden(salt: str, *names: str) -> str:
+    """An id that says nothing about what it stands for."""
+    return hashlib.sha256("/".join((salt, *names)).encode()).hexdigest()[:12]
+
+
+def key_path(page: Path) -> Path:
+    """Where the key of a study is written."""
+    return page.with_name(f"{page.stem}_key.json")
 
 
 def _still(case: Case) -> dict[str, str]:

@@ -19,6 +19,7 @@ from ..bundle import bundle_info, mini_bundle_path
 from ..errors import LoopAnimateError
 from ..picture.images import Picture, fit_pixels, load_mask, load_picture
 from ..picture.sheet import shrink_frames
+from ..settings import resolve_settings
 from ..video import read_loop
 from ..video.frame_source import FrameSource
 from .baselines import BASELINES, apply_baseline
@@ -116,6 +117,8 @@ class BundleSystem:
             )
         if not self.file.is_file():
             raise LoopAnimateError(f"there is no model file {self.file}")
+        config = bundle_info(self.file).config
+        resolve_settings(config, **self.settings)  # a wrong one is an error now, not in every row
 
     @property
     def file(self) -> Path:
