@@ -22,8 +22,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("cat", "dog"):
         save_picture(disc(), tmp_path / "pictures" / f"{name}.png")
         (tmp_path / "pictures" / f"{name}.txt").write_text(f"a {name} swaying")
-        write_video(swaying(), tmp_path / "svd" / f"{name}.webm", fps=8, repeats=2)
-        write_video(swaying(36)[:18], tmp_path / "cut" / f"{name}.mp4", fps=8, repeats=1)
+        write_video(swaying(), tmp_path / "svd" / f"{name}.webm", fps=4, repeats=2)
+        write_video(swaying(36)[:18], tmp_path / "cut" / f"{name}.mp4", fps=4, repeats=1)
     return tmp_path
 
 

@@ -157,7 +157,7 @@ def test_the_page_plays_every_loop_and_needs_nothing_from_the_net(evaluate, fold
     held = re.search(r'id="loops">(.*?)</script>', page)
     assert held is not None
     for loop in json.loads(held[1]):
-        assert (folder / "out" / loop["sheet"]).is_file() and loop["fps"] == 8
+        assert (folder / "out" / loop["sheet"]).is_file() and loop["fps"] == 4
     for link in re.findall(r'href="([^"]+)"', page):
         assert len(read_loop(folder / "out" / link)[0]) >= 18
 
@@ -176,6 +176,8 @@ def test_names_cannot_leave_the_page_or_the_folder(evaluate, folder: Path, capsy
     [
         (["--videos", "nowhere"], "there is no folder nowhere"),
         (["--bundle", "no.safetensors"], "there is no model file no.safetensors"),
+        (["--bundle", "pictures/cat.png"], "cat.png is not"),
+        (["--bundle", "mini", "--steps", "0"], "steps must be between 1 and 1000, got 0"),
         (["--videos", "svd", "--videos", "svd=cut"], "several systems named svd"),
         (["--videos", "svd", "--clip", "pictures"], "must have a config.json"),
         (["--videos", "svd", "--size-px", "10"], "--size-px must be from 64 to 4096, got 10"),
