@@ -119,10 +119,11 @@ def with_interval(value: Mapping[str, Any], digits: int) -> str:
     """`0.941 [0.932, 0.950]`, or `–` where there is nothing."""
     if value["mean"] is None:
         return "–"
-    text = f"{value['mean']:.{digits}f}"
-    if value["low"] is None or value["low"] == value["high"]:
-        return text
-    return f"{text} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+    mean = f"{value['mean']:.{digits}f}"
+    if value["low"] is None:
+        return mean
+    low, high = (f"{value[name]:.{digits}f}" for name in ("low", "high"))
+    return mean if low == high else f"{mean} [{low}, {high}]"
 
 
 def _table_line(summary: Mapping[str, Any]) -> dict[str, Any]:
