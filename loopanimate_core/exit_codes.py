@@ -9,7 +9,7 @@ class ExitCode(IntEnum):
     OK = 0
     """The command did what it was asked to do."""
     FAILED = 1
-    """`check`: the loop does not close. `batch`: pictures failed. `loopanimate-train`: a user error."""
+    """`check`: the loop does not close. `batch`: pictures failed. `evaluate`: loops failed. `loopanimate-train`: a user error."""
     USER_ERROR = 2
     """`loopanimate`: a value, file or option cannot be used; stderr says why in one sentence."""
     NOT_SAVED = 74

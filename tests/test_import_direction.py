@@ -70,6 +70,7 @@ LAYERS = {
         {"bundle"},
         {"check", "convert", "sampling"},
         {"pipeline", "batch", "check_chart"},
+        {"evaluate"},
         {"cli"},
     ),
     "training/loopanimate_training": (

@@ -25,6 +25,7 @@ from .outputs import require_writable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import torch
     from torch import Tensor
 
     from ..picture.images import Picture
@@ -67,7 +68,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("picture", metavar="PICTURE", help=PICTURE_HELP)
     _add_motion(parser.add_argument_group("motion"))
     _add_sampling(parser.add_argument_group("sampling (defaults: the model's own)"))
-    _add_device(parser.add_argument_group("device"))
+    add_device_options(parser.add_argument_group("device"))
     _add_output(parser.add_argument_group("output"))
 
 
@@ -155,7 +156,8 @@ def _add_sampling(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _add_device(group: argparse._ArgumentGroup) -> None:
+def add_device_options(group: argparse._ArgumentGroup) -> None:
+    """Add `--device` and `--dtype`."""
     group.add_argument(
         "--device", metavar="NAME", help="cpu, cuda or mps (default: cuda or mps if available)"
     )
@@ -263,31 +265,32 @@ def _mask(choice: str, picture: Picture) -> Tensor | str:
     """The pipeline's `mask`: `auto`, `none`, or `[H, W]` of the picture's own size."""
     if choice in ("auto", "none"):
         return choice
-    from ..picture.images import load_picture
+    from ..picture.images import load_mask
 
-    mask = load_picture(choice)
-    if mask.rgb.shape != picture.rgb.shape:
-        raise LoopAnimateError(
-            f"the mask {choice} is {mask.width_px} x {mask.height_px} pixels; it must have the"
-            f" picture's size, {picture.width_px} x {picture.height_px}"
-        )
-    return (mask.over((0.0, 0.0, 0.0)).mean(-1) > 0.5).float()
+    return load_mask(choice, picture)
 
 
 def _open_pipeline(arguments: argparse.Namespace) -> LoopAnimatePipeline:
-    import torch
-
     from ..pipeline import LoopAnimatePipeline
 
-    name = arguments.device or _best_device()
+    device, dtype = pick_device(arguments.device, arguments.dtype)
+    return LoopAnimatePipeline.from_bundle(arguments.bundle, device=device, dtype=dtype)
+
+
+def pick_device(name: str | None, dtype: str | None) -> tuple[torch.device, torch.dtype]:
+    """The device and the number format of the weights that the options ask for, or the best there are.
+
+    Raises:
+        LoopAnimateError: this computer does not have the device.
+    """
+    import torch
+
+    name = name or _best_device()
     try:
         device = torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise LoopAnimateError(f"device {name!r} is not available; cpu always is") from error
-    dtype = arguments.dtype or ("float16" if device.type == "cuda" else "float32")
-    return LoopAnimatePipeline.from_bundle(
-        arguments.bundle, device=device, dtype=getattr(torch, dtype)
-    )
+    return device, getattr(torch, dtype or ("float16" if device.type == "cuda" else "float32"))
 
 
 def _best_device() -> str:

@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     output = require_writable(output_path(arguments, Path(arguments.picture).stem), arguments.force)
     from ..detail import transfer
     from ..picture.images import load_picture
-    from ..video import read_metadata, read_video
+    from ..video import read_loop
 
     picture = load_picture(arguments.picture)
     settings = detail_settings(arguments, picture)
@@ -112,10 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
     bundle = _open_bundle(arguments.bundle)
     if bundle is not None and arguments.residual is None:
         settings = replace(settings, residual=bundle.config.defaults.residual)
-    frames, fps = read_video(arguments.frames)
-    once = read_metadata(arguments.frames).get("loop_frames", "")
-    if once.isdecimal() and 0 < int(once) < len(frames):
-        frames = frames[: int(once)]  # the file repeats its loop
+    frames, fps = read_loop(arguments.frames)
     loop = transfer(
         frames,
         picture,

@@ -116,6 +116,21 @@ def load_picture(path: str | os.PathLike[str]) -> Picture:
     return Picture(rgb, alpha, path)
 
 
+def load_mask(path: str | os.PathLike[str], picture: Picture) -> torch.Tensor:
+    """Read the mask of a picture, `[H, W]` of the picture's size: 1 where the file is white, 0 elsewhere.
+
+    Raises:
+        LoopAnimateError: the file cannot be read, or has another size than the picture.
+    """
+    mask = load_picture(path)
+    if mask.rgb.shape != picture.rgb.shape:
+        raise LoopAnimateError(
+            f"the mask {path} is {mask.width_px} x {mask.height_px} pixels; it must have the"
+            f" picture's size, {picture.width_px} x {picture.height_px}"
+        )
+    return (mask.over((0.0, 0.0, 0.0)).mean(-1) > 0.5).float()
+
+
 def fit_picture(
     picture: Picture | torch.Tensor,
     height_px: int,

@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .read import read_metadata, read_video
+    from .read import read_loop, read_metadata, read_video
     from .write import write_video
 
-__all__ = ["read_metadata", "read_video", "write_video"]
+__all__ = ["read_loop", "read_metadata", "read_video", "write_video"]
 
 __getattr__ = lazy_names(
-    __name__, {"read_metadata": "read", "read_video": "read", "write_video": "write"}
+    __name__,
+    {
+        "read_loop": "read",
+        "read_metadata": "read",
+        "read_video": "read",
+        "write_video": "write",
+    },
 )

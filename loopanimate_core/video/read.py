@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import LoopAnimateError
 from . import animation, ffmpeg, png_folder
-from .metadata import FPS_KEY, from_ffmetadata
+from .metadata import FPS_KEY, FRAMES_KEY, from_ffmetadata
 
 FALLBACK_FPS = 8.0
 """The fps of a folder of PNGs that LoopAnimate did not write: such a folder does not store one."""
@@ -54,6 +54,19 @@ def read_video(path: str | Path, *, alpha: bool = False) -> tuple[Tensor, float]
     for frame, picture in zip(frames, kept, strict=True):
         scale = np.float32(np.iinfo(picture.dtype).max)
         frame.copy_(torch.from_numpy(picture.astype(np.float32) / scale))
+    return frames, fps
+
+
+def read_loop(path: str | Path) -> tuple[Tensor, float]:
+    """The frames of a loop, `[P, H, W, 3]` in 0..1, and their fps: `read_video` without the repeats in a file of ours.
+
+    Raises:
+        LoopAnimateError: as `read_video`.
+    """
+    frames, fps = read_video(path)
+    once = read_metadata(path).get(FRAMES_KEY, "")
+    if once.isdecimal() and 0 < int(once) < len(frames):
+        frames = frames[: int(once)]
     return frames, fps
 
 
