@@ -27,7 +27,7 @@ from .model.start import open_start
 from .model.switches import use_memory_switches, use_speed_switches
 from .model.weights import load_weights, named_parameters, trained_parameters
 from .optimizer import Ema, make_optimizer
-from .run.origin import origin_of, require_agreement, require_same_origin
+from .run.origin import MASKS, origin_of, require_agreement, require_same_origin
 from .run.validation import Validator
 from .storage.checkpoint import Checkpoint, load_latest
 
@@ -99,7 +99,11 @@ def open_run(config: RunConfig, accelerator: Accelerator, allow_change: bool) ->
     trained = trained_parameters(bundle, config.model)
     loader = make_loader(config, bundle, accelerator)
     source = loader.cache.source
-    origin = origin_of(bundle, trained, source, teacher)
+    origin = origin_of(bundle, trained, source, teacher, loader.cache.encoder.finder)
+    if earlier is not None and MASKS not in earlier.origin and config.data.saliency is None:
+        # It began in a version that did not note what finds objects, and goes on with the masks in its cache.
+        origin.pop(MASKS, None)
+        loader.cache.keeps_masks = True
     if earlier is not None and not allow_change:
         require_same_origin(earlier.origin, origin, config.out)
     require_agreement(accelerator, 0 if earlier is None else earlier.step, origin)
@@ -117,7 +121,7 @@ def open_run(config: RunConfig, accelerator: Accelerator, allow_change: bool) ->
     if earlier is not None:
         state.restore(earlier)
     held_out = open_validation_source(config.data, config.clip, source)
-    validator = Validator(config, bundle, held_out)
+    validator = Validator(config, bundle, held_out, loader.cache.encoder.finder)
     return Run(config, accelerator, loader, model, state, validator, sharded)
 
 

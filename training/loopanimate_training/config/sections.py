@@ -234,6 +234,12 @@ class DataConfig(Section):
         default=None,
         description="Folder of object masks, named by clip id; null for masks beside the clips.",
     )
+    saliency: Literal["grabcut"] | Path | None = Field(
+        default=None,
+        description="What finds the object in clips without masks (Eq. 9): an ONNX network, `grabcut` for no network,"
+        " or null for the network in the package.",
+        json_schema_extra=MAY_CHANGE,  # a hash of the network is kept instead (`run/origin.py`)
+    )
     uncaptioned: Uncaptioned = Field(
         default="skip", description="Skip clips without a caption, or keep them."
     )

@@ -18,13 +18,15 @@ from loopanimate_core.bundle import Bundle
 from loopanimate_core.check import MIN_FRAMES, check_loop
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
-from loopanimate_core.picture.images import save_picture
+from loopanimate_core.picture.images import fit_picture, save_picture
+from loopanimate_core.picture.saliency import mask_preview
 from loopanimate_core.picture.sheet import contact_sheet
 from loopanimate_core.pipeline import LoopAnimatePipeline
 from loopanimate_core.settings import FewSteps
 from loopanimate_core.video import write_video
 
 from ..config import RunConfig
+from ..data.object_masks import ObjectFinder
 from ..data.source import ClipSource
 from ..distributed.launch import TIMEOUT
 from ..optimizer import Ema
@@ -40,6 +42,7 @@ class GeneratedLoop:
 
     Attributes:
         picture: the still, `[H, W, 3]`.
+        preview: the still with everything but the object dark, like `picture`; None if the whole picture counts.
         frames: `[P, H, W, 3]`.
     """
 
@@ -47,18 +50,27 @@ class GeneratedLoop:
     row: dict[str, object]
     fps: float
     picture: Tensor
+    preview: Tensor | None
     frames: Tensor
 
 
 class Validator:
     """Generates loops from validation clips.
 
-    Each loop has its clip's shape. `sheet-00001000.png` has a row per clip: the still, then frames of its loop.
+    Each loop has its clip's shape. `sheet-00001000.png` has a row per clip: the still, its object if the run's
+    mask channel shows it, then frames of its loop.
     `loops-00001000.mp4` plays the loops side by side, and `loops-00001000.json` holds the loop check of each.
     """
 
-    def __init__(self, config: RunConfig, bundle: Bundle, source: ClipSource) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        bundle: Bundle,
+        source: ClipSource,
+        finder: ObjectFinder | None = None,
+    ) -> None:
         self.config, self.bundle, self.source = config, bundle, source
+        self._finder = finder
         self._group: Any = None
 
     def validate(self, ema: Ema, step: int, accelerator: Accelerator) -> None:
@@ -108,13 +120,16 @@ class Validator:
 
     def _generate(self, pipeline: LoopAnimatePipeline, clip_id: int) -> GeneratedLoop:
         frames, masks = self.source.read(clip_id, [0])
-        mask = "none"
-        if masks is not None and self.config.clip.mask == "object":
-            mask = torch.from_numpy(masks[0]).float()
         prompt = self.source.caption(clip_id)
         shape = self.source.shape(clip_id)
+        picture, mask = torch.from_numpy(frames[0]).float() / 255, "none"
+        if masks is not None and self.config.clip.mask == "object":
+            mask = torch.from_numpy(masks[0]).float()
+        elif self._finder is not None:  # as in training: in the picture that the network sees
+            picture = fit_picture(picture, shape.height_px, shape.width_px)
+            mask = self._finder(picture, self.source.name(clip_id))
         loop = pipeline(
-            torch.from_numpy(frames[0]).float() / 255,
+            picture,
             prompt,
             mask=mask,
             seed=clip_id,
@@ -122,10 +137,14 @@ class Validator:
             width_px=shape.width_px,
         )
         row: dict[str, object] = {"prompt": prompt, "seed": clip_id}
+        preview = None
+        if isinstance(mask, Tensor):
+            row["object_share"] = round(float(loop.mask.mean()), 4)
+            preview = _to_bytes(mask_preview(loop.picture[None], loop.mask[None])[0])
         if len(loop.frames) >= MIN_FRAMES:
             row |= check_loop(loop.frames, fps=loop.fps, reference=loop.picture).to_dict()
         return GeneratedLoop(
-            clip_id, row, loop.fps, _to_bytes(loop.picture), _to_bytes(loop.frames)
+            clip_id, row, loop.fps, _to_bytes(loop.picture), preview, _to_bytes(loop.frames)
         )
 
     def _gather(
@@ -146,8 +165,13 @@ class Validator:
     def _save(self, loops: list[GeneratedLoop], step: int) -> None:
         loops = in_one_size(loops)
         shown = torch.linspace(0, len(loops[0].frames) - 1, COLUMNS).round().long()
-        rows = [torch.cat([loop.picture[None], loop.frames[shown]]) for loop in loops]
-        sheet = contact_sheet(torch.cat(rows).float() / 255, columns=COLUMNS + 1)
+        with_objects = any(loop.preview is not None for loop in loops)
+        rows = []
+        for loop in loops:
+            preview = loop.picture if loop.preview is None else loop.preview
+            stills = [loop.picture, preview] if with_objects else [loop.picture]
+            rows.append(torch.cat([torch.stack(stills), loop.frames[shown]]))
+        sheet = contact_sheet(torch.cat(rows).float() / 255, columns=len(rows[0]))
         save_picture(sheet, self.config.out / f"sheet-{step:08d}.png")
         content = {"step": step, "loops": [loop.row for loop in loops]}
         with atomic_write(self.config.out / f"loops-{step:08d}.json") as partial:
@@ -182,7 +206,12 @@ def in_one_size(loops: Sequence[GeneratedLoop]) -> list[GeneratedLoop]:
         return F.pad(pixels, (0, 0, left, right, top, bottom), value=255)
 
     return [
-        dataclasses.replace(loop, picture=fill(loop.picture), frames=fill(loop.frames))
+        dataclasses.replace(
+            loop,
+            picture=fill(loop.picture),
+            preview=None if loop.preview is None else fill(loop.preview),
+            frames=fill(loop.frames),
+        )
         for loop in loops
     ]
 
