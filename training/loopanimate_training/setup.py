@@ -13,7 +13,7 @@ from loopanimate_core.bundle import Bundle
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models import LoopUNet
 
-from .config import RunConfig, require_same_run
+from .config import RunConfig, require_same_run, stored_settings
 from .data.clip_encoder import ClipEncoder
 from .data.latent_cache import LatentCache
 from .data.loader import ClipLoader
@@ -62,7 +62,7 @@ class State:
         """A copy on the CPU; with FSDP all processes must call it."""
         return Checkpoint(
             step=self.step,
-            config=self.config.model_dump(mode="json"),
+            config=stored_settings(self.config),
             origin=self.origin,
             weights=full_tensors(dict(self.parameters)),
             average=full_tensors(self.ema.average),

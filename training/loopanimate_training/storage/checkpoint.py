@@ -23,6 +23,8 @@ from torch import Tensor
 
 from loopanimate_core.errors import LoopAnimateError
 
+from ..config import relocated
+
 PREFIX = "step-"
 MANIFEST = "manifest.json"
 WEIGHTS, AVERAGE = "weights.safetensors", "average.safetensors"
@@ -142,7 +144,7 @@ def load_latest(run: Path) -> Checkpoint | None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint after checking every hash.
+    """Read a checkpoint after checking every hash. Paths in its settings are those that hold now.
 
     Raises:
         LoopAnimateError: a file is missing, cut off or changed.
@@ -153,7 +155,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         scale = state.get("loss_scale")
         return Checkpoint(
             state["step"],
-            state["config"],
+            relocated(state["config"], path.parent),
             load_file(path / WEIGHTS),
             load_file(path / AVERAGE),
             torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True),
