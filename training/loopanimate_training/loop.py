@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -134,7 +135,8 @@ def accumulate_gradients(run: Run, batches: list[Batch]) -> tuple[Tensor, Tensor
             (loss * guard.scale).backward()
         total += loss.detach()
     guard.unscale(parameters)
-    norm = full_tensors(nn.utils.clip_grad_norm_(parameters, config.optimizer.clip_norm))
+    limit = config.optimizer.clip_norm
+    norm = full_tensors(nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit))
     return run.accelerator.reduce(total, "mean"), norm  # type: ignore[return-value]
 
 

@@ -158,9 +158,10 @@ class ClipConfig(Section):
         default=(),
         description="Train at several sizes [width, height] of about equal area, width_px x height_px among them; each clip at the nearest aspect ratio.",
     )
-    starts_per_clip: PositiveInt = Field(
+    starts_per_clip: PositiveInt | None = Field(
         default=8,
-        description="Number of start frames that clips are drawn from, for each source video.",
+        description="Number of start frames that clips are drawn from, for each source video; null for all, which"
+        " leaves a cache little to find again.",
     )
     fps: PositiveFloat | None = Field(
         default=None,
@@ -313,6 +314,10 @@ class LossConfig(Section):
         default=None,
         description="Gamma of min-SNR weighting (Hang et al. 2023); null for the plain mean.",
     )
+    spread_timesteps: bool = Field(
+        default=True,
+        description="Spread the timesteps of a step's clips evenly over the schedule; false draws each on its own.",
+    )
     timestep_shift: PositiveFloat = Field(
         default=1.0,
         description="Above 1 draws noisy timesteps more often, where the prompt decides the motion.",
@@ -364,8 +369,9 @@ class OptimizerConfig(Section):
     )
     eps: PositiveFloat = Field(default=1e-8, description="AdamW's epsilon.")
     weight_decay: NonNegativeFloat = Field(default=1e-2, description="AdamW's weight decay.")
-    clip_norm: PositiveFloat = Field(
-        default=1.0, description="Gradients are scaled down to this norm when theirs is larger."
+    clip_norm: PositiveFloat | None = Field(
+        default=1.0,
+        description="Gradients are scaled down to this norm when theirs is larger; null for never.",
     )
     schedule: Literal["constant", "linear", "cosine"] = Field(
         default="constant", description="How the learning rate changes after the warm-up."

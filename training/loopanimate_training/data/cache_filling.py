@@ -160,7 +160,9 @@ def is_missing(path: Path | None) -> bool:
 
 def window_starts(cache: LatentCache, clip_id: int) -> list[int]:
     """The distinct start frames that training draws for a clip, ascending."""
-    windows = range(cache.encoder.config.starts_per_clip)
+    config = cache.encoder.config
+    every = cache.source.frame_count(clip_id) - config.span_frames + 1
+    windows = range(every if config.starts_per_clip is None else config.starts_per_clip)
     return sorted({cache.start_of(clip_id, window) for window in windows})
 
 

@@ -76,9 +76,12 @@ class LatentCache:
 
     def start_of(self, clip_id: int, window: int) -> int:
         """First source frame of one of the clip's `starts_per_clip` windows: 0 for the first, the others drawn
-        from the clip's key."""
+        from the clip's key. Without that setting there is a window at every frame."""
         room = self.source.frame_count(clip_id) - self.encoder.config.span_frames
-        window %= self.encoder.config.starts_per_clip
+        starts = self.encoder.config.starts_per_clip
+        if starts is None:
+            return window % (room + 1)
+        window %= starts
         return 0 if window == 0 else key_hash(self.source.key(clip_id), window) % (room + 1)
 
     def get(

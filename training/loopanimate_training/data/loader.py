@@ -137,11 +137,14 @@ class ClipLoader:
             yield [future.result() for future in ahead.popleft()]
 
     def _timestep(self, number: int) -> int:
-        """Before the shift, uniform for each sample and evenly spread over the samples of a step, which
-        reduces the variance of the loss."""
+        """Before the shift, uniform for each sample. With `loss.spread_timesteps` also evenly spread over the
+        samples of a step, which reduces the variance of the loss."""
         step, place = divmod(number, self.config.batch.clips)
-        offset = python_rng(self.config.seed, "time", step).random()
-        share = (offset + place / self.config.batch.clips) % 1.0
+        if self.config.loss.spread_timesteps:
+            offset = python_rng(self.config.seed, "time", step).random()
+            share = (offset + place / self.config.batch.clips) % 1.0
+        else:
+            share = python_rng(self.config.seed, "own time", number).random()
         return int(shifted(share, self.config.loss.timestep_shift) * self.timesteps)
 
     def _readable_clip(self, number: int, window: int, loop: list[int]) -> tuple[str, EncodedClip]:
