@@ -29,6 +29,7 @@ CURVES = {
     "lr": ("Learning rate", ""),
     "grad_norm": ("Gradient norm", ""),
     "clips_per_s": ("Speed", " clips/s"),
+    "data_wait_s": ("Waiting for data, per step", " s"),
     "memory_gb": ("Memory", " GB"),
 }
 FIGURES = {
