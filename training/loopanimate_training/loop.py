@@ -184,7 +184,17 @@ def validate(run: Run, log: RunLog) -> None:
         log.run_optional(
             "validation loops", lambda: run.validator.validate(state.ema, state.step, accelerator)
         )
+        if run.validation_loss is not None:
+            log.run_optional("validation loss", lambda: log_validation_loss(run, log))
     write_report(run, log)
+
+
+def log_validation_loss(run: Run, log: RunLog) -> None:
+    """Append a row with the loss on the validation clips; all processes must call it."""
+    assert run.validation_loss is not None
+    model = run.accelerator.unwrap_model(run.model, keep_torch_compile=True)
+    loss = run.validation_loss.measure(model, run.state.ema, run.accelerator)
+    log.write({"step": run.state.step, "validation_loss": loss, "time": round(time.time(), 1)})
 
 
 def write_report(run: Run, log: RunLog) -> None:

@@ -29,6 +29,7 @@ from .model.weights import load_weights, named_parameters, trained_parameters
 from .optimizer import Ema, make_optimizer
 from .run.origin import MASKS, origin_of, require_agreement, require_same_origin
 from .run.validation import Validator
+from .run.validation_loss import ValidationLoss
 from .storage.checkpoint import Checkpoint, load_latest
 
 
@@ -42,6 +43,7 @@ class Run:
     model: Any
     state: State
     validator: Validator
+    validation_loss: ValidationLoss | None
     sharded: bool
 
 
@@ -122,7 +124,12 @@ def open_run(config: RunConfig, accelerator: Accelerator, allow_change: bool) ->
         state.restore(earlier)
     held_out = open_validation_source(config.data, config.clip, source)
     validator = Validator(config, bundle, held_out, loader.cache.encoder.finder)
-    return Run(config, accelerator, loader, model, state, validator, sharded)
+    validation_loss = None
+    if config.validation.loss_clips:
+        cache = LatentCache(held_out, loader.cache.encoder, config.data.cache)
+        cache.keeps_masks = loader.cache.keeps_masks
+        validation_loss = ValidationLoss(config, cache, loader.timesteps)
+    return Run(config, accelerator, loader, model, state, validator, validation_loss, sharded)
 
 
 def make_loader(config: RunConfig, bundle: Bundle, accelerator: Accelerator) -> ClipLoader:

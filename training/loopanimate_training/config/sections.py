@@ -407,6 +407,10 @@ class ValidationConfig(Section):
     clips: PositiveInt = Field(default=4, description="Number of loops to generate.")
     steps: PositiveInt = Field(default=12, description="Sampling steps per loop.")
     guidance: PositiveFloat = Field(default=3.0, description="Guidance scale of the loops.")
+    loss_clips: NonNegativeInt = Field(
+        default=0,
+        description="Number of validation clips whose loss is measured at fixed noise and timesteps; 0 for none.",
+    )
 
 
 class RunConfig(Section):
@@ -470,7 +474,9 @@ class RunConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _distils_the_unet_alone(self) -> RunConfig:
+    def _suits_distillation(self) -> RunConfig:
+        if self.distil is not None and self.validation.loss_clips:
+            raise ValueError("validation.loss_clips must be 0 with distil: its target moves")
         if self.distil is not None and self.model.train_text_encoder:
             raise ValueError(
                 "model.train_text_encoder must be false with distil: few-step weights are the UNet's"
