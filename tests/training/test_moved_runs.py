@@ -107,6 +107,7 @@ def test_all_paths_are_stored_absolute(toy: Toy) -> None:
         "out",
         "model.start",
         "distil.teacher",
+        "validation.pictures",
         *(f"data.{name}" for name in ("path", "root", "masks", "saliency", "cache", "index")),
     }
     values = stored_settings(toy(stage=4, **{"distil.teacher": "a", "data.saliency": "grabcut"}))

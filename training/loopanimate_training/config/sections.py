@@ -407,6 +407,10 @@ class ValidationConfig(Section):
     clips: PositiveInt = Field(default=4, description="Number of loops to generate.")
     steps: PositiveInt = Field(default=12, description="Sampling steps per loop.")
     guidance: PositiveFloat = Field(default=3.0, description="Guidance scale of the loops.")
+    pictures: Path | None = Field(
+        default=None,
+        description="Folder of pictures that are animated as well, with the prompt of `a.png` in `a.txt` beside it.",
+    )
     loss_clips: NonNegativeInt = Field(
         default=0,
         description="Number of validation clips whose loss is measured at fixed noise and timesteps; 0 for none.",
