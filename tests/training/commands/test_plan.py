@@ -225,6 +225,7 @@ def test_without_a_cache_the_encoders_and_their_work_count() -> None:
 def test_runs_keep_their_encoders_in_float32(tmp_path: Path, toy_bundle_path: Path) -> None:
     config = toy_run(tmp_path, toy_bundle_path, precision="bf16")
     encoder = open_run(config, Accelerator(cpu=True), allow_change=False).loader.cache.encoder
+    assert encoder.text_encoder is not None
     for network in (encoder.vae, encoder.image_encoder, encoder.text_encoder):
         assert {p.dtype for p in network.parameters()} == {torch.float32}
 
