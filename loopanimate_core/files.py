@@ -31,7 +31,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private
+        os.chmod(temporary, 0o666 & ~umask())  # mkstemp makes files private
         os.replace(temporary, path)
     except OSError as error:
         raise LoopAnimateError(f"cannot write {path}: {error.strerror or error}") from error
@@ -39,7 +39,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The permissions that new files of this process do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -6,7 +6,7 @@ import io
 import json
 import socket
 import tarfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,14 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_video(folder / "short.mp4", moving_square(20, 0.1))
     (folder / "page.mp4").write_text("<html>404</html>")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test leaves anything in the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("user-cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

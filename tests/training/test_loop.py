@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from loopanimate_core.bundle import bundle_info, read_bundle
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.pipeline import LoopAnimatePipeline
 from loopanimate_training.config import RunConfig
+from loopanimate_training.data.batch import Batch
+from loopanimate_training.data.loader import ClipLoader
 from loopanimate_training.loop import train
 from loopanimate_training.model.export import export_bundle
 from loopanimate_training.run.log import read_log
@@ -48,6 +51,24 @@ def test_accumulation_equals_a_larger_batch(make_run: MakeRun, tmp_path: Path) -
     for config in (one, two):
         train(config)
     assert_close_runs(two, one)
+
+
+def test_the_log_says_how_long_steps_waited_for_their_clips(
+    toy: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = ClipLoader.batch
+
+    def slow(self: ClipLoader, step: int, micro: int) -> Batch:
+        if step == 0:  # nothing is prepared yet: the step waits for all of it
+            time.sleep(0.1)
+        return batch(self, step, micro)
+
+    monkeypatch.setattr(ClipLoader, "batch", slow)
+    config = toy(steps=3, log_every_steps=2)
+    train(config)
+    rows = read_log(config.out / "log.jsonl")
+    assert [row["step"] for row in rows] == [2, 3]
+    assert rows[0]["data_wait_s"] >= 0.05 and rows[1]["data_wait_s"] >= 0  # a mean over two steps
 
 
 def test_another_configuration_is_refused(make_run: MakeRun) -> None:

@@ -23,6 +23,8 @@ EPILOG = """\
   loopanimate-train cache --stage 1 --config run.yaml      encode all clips before training
   loopanimate-train export RUN -o model.safetensors        averaged weights as a bundle
   loopanimate-train report RUN                             curves, loops and settings as one page
+  loopanimate-train --stage 1 --config run.yaml --resume-from 12000
+                                                           go back to an older checkpoint
   accelerate launch -m loopanimate_training --stage 1 …    several processes or machines
 
 SIGTERM, Ctrl-C or a file `save_quit` in the run's folder end the run after the current step, save, and exit

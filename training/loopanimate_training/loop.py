@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -24,11 +25,16 @@ from .run.requests import Requests
 from .run.saver import Saver
 from .setup import Run, open_run
 from .signals import Outcome, Request, caught_signals
-from .storage.checkpoint import remove_leftovers
+from .storage.checkpoint import go_back, remove_leftovers
 
 
-def train(config: RunConfig, *, allow_change: bool = False) -> Outcome:
+def train(
+    config: RunConfig, *, allow_change: bool = False, resume_from: int | None = None
+) -> Outcome:
     """Start or resume the run that `config` describes, until its last step or a request to stop.
+
+    Args:
+        resume_from: the step of an earlier checkpoint to go back to; later ones are moved aside.
 
     Raises:
         LoopAnimateError: unusable data or start, a folder that holds another run (unless `allow_change`),
@@ -38,6 +44,10 @@ def train(config: RunConfig, *, allow_change: bool = False) -> Outcome:
     is_main = accelerator.is_main_process
     with Heartbeat(config.out, config.steps, is_main) as heartbeat:
         with heartbeat.during(STARTING):
+            if resume_from is not None:
+                if is_main:
+                    go_back(config.out, resume_from)
+                accelerator.wait_for_everyone()
             run = open_run(config, accelerator, allow_change)
         step, mean_loss = run.state.step, run.state.mean_loss
         with (
@@ -72,13 +82,16 @@ def take_steps(
     config, state = run.config, run.state
     saver = Saver(config, requests, heartbeat, log)
     request, saved = Request(), True
+    waits_s: list[float] = []  # of the steps since the last row of the log
     while state.step < config.steps:
         heartbeat.beat(state.step)
         result = take_step(run, batches, log)
         at_end = state.step == config.steps
         state.mean_loss = log.advance(result.loss, result.clips_per_s)
+        waits_s.append(result.data_wait_s)
         if state.step % config.log_every_steps == 0 or at_end:
-            log_step(run, result, log)
+            log_step(run, result, sum(waits_s) / len(waits_s), log)
+            waits_s.clear()
         request = requests.poll()
         if state.step % config.save.every_steps == 0 or at_end or request.saves:
             gathers = requests.is_main or run.sharded
@@ -101,6 +114,7 @@ class StepResult:
     grad_norm: float
     lr: float
     clips_per_s: float
+    data_wait_s: float
 
 
 def take_step(run: Run, batches: Iterator[list[Batch]], log: RunLog) -> StepResult:
@@ -108,7 +122,9 @@ def take_step(run: Run, batches: Iterator[list[Batch]], log: RunLog) -> StepResu
     config, state = run.config, run.state
     began = time.perf_counter()
     lr = set_learning_rate(state.optimizer, config.optimizer, state.step, config.steps)
-    loss, grad_norm = accumulate_gradients(run, next(batches))
+    ready = next(batches)
+    data_wait_s = time.perf_counter() - began
+    loss, grad_norm = accumulate_gradients(run, ready)
     if state.guard.accepts(grad_norm):
         state.optimizer.step()
         state.ema.update(state.step)
@@ -117,7 +133,7 @@ def take_step(run: Run, batches: Iterator[list[Batch]], log: RunLog) -> StepResu
     state.optimizer.zero_grad(set_to_none=True)
     state.step += 1
     clips_per_s = config.batch.clips / (time.perf_counter() - began)
-    return StepResult(loss.item(), grad_norm.item(), lr, clips_per_s)
+    return StepResult(loss.item(), grad_norm.item(), lr, clips_per_s, data_wait_s)
 
 
 def accumulate_gradients(run: Run, batches: list[Batch]) -> tuple[Tensor, Tensor]:
@@ -134,12 +150,13 @@ def accumulate_gradients(run: Run, batches: list[Batch]) -> tuple[Tensor, Tensor
             (loss * guard.scale).backward()
         total += loss.detach()
     guard.unscale(parameters)
-    norm = full_tensors(nn.utils.clip_grad_norm_(parameters, config.optimizer.clip_norm))
+    limit = config.optimizer.clip_norm
+    norm = full_tensors(nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit))
     return run.accelerator.reduce(total, "mean"), norm  # type: ignore[return-value]
 
 
-def log_step(run: Run, result: StepResult, log: RunLog) -> None:
-    """Append a row to `log.jsonl`."""
+def log_step(run: Run, result: StepResult, data_wait_s: float, log: RunLog) -> None:
+    """Append a row to `log.jsonl`; `data_wait_s` is the mean over the steps since the row before."""
     log.write(
         {
             "step": run.state.step,
@@ -148,6 +165,7 @@ def log_step(run: Run, result: StepResult, log: RunLog) -> None:
             "lr": result.lr,
             "grad_norm": result.grad_norm,
             "clips_per_s": round(result.clips_per_s, 3),
+            "data_wait_s": round(data_wait_s, 4),
             "time": round(time.time(), 1),
         }
     )
@@ -166,7 +184,17 @@ def validate(run: Run, log: RunLog) -> None:
         log.run_optional(
             "validation loops", lambda: run.validator.validate(state.ema, state.step, accelerator)
         )
+        if run.validation_loss is not None:
+            log.run_optional("validation loss", lambda: log_validation_loss(run, log))
     write_report(run, log)
+
+
+def log_validation_loss(run: Run, log: RunLog) -> None:
+    """Append a row with the loss on the validation clips; all processes must call it."""
+    assert run.validation_loss is not None
+    model = run.accelerator.unwrap_model(run.model, keep_torch_compile=True)
+    loss = run.validation_loss.measure(model, run.state.ema, run.accelerator)
+    log.write({"step": run.state.step, "validation_loss": loss, "time": round(time.time(), 1)})
 
 
 def write_report(run: Run, log: RunLog) -> None:

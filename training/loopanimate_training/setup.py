@@ -13,7 +13,7 @@ from loopanimate_core.bundle import Bundle
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models import LoopUNet
 
-from .config import RunConfig, require_same_run
+from .config import RunConfig, require_same_run, stored_settings
 from .data.clip_encoder import ClipEncoder
 from .data.latent_cache import LatentCache
 from .data.loader import ClipLoader
@@ -27,8 +27,9 @@ from .model.start import open_start
 from .model.switches import use_memory_switches, use_speed_switches
 from .model.weights import load_weights, named_parameters, trained_parameters
 from .optimizer import Ema, make_optimizer
-from .run.origin import origin_of, require_agreement, require_same_origin
+from .run.origin import MASKS, origin_of, require_agreement, require_same_origin
 from .run.validation import Validator
+from .run.validation_loss import ValidationLoss
 from .storage.checkpoint import Checkpoint, load_latest
 
 
@@ -42,6 +43,7 @@ class Run:
     model: Any
     state: State
     validator: Validator
+    validation_loss: ValidationLoss | None
     sharded: bool
 
 
@@ -62,7 +64,7 @@ class State:
         """A copy on the CPU; with FSDP all processes must call it."""
         return Checkpoint(
             step=self.step,
-            config=self.config.model_dump(mode="json"),
+            config=stored_settings(self.config),
             origin=self.origin,
             weights=full_tensors(dict(self.parameters)),
             average=full_tensors(self.ema.average),
@@ -99,7 +101,11 @@ def open_run(config: RunConfig, accelerator: Accelerator, allow_change: bool) ->
     trained = trained_parameters(bundle, config.model)
     loader = make_loader(config, bundle, accelerator)
     source = loader.cache.source
-    origin = origin_of(bundle, trained, source, teacher)
+    origin = origin_of(bundle, trained, source, teacher, loader.cache.encoder.finder)
+    if earlier is not None and MASKS not in earlier.origin and config.data.saliency is None:
+        # It began in a version that did not note what finds objects, and goes on with the masks in its cache.
+        origin.pop(MASKS, None)
+        loader.cache.keeps_masks = True
     if earlier is not None and not allow_change:
         require_same_origin(earlier.origin, origin, config.out)
     require_agreement(accelerator, 0 if earlier is None else earlier.step, origin)
@@ -117,8 +123,13 @@ def open_run(config: RunConfig, accelerator: Accelerator, allow_change: bool) ->
     if earlier is not None:
         state.restore(earlier)
     held_out = open_validation_source(config.data, config.clip, source)
-    validator = Validator(config, bundle, held_out)
-    return Run(config, accelerator, loader, model, state, validator, sharded)
+    validator = Validator(config, bundle, held_out, loader.cache.encoder.finder)
+    validation_loss = None
+    if config.validation.loss_clips:
+        cache = LatentCache(held_out, loader.cache.encoder, config.data.cache)
+        cache.keeps_masks = loader.cache.keeps_masks
+        validation_loss = ValidationLoss(config, cache, loader.timesteps)
+    return Run(config, accelerator, loader, model, state, validator, validation_loss, sharded)
 
 
 def make_loader(config: RunConfig, bundle: Bundle, accelerator: Accelerator) -> ClipLoader:

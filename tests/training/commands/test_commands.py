@@ -10,12 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from loopanimate_core.bundle import bundle_info
 from loopanimate_training.cli import main
+from loopanimate_training.commands.cache import fill_cache
 from loopanimate_training.config import RunConfig
 from loopanimate_training.data.index.build import index_path
+from loopanimate_training.run.log import read_log
 from loopanimate_training.stages import table_rows
+from loopanimate_training.storage.checkpoint import checkpoints, load_latest
 
 MakeRun = Callable[..., RunConfig]
 
@@ -43,6 +47,46 @@ def test_dry_run_cache_train_and_export(
     assert run("export", str(tmp_path / "run"), "-o", str(bundle)) == 0
     info = bundle_info(bundle)
     assert info.metadata["modelspec.title"] == "Squares" and info.dtype == "F16"
+
+
+def test_dry_run_needs_nothing_but_the_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    """At full size, so Table 1's number of parameters."""
+    assert run("--stage", "3", "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "out: (missing)" in printed and "303.21 MB" in printed
+
+
+def test_a_run_goes_back_to_an_earlier_checkpoint(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "run.yaml"
+    settings = make_run(
+        steps=3, **{"save.every_steps": 1, "save.keep": 3, "model.train": "[conv_in]"}
+    )
+    file.write_text(json.dumps(settings.model_dump(mode="json")))
+    options = ("--stage", "1", "--config", str(file))
+    assert run(*options) == 0
+    before = load_latest(settings.out)
+    assert run(*options, "--resume-from", "7") == 1
+    assert "no checkpoint of step 7; it has 1, 2, 3" in capsys.readouterr().err
+    assert run(*options, "--set", "steps=2", "--resume-from", "1") == 0
+    assert [path.name[-1] for path in checkpoints(settings.out)] == ["1", "2"]
+    assert [path.name[-1] for path in sorted((settings.out / "later").iterdir())] == ["2", "3"]
+    assert run(*options) == 0
+    after = load_latest(settings.out)
+    assert before is not None and after is not None and after.step == 3
+    assert all(torch.equal(before.weights[name], after.weights[name]) for name in before.weights)
+    steps = [row["step"] for row in read_log(settings.out / "log.jsonl")]
+    assert steps == [1, 2, 3]
+
+
+def test_a_cache_that_saves_nothing_is_called_so(make_run: MakeRun) -> None:
+    said: list[str] = []
+    fill_cache(make_run(steps=1), say=said.append)
+    assert "takes 2 of 3 clips, each once: a cache saves it nothing" in said[0]
+    said.clear()
+    fill_cache(make_run(steps=2), say=said.append)
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,20 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models import LoopUNetConfig
-from loopanimate_training.commands.plan import PLACEHOLDERS, plan
+from loopanimate_core.picture.shapes import Shape
+from loopanimate_training.commands.plan import (
+    PLACEHOLDERS,
+    Candidate,
+    _advice_for,
+    _in_8_bits,
+    plan,
+)
 from loopanimate_training.config import RunConfig, resolve
 from loopanimate_training.loop import train
 from loopanimate_training.model.fitting import (
@@ -25,6 +33,7 @@ from loopanimate_training.model.fitting import (
     fit_line,
     on_one_gpu,
     whole_memory,
+    whole_sheet,
     with_settings,
 )
 from loopanimate_training.model.measuring import measure
@@ -36,6 +45,12 @@ from loopanimate_training.model.memory import (
     step_memory,
 )
 from loopanimate_training.model.precision import DTYPES
+from loopanimate_training.model.sheet_memory import (
+    decoding_bytes,
+    encoding_bytes,
+    sampling_bytes,
+)
+from loopanimate_training.setup import open_run
 from loopanimate_training.storage.checkpoint import STATE, checkpoints
 from loopanimate_training.testing import toy_run
 
@@ -194,6 +209,67 @@ def test_plan_prints_every_rung_and_card() -> None:
     assert "stage 3-qk" in text and "5 frames    7 frames" in text
     assert all(text.count(f"\n{name}  ") >= 2 for name in LADDER)
     assert " 80 GB: --set precision=no" in text
+
+
+def test_without_a_cache_the_encoders_and_their_work_count() -> None:
+    """Runs keep them in float32, whatever `precision` says."""
+    settings = {"precision": "bf16", "data.threads": 3}
+    cached, plain = toy(2, **settings), toy(2, **settings, **{"data.cache": "null"})
+    networks = dataclasses.replace(find_networks(cached.model), unet=TOY)
+    with_cache, without = (whole_memory(one, networks, StepMemory(0, 0)) for one in (cached, plain))
+    assert without.weights - with_cache.weights == 4 * sum(networks.others.values())
+    assert with_cache.encoding == 0
+    assert without.encoding == 3 * encoding_bytes(networks.vae, Shape(64, 64))
+
+
+def test_runs_keep_their_encoders_in_float32(tmp_path: Path, toy_bundle_path: Path) -> None:
+    config = toy_run(tmp_path, toy_bundle_path, precision="bf16")
+    encoder = open_run(config, Accelerator(cpu=True), allow_change=False).loader.cache.encoder
+    assert encoder.text_encoder is not None
+    for network in (encoder.vae, encoder.image_encoder, encoder.text_encoder):
+        assert {p.dtype for p in network.parameters()} == {torch.float32}
+
+
+def test_the_vae_at_full_size() -> None:
+    """One frame is encoded at a time, eight are decoded; as in docs/training-memory.md."""
+    vae, size = find_networks(make(3).model).vae, Shape(512, 512)
+    assert encoding_bytes(vae, size) == pytest.approx(0.68e9, rel=DOCUMENTED)
+    assert decoding_bytes(vae, size, 34) == pytest.approx(6.4e9, rel=DOCUMENTED)
+
+
+def test_a_sheet_has_encoders_and_no_gradients() -> None:
+    config = toy(3, **{"clip.f": 3})
+    networks = dataclasses.replace(find_networks(config.model), unet=TOY)
+    memory = whole_memory(config, networks, StepMemory(0, 10**9))
+    drawing = sampling_bytes(config, TOY)
+    sheet = whole_sheet(config, networks, memory, drawing)
+    decoding = decoding_bytes(networks.vae, Shape(64, 64), 4)
+    kept = memory.weights + memory.optimizer + 2 * memory.average + memory.reserve
+    assert sheet == kept + 4 * sum(networks.others.values()) + max(drawing, decoding)
+    assert 0 < drawing < step_memory(config, TOY, 5).peak
+
+
+def test_advice_knows_8_bits_and_says_what_is_missing() -> None:
+    small = Candidate({"precision": "no"}, int(20e9), int(9e9))
+    halved = _in_8_bits(small, int(10e9))
+    assert _advice_for(24, [small, halved]) == " 24 GB: --set precision=no"
+    line = " 12 GB: --set precision=no --set optimizer.kind=adamw8bit"
+    assert _advice_for(12, [small, halved]) == line
+    assert "does not fit: 20.0 GB at least; train smaller" in _advice_for(12, [small])
+    drawing = dataclasses.replace(halved, sheet=int(15e9))
+    assert "15.0 GB at least, most of it for sheets" in _advice_for(12, [drawing])
+
+
+def test_plan_shows_progress_and_counts_the_smallest_chunks_where_nothing_else_fits(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loopanimate_training.commands.plan.GPUS_GB", (1, 80))
+    settings = {"model.unet": json.dumps(TOY.to_dict() | {"norm_eps": 1}), "clip.f": 3}
+    text = plan(toy(1, **settings), [7], show_progress=True)
+    assert "counting" in capsys.readouterr().err
+    assert "  1 GB: does not fit: 1.5 GB at least" in text  # the reserve alone
+    eight = plan(toy(1, **settings, **{"optimizer.kind": "adamw8bit"}), [7])
+    assert "adamw8bit takes" in text and "adamw8bit takes" not in eight
 
 
 def test_network_sizes_when_the_newest_checkpoint_is_damaged(

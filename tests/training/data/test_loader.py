@@ -21,6 +21,7 @@ from loopanimate_training.commands.cache import fill_cache
 from loopanimate_training.config import RunConfig
 from loopanimate_training.data import latent_cache
 from loopanimate_training.data.batch import Batch
+from loopanimate_training.data.cache_filling import window_starts
 from loopanimate_training.data.loader import ClipLoader
 from loopanimate_training.data.quarantine import require_few
 from loopanimate_training.data.source import FileSource
@@ -116,6 +117,23 @@ def test_every_clip_once_per_epoch_at_spread_times(make_run: MakeRun) -> None:
         assert sorted(loader.clip_id(3 * epoch + i) for i in range(3)) == [0, 1, 2]
     times = loader.batch(0, 0).timesteps.sort().values
     assert set(times.diff().tolist()) <= {249, 250, 251}
+
+
+def test_timesteps_may_be_drawn_each_on_its_own(make_run: MakeRun) -> None:
+    settings = {"batch.size": 64, "data.cache": "null"}
+    alone = open_loader(make_run(**settings, **{"loss.spread_timesteps": False}))
+    times = torch.tensor([alone._timestep(number) for number in range(2000)])
+    assert abs(float(times.float().mean()) - 500) < 40 and len(set(times.tolist())) > 700
+    gaps = times[:64].sort().values.diff()
+    assert int(gaps.max()) > 2 * 1000 / 64  # evenly spread ones have the same distance
+
+
+def test_without_a_number_of_starts_every_start_is_drawn(make_run: MakeRun) -> None:
+    loader = open_loader(make_run(**{"clip.starts_per_clip": "null"}))
+    room = 110 - loader.config.clip.span_frames
+    starts = [loader.cache.start_of(0, window) for window in range(10 * room)]
+    assert sorted(set(starts)) == list(range(room + 1))
+    assert window_starts(loader.cache, 0) == list(range(room + 1))
 
 
 def test_loops_close_and_conditions_drop_at_their_rates(make_run: MakeRun) -> None:

@@ -32,7 +32,7 @@ def test_tensorboard_shows_the_rows_of_the_log_even_after_a_resume(make_run: Mak
     board.Reload()
     rows = read_log(first.out / "log.jsonl")
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
-    for name in ("loss", "mean_loss", "lr", "grad_norm", "clips_per_s"):
+    for name in ("loss", "mean_loss", "lr", "grad_norm", "clips_per_s", "data_wait_s"):
         shown = [(event.step, event.value) for event in board.Scalars(name)]
         assert [step for step, _ in shown] == [1, 2, 3, 4, 5]
         assert [value for _, value in shown] == pytest.approx([row[name] for row in rows], rel=1e-6)

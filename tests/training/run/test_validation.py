@@ -109,6 +109,30 @@ def test_loops_have_the_shapes_of_their_clips(toy: Toy, tmp_path: Path) -> None:
         assert margin == 255 * 3 * (40 * 40 - height_px * width_px)
 
 
+def test_pictures_of_ones_own_follow_the_clips(toy: Toy, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    cut_out = Image.new("RGBA", (48, 24))
+    cut_out.paste((200, 80, 20, 255), (16, 8, 32, 24))
+    cut_out.save(folder / "b.png")
+    Image.new("RGB", (40, 40), "navy").save(folder / "a.png")
+    (folder / "a.txt").write_text("bobbing\n")
+    settings = {"validation.pictures": folder, "clip.mask": "object", "clip.height_px": 32}
+    with pytest.raises(LoopAnimateError, match=r"b\.png needs its prompt in b\.txt"):
+        opened(toy(**settings))
+    (folder / "b.txt").write_text("swaying")
+    validator = opened(toy(**settings)).validator
+    loops = in_order([validator.generate_share(1, 2), validator.generate_share(0, 2)])
+    assert [loop.row["prompt"] for loop in loops[3:]] == ["bobbing", "swaying"]
+    assert [loop.number for loop in loops] == [0, 1, 2, 3, 4]
+    assert loops[3].row["object_share"] == 1.0  # nothing stands out
+    assert 0.2 < float(loops[4].row["object_share"]) < 0.8  # type: ignore[arg-type]
+    (tmp_path / "run").mkdir()
+    validator._save(loops, 1)
+    with Image.open(tmp_path / "run" / SHEET) as sheet:
+        assert sheet.size == (10 * (32 + 4) + 4, 5 * (32 + 4) + 4)
+
+
 def test_errors_of_other_processes_are_reported() -> None:
     with pytest.raises(LoopAnimateError, match="process 1: the card is full"):
         in_order([[], "the card is full"])

@@ -66,5 +66,11 @@ def fill_cache(
     accelerator = Accelerator(cpu=config.device == "cpu")
     cache = make_loader(config, open_start(config.model, config.seed), accelerator).cache
     cache.must_write = True
+    samples, clips = config.steps * config.batch.clips, len(cache.source)
+    if samples <= clips:
+        say(
+            f"the run takes {samples:,} of {clips:,} clips, each once: a cache saves it nothing, and without data.cache"
+            " only the frames of each loop are encoded"
+        )
     mine = (shard or Shard()).split(accelerator.process_index, accelerator.num_processes)
     return fill(cache, config.data, mine, say, show_progress=accelerator.is_main_process)

@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import yaml
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from loopanimate_core.models import LoopUNet
 from loopanimate_core.models.parts import part_of
 
 from .. import alss
 from ..config import OptimizerConfig, RunConfig
+from ..model.fitting import find_networks
 from ..model.lora import is_adapter
+from ..model.memory import build_network
 from ..model.start import open_start
 from ..model.weights import trained_parameters
 from ..optimizer import lr_factor
 
+MISSING = "(missing)"
+# Settings that a run needs and its description does not.
+PLACEHOLDERS: dict[str, Any] = {
+    "out": MISSING,
+    "model": {"start": MISSING},
+    "data": {"source": "videos", "path": MISSING},
+}
+
 
 def describe_run(config: RunConfig) -> str:
     """The resolved settings, the trained parameters and the learning rates."""
-    bundle = open_start(config.model, config.seed)
-    trained = trained_parameters(bundle, config.model)
+    unet, trained = _networks(config)
     clip, optimizer = config.clip, config.optimizer
     paths = alss.count_paths(clip.f, clip.stride, clip.reverse_steps, clip.strict)
-    total = sum(p.numel() for name, p in bundle.unet.named_parameters() if not is_adapter(name))
-    down, middle, up = bundle.unet.config.routing
+    total = sum(p.numel() for name, p in unet.named_parameters() if not is_adapter(name))
+    down, middle, up = unet.config.routing
     lines = [
         yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
         f"clips      {clip.frames} frames out of {clip.span_frames}, {paths:,} backward paths, Z_M {clip.mask}",
@@ -32,10 +44,25 @@ def describe_run(config: RunConfig) -> str:
         "",
         *schedule_rows(optimizer, config.steps),
         "",
-        *parameter_rows({name: p.numel() for name, p in trained.items()}),
+        *parameter_rows(trained),
         f"{'whole UNet':<26}{total:>15,}{4 * total / 1e6:>12.2f} MB",
     ]
     return "\n".join(lines)
+
+
+def _networks(config: RunConfig) -> tuple[LoopUNet, dict[str, int]]:
+    """The UNet, and the sizes of all parameters that train; without a start, those of the full size."""
+    if str(config.model.start) != MISSING:
+        bundle = open_start(config.model, config.seed)
+        trained = trained_parameters(bundle, config.model)
+        return bundle.unet, {name: p.numel() for name, p in trained.items()}
+    networks = find_networks(config.model)
+    with FakeTensorMode():
+        unet = build_network(config, networks.unet, config.clip.frames)
+    sizes = {f"unet.{name}": p.numel() for name, p in unet.named_parameters() if p.requires_grad}
+    if config.model.train_text_encoder:
+        sizes["text_encoder"] = networks.others["text_encoder"]
+    return unet, sizes
 
 
 def schedule_rows(optimizer: OptimizerConfig, steps: int) -> list[str]:

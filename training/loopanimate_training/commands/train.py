@@ -22,6 +22,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--allow-change", action="store_true", help="resume a run with changed settings or data"
     )
     parser.add_argument(
+        "--resume-from",
+        type=int,
+        metavar="STEP",
+        help="go back to the checkpoint of this step; later ones are moved to the folder `later` of the run",
+    )
+    parser.add_argument(
         "--launcher",
         choices=("ray",),
         help="run on the workers of a Ray cluster, or of this machine",
@@ -37,20 +43,24 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if options.stage is None:
         raise LoopAnimateError(f"--stage is missing; choose one of {', '.join(RUNS)}")
-    config = resolve_run(options)
     if options.dry_run:
-        from .dry_run import describe_run
+        from .dry_run import PLACEHOLDERS, describe_run
 
-        print(describe_run(config))
+        print(describe_run(resolve_run(options, PLACEHOLDERS)))
         return 0
+    config = resolve_run(options)
     from ..loop import train
 
     if options.launcher == "ray":
         from ..distributed.ray import train_on_ray
 
+        if options.resume_from is not None:
+            from ..storage.checkpoint import go_back
+
+            go_back(config.out, options.resume_from)
         outcome = train_on_ray(train, config, options.workers, allow_change=options.allow_change)
     else:
-        outcome = train(config, allow_change=options.allow_change)
+        outcome = train(config, allow_change=options.allow_change, resume_from=options.resume_from)
     if outcome.exit_code:
         saved = "" if outcome.saved else ", which is NOT saved"
         print(

@@ -15,6 +15,7 @@ from .sections import (
     SaveConfig,
     ValidationConfig,
 )
+from .stored import relocated, stored_settings
 
 __all__ = [
     "BatchConfig",
@@ -31,7 +32,9 @@ __all__ = [
     "flat_settings",
     "merge",
     "parse",
+    "relocated",
     "require_same_run",
     "resolve",
     "stage_in",
+    "stored_settings",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, get_args
 
 from loopanimate_core.errors import LoopAnimateError
@@ -29,9 +31,13 @@ def require_same_run(old: Mapping[str, Any], config: RunConfig) -> None:
 def _fixed_settings(run: RunConfig) -> dict[str, Any]:
     """The settings that must stay the same, by dotted name."""
     free = tuple(changeable_settings())
+    values = flat_settings(run.model_dump(mode="json"))
+    for name, value in flat_settings(run.model_dump()).items():
+        if isinstance(value, Path):  # the same folder, however it is written
+            values[name] = os.path.realpath(value)
     fixed = {
         name: value
-        for name, value in flat_settings(run.model_dump(mode="json")).items()
+        for name, value in values.items()
         if not any(name == one or name.startswith(f"{one}.") for one in free)
     }
     if run.optimizer.schedule != "constant":  # its rates depend on the number of steps

@@ -158,9 +158,10 @@ class ClipConfig(Section):
         default=(),
         description="Train at several sizes [width, height] of about equal area, width_px x height_px among them; each clip at the nearest aspect ratio.",
     )
-    starts_per_clip: PositiveInt = Field(
+    starts_per_clip: PositiveInt | None = Field(
         default=8,
-        description="Number of start frames that clips are drawn from, for each source video.",
+        description="Number of start frames that clips are drawn from, for each source video; null for all, which"
+        " leaves a cache little to find again.",
     )
     fps: PositiveFloat | None = Field(
         default=None,
@@ -233,6 +234,12 @@ class DataConfig(Section):
     masks: Path | None = Field(
         default=None,
         description="Folder of object masks, named by clip id; null for masks beside the clips.",
+    )
+    saliency: Literal["grabcut"] | Path | None = Field(
+        default=None,
+        description="What finds the object in clips without masks (Eq. 9): an ONNX network, `grabcut` for no network,"
+        " or null for the network in the package.",
+        json_schema_extra=MAY_CHANGE,  # a hash of the network is kept instead (`run/origin.py`)
     )
     uncaptioned: Uncaptioned = Field(
         default="skip", description="Skip clips without a caption, or keep them."
@@ -307,6 +314,10 @@ class LossConfig(Section):
         default=None,
         description="Gamma of min-SNR weighting (Hang et al. 2023); null for the plain mean.",
     )
+    spread_timesteps: bool = Field(
+        default=True,
+        description="Spread the timesteps of a step's clips evenly over the schedule; false draws each on its own.",
+    )
     timestep_shift: PositiveFloat = Field(
         default=1.0,
         description="Above 1 draws noisy timesteps more often, where the prompt decides the motion.",
@@ -358,8 +369,9 @@ class OptimizerConfig(Section):
     )
     eps: PositiveFloat = Field(default=1e-8, description="AdamW's epsilon.")
     weight_decay: NonNegativeFloat = Field(default=1e-2, description="AdamW's weight decay.")
-    clip_norm: PositiveFloat = Field(
-        default=1.0, description="Gradients are scaled down to this norm when theirs is larger."
+    clip_norm: PositiveFloat | None = Field(
+        default=1.0,
+        description="Gradients are scaled down to this norm when theirs is larger; null for never.",
     )
     schedule: Literal["constant", "linear", "cosine"] = Field(
         default="constant", description="How the learning rate changes after the warm-up."
@@ -395,6 +407,14 @@ class ValidationConfig(Section):
     clips: PositiveInt = Field(default=4, description="Number of loops to generate.")
     steps: PositiveInt = Field(default=12, description="Sampling steps per loop.")
     guidance: PositiveFloat = Field(default=3.0, description="Guidance scale of the loops.")
+    pictures: Path | None = Field(
+        default=None,
+        description="Folder of pictures that are animated as well, with the prompt of `a.png` in `a.txt` beside it.",
+    )
+    loss_clips: NonNegativeInt = Field(
+        default=0,
+        description="Number of validation clips whose loss is measured at fixed noise and timesteps; 0 for none.",
+    )
 
 
 class RunConfig(Section):
@@ -458,7 +478,9 @@ class RunConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _distils_the_unet_alone(self) -> RunConfig:
+    def _suits_distillation(self) -> RunConfig:
+        if self.distil is not None and self.validation.loss_clips:
+            raise ValueError("validation.loss_clips must be 0 with distil: its target moves")
         if self.distil is not None and self.model.train_text_encoder:
             raise ValueError(
                 "model.train_text_encoder must be false with distil: few-step weights are the UNet's"

@@ -70,14 +70,9 @@ class CachePlan:
     windows: int
     present: int
     window_bytes: int
+    missing_bytes: int
     captions: int  # to be encoded, the empty caption included
-    caption_bytes: int
-    pending: np.ndarray  # ids of clips with a window or their caption missing
-
-    @property
-    def missing_bytes(self) -> int:
-        windows = self.windows - self.present
-        return windows * self.window_bytes + self.captions * self.caption_bytes
+    pending: np.ndarray  # ids of clips with a window, its masks or their caption missing
 
     def describe(self, folder: Path, free_bytes: int) -> str:
         """One sentence with the sizes on disk."""
@@ -131,24 +126,29 @@ def fill(
 
 def plan_cache(cache: LatentCache, clip_ids: Sequence[int]) -> CachePlan:
     """Count the windows of some clips, those that the cache already has, and the captions to encode."""
-    windows = present = 0
+    windows = present = missing_bytes = 0
+    sizes = window_bytes(cache), masks_bytes(cache)
     pending, new_captions = [], {path for path in [cache.text_path_of("")] if is_missing(path)}
     for clip_id in clip_ids:
-        paths = [cache.path_of(clip_id, start) for start in window_starts(cache, clip_id)]
-        there = sum(path.exists() for path in paths)
-        windows, present = windows + len(paths), present + there
+        starts, there = window_starts(cache, clip_id), 0
+        for start in starts:
+            files = cache.path_of(clip_id, start), cache.masks_path_of(clip_id, start)
+            lacking = [size for path, size in zip(files, sizes, strict=True) if is_missing(path)]
+            there += not lacking
+            missing_bytes += sum(lacking)
+        windows, present = windows + len(starts), present + there
         caption = cache.text_path_of(cache.source.caption(clip_id))
         if is_missing(caption):
             new_captions.add(caption)
-        if there < len(paths) or is_missing(caption):
+        if there < len(starts) or is_missing(caption):
             pending.append(clip_id)
     return CachePlan(
         clips=len(clip_ids),
         windows=windows,
         present=present,
-        window_bytes=window_bytes(cache),
+        window_bytes=sizes[0],
+        missing_bytes=missing_bytes + len(new_captions) * caption_bytes(cache),
         captions=len(new_captions),
-        caption_bytes=caption_bytes(cache),
         pending=np.array(pending, np.int64),
     )
 
@@ -160,7 +160,9 @@ def is_missing(path: Path | None) -> bool:
 
 def window_starts(cache: LatentCache, clip_id: int) -> list[int]:
     """The distinct start frames that training draws for a clip, ascending."""
-    windows = range(cache.encoder.config.starts_per_clip)
+    config = cache.encoder.config
+    every = cache.source.frame_count(clip_id) - config.span_frames + 1
+    windows = range(every if config.starts_per_clip is None else config.starts_per_clip)
     return sorted({cache.start_of(clip_id, window) for window in windows})
 
 
@@ -173,6 +175,13 @@ def window_bytes(cache: LatentCache) -> int:
     settings: Any = encoder.image_encoder.config
     embeds = settings.projection_dim
     return 2 * 4 * cache.window_frames * places + 2 * places + 2 * embeds + 3 * _HEADER_BYTES
+
+
+def masks_bytes(cache: LatentCache) -> int:
+    """Size of a file of masks."""
+    width_px, height_px = cache.encoder.config.largest_shape
+    side = pixels_per_latent(cache.encoder.vae.config)
+    return 2 * (height_px // side) * (width_px // side) + _HEADER_BYTES
 
 
 def caption_bytes(cache: LatentCache) -> int:
@@ -220,15 +229,16 @@ class _Filler:
 
     def _fill(self, clip_id: int) -> int:
         """Encode what is missing of a clip; returns the number of new windows."""
-        done = 0
+        done, cache = 0, self._cache
         try:
-            for start in window_starts(self._cache, clip_id):
+            for start in window_starts(cache, clip_id):
                 if self._caught:
                     break
-                if is_missing(self._cache.path_of(clip_id, start)):
-                    self._cache.get(clip_id, start)
+                files = (cache.path_of(clip_id, start), cache.masks_path_of(clip_id, start))
+                if any(map(is_missing, files)):
+                    cache.get(clip_id, start)
                     done += 1
-            self._cache.text(self._cache.source.caption(clip_id))
+            cache.text(cache.source.caption(clip_id))
         except BadClip as error:
             self._bad.add(clip_id, error)
         return done

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from loopanimate_core.bundle import Bundle
 from loopanimate_core.conditions import mask_to_latent
 from loopanimate_core.encoders.image import encode_image
-from loopanimate_core.encoders.vae import encode_frames
+from loopanimate_core.encoders.vae import encode_frames, pixels_per_latent
 from loopanimate_core.picture.images import fit_mask, fit_picture
-from loopanimate_core.picture.saliency import salient_mask
 from loopanimate_core.picture.shapes import Shape
 
 from ..config import RunConfig
+from .object_masks import ObjectFinder
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class ClipEncoder:
 
     def __init__(self, bundle: Bundle, run: RunConfig, device: torch.device) -> None:
         self.config, self.device = run.clip, device
+        self.finder = ObjectFinder(run.data.saliency) if run.clip.mask == "object" else None
         self.vae, self.image_encoder = bundle.vae, bundle.image_encoder
         self.text_encoder = None if run.model.train_text_encoder else bundle.text_encoder
         found = (self.vae, self.image_encoder, self.text_encoder)
@@ -104,15 +105,35 @@ class ClipEncoder:
                 network.to(device)
 
     def __call__(
-        self, offsets: Sequence[int], frames: np.ndarray, masks: np.ndarray | None, shape: Shape
+        self,
+        offsets: Sequence[int],
+        frames: np.ndarray,
+        masks: np.ndarray | None,
+        shape: Shape,
+        name: str,
     ) -> EncodedClip:
         """Encode `frames` [n, H, W, 3] uint8; the first and last are the clip's first and turning frame.
 
         `masks` [2, H, W] belong to these two; without them the salient object is detected. Frames and masks are
-        cropped to `shape`.
+        cropped to `shape`. `name` is the clip's, for warnings.
         """
         with self.on_device():
-            return self._encode(offsets, frames, masks, shape)
+            return self._encode(offsets, frames, masks, shape, name)
+
+    def latent_masks(
+        self, ends: np.ndarray, masks: np.ndarray | None, shape: Shape, name: str
+    ) -> Tensor:
+        """Masks `[2, 1, h, w]` uint8 of the first and the turning frame, `ends` [2, H, W, 3] uint8 (Eq. 9, 10)."""
+        side = pixels_per_latent(self.vae.config)
+        size = shape.height_px // side, shape.width_px // side
+        if self.finder is None:
+            return torch.ones(2, 1, *size, dtype=torch.uint8)
+        if masks is None:
+            fitted = torch.stack([self.finder(_fitted(frame, shape), name) for frame in ends])
+        else:
+            whole = (shape.height_px, shape.width_px)
+            fitted = torch.stack([fit_mask(torch.from_numpy(mask), *whole) for mask in masks])
+        return mask_to_latent(fitted, *size).byte()
 
     def tokens(self, caption: str) -> Tensor:
         """Token ids `[T]` of a caption, padded and cut to the text encoder's length."""
@@ -135,28 +156,24 @@ class ClipEncoder:
 
     @torch.inference_mode()
     def _encode(
-        self, offsets: Sequence[int], frames: np.ndarray, masks: np.ndarray | None, shape: Shape
+        self,
+        offsets: Sequence[int],
+        frames: np.ndarray,
+        masks: np.ndarray | None,
+        shape: Shape,
+        name: str,
     ) -> EncodedClip:
-        width, height = shape
-        pixels = torch.stack(
-            [fit_picture(torch.from_numpy(frame).float() / 255, height, width) for frame in frames]
-        )
-        on_device = pixels.to(self.device)
+        on_device = torch.stack([_fitted(frame, shape) for frame in frames]).to(self.device)
         # One by one: a frame's latents must not depend on the other frames of a batch.
         latents = encode_frames(self.vae, on_device, chunk=1)[0].transpose(0, 1).cpu()
         embeds = encode_image(self.image_encoder, on_device[:1].permute(0, 3, 1, 2))[0].cpu()
-        latent_masks = torch.ones(2, 1, *latents.shape[-2:])
-        if self.config.mask == "object":
-            fitted = self._object_masks(pixels[[0, -1]], masks)
-            latent_masks = mask_to_latent(fitted, *latents.shape[-2:])
-        return EncodedClip(tuple(offsets), latents.half(), latent_masks.byte(), embeds.half())
+        latent_masks = self.latent_masks(frames[[0, -1]], masks, shape, name)
+        return EncodedClip(tuple(offsets), latents.half(), latent_masks, embeds.half())
 
-    def _object_masks(self, ends: Tensor, masks: np.ndarray | None) -> Tensor:
-        """Masks [2, H, W] of the first and the turning frame, in the size of the pictures."""
-        if masks is None:
-            return torch.stack([salient_mask(picture) for picture in ends])
-        height, width = ends.shape[1:3]
-        return torch.stack([fit_mask(torch.from_numpy(mask), height, width) for mask in masks])
+
+def _fitted(frame: np.ndarray, shape: Shape) -> Tensor:
+    """A frame [H, W, 3] uint8 as a picture in 0..1, cropped to `shape`."""
+    return fit_picture(torch.from_numpy(frame).float() / 255, shape.height_px, shape.width_px)
 
 
 def weights_hash(*modules: nn.Module) -> str:

@@ -2,8 +2,9 @@
 
 There is one file per window of a clip, named by a hash of all that decides its content (the source clip, the
 start, the frames, the size, the weights of the encoders), and one per caption, named by a hash of its tokens
-and the text encoder's weights. So runs can share a cache, several processes can fill it, and a file never
-belongs to another clip or model.
+and the text encoder's weights. Masks of objects that had to be found are in files of their own, whose names
+include a hash of what found them: with another `data.saliency` only these are made again. So runs can share a
+cache, several processes can fill it, and a file never belongs to another clip or model.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from loopanimate_core.encoders.vae import pixels_per_latent
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
 from loopanimate_core.picture.shapes import Shape
@@ -43,6 +45,10 @@ class LatentCache:
         folder: None: encode every time.
         must_write: raise an error when the disk is full. Otherwise log a warning and continue without
             writing.
+
+    Attributes:
+        keeps_masks: use the masks that are in the windows' files, whatever found them. Runs of versions that
+            did not note it resume like that.
     """
 
     def __init__(
@@ -56,6 +62,7 @@ class LatentCache:
             raise LoopAnimateError(f"data.cache must be a folder, but {folder} is a file")
         self.source, self.encoder, self.folder = source, encoder, folder
         self.must_write, self._hits_in_a_row = must_write, 0
+        self.keeps_masks = False
         self._lock = threading.Lock()  # guards the count of hits
         config = encoder.config
         self._offsets = tuple(
@@ -69,9 +76,12 @@ class LatentCache:
 
     def start_of(self, clip_id: int, window: int) -> int:
         """First source frame of one of the clip's `starts_per_clip` windows: 0 for the first, the others drawn
-        from the clip's key."""
+        from the clip's key. Without that setting there is a window at every frame."""
         room = self.source.frame_count(clip_id) - self.encoder.config.span_frames
-        window %= self.encoder.config.starts_per_clip
+        starts = self.encoder.config.starts_per_clip
+        if starts is None:
+            return window % (room + 1)
+        window %= starts
         return 0 if window == 0 else key_hash(self.source.key(clip_id), window) % (room + 1)
 
     def get(
@@ -97,14 +107,20 @@ class LatentCache:
                 path,
                 {"latents": clip.latents, "masks": clip.masks, "image_embeds": clip.image_embeds},
             )
+            if masks_path := self.masks_path_of(clip_id, start, shape):
+                self._write(masks_path, {"masks": clip.masks})
             return clip
         with self._lock:
             self._hits_in_a_row += 1
             complete = self._hits_in_a_row >= len(self.source)
         if complete:  # every time, because the encoders may have been in use the time before
             self.encoder.offload()
+        masks = self._found_masks(clip_id, start, shape)
         return EncodedClip(
-            self._offsets, tensors["latents"], tensors["masks"], tensors["image_embeds"]
+            self._offsets,
+            tensors["latents"],
+            tensors["masks"] if masks is None else masks,
+            tensors["image_embeds"],
         )
 
     def text(self, caption: str) -> Tensor:
@@ -135,9 +151,40 @@ class LatentCache:
             self.encoder.fingerprint,
         )
 
+    def masks_path_of(self, clip_id: int, start: int, shape: Shape | None = None) -> Path | None:
+        """The file of a window's masks, if the object has to be found; None if the window's own file has them."""
+        finder = self.encoder.finder
+        if finder is None or self.keeps_masks or self.source.has_masks(clip_id):
+            return None
+        width_px, height_px = shape or self.source.shape(clip_id)
+        return self._path(
+            CACHE_VERSION,
+            "masks",
+            self.source.key(clip_id),
+            start,
+            self._offsets[-1],
+            height_px,
+            width_px,
+            pixels_per_latent(self.encoder.vae.config),
+            finder.fingerprint,
+        )
+
     def text_path_of(self, caption: str) -> Path | None:
         """The file of a caption; None if captions are not cached."""
         return self._text_path(self.encoder.tokens(caption))
+
+    def _found_masks(self, clip_id: int, start: int, shape: Shape) -> Tensor | None:
+        """The masks of a window in files of their own, found anew if they are missing; None: they are not."""
+        path = self.masks_path_of(clip_id, start, shape)
+        if path is None:
+            return None
+        tensors = self._read(path)
+        if tensors is None:
+            ends, _ = self.source.read(clip_id, [start, start + self._offsets[-1]])
+            name = self.source.name(clip_id)
+            tensors = {"masks": self.encoder.latent_masks(ends, None, shape, name)}
+            self._write(path, tensors)
+        return tensors["masks"]
 
     def _text_path(self, tokens: Tensor) -> Path | None:
         if self.folder is None or self.encoder.text_encoder is None:
@@ -177,4 +224,4 @@ class LatentCache:
         self, clip_id: int, start: int, offsets: Sequence[int], shape: Shape
     ) -> EncodedClip:
         frames, masks = self.source.read(clip_id, [start + offset for offset in offsets])
-        return self.encoder(offsets, frames, masks, shape)
+        return self.encoder(offsets, frames, masks, shape, self.source.name(clip_id))

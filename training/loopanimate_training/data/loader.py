@@ -19,7 +19,7 @@ from torch import Tensor
 from loopanimate_core.errors import LoopAnimateError
 
 from .. import alss
-from ..config import RunConfig
+from ..config import BatchConfig, RunConfig
 from ..rng import python_rng, torch_rng
 from .batch import Batch
 from .clip_encoder import EncodedClip
@@ -50,10 +50,7 @@ class ClipLoader:
         world: int = 1,
         quarantine: Path,
     ) -> None:
-        if config.batch.size % world:
-            raise LoopAnimateError(
-                f"batch.size must be divisible by the number of processes ({world}), got {config.batch.size}"
-            )
+        require_divisible(config.batch, world)
         self.config, self.cache, self.timesteps = config, cache, timesteps
         self.rank, self.world = rank, world
         source = cache.source
@@ -137,11 +134,14 @@ class ClipLoader:
             yield [future.result() for future in ahead.popleft()]
 
     def _timestep(self, number: int) -> int:
-        """Before the shift, uniform for each sample and evenly spread over the samples of a step, which
-        reduces the variance of the loss."""
+        """Before the shift, uniform for each sample. With `loss.spread_timesteps` also evenly spread over the
+        samples of a step, which reduces the variance of the loss."""
         step, place = divmod(number, self.config.batch.clips)
-        offset = python_rng(self.config.seed, "time", step).random()
-        share = (offset + place / self.config.batch.clips) % 1.0
+        if self.config.loss.spread_timesteps:
+            offset = python_rng(self.config.seed, "time", step).random()
+            share = (offset + place / self.config.batch.clips) % 1.0
+        else:
+            share = python_rng(self.config.seed, "own time", number).random()
         return int(shifted(share, self.config.loss.timestep_shift) * self.timesteps)
 
     def _readable_clip(self, number: int, window: int, loop: list[int]) -> tuple[str, EncodedClip]:
@@ -160,6 +160,25 @@ class ClipLoader:
         raise LoopAnimateError(
             f"{ATTEMPTS} clips in a row could not be read; {self._bad.path} lists them"
         )
+
+
+def require_divisible(batch: BatchConfig, processes: int) -> None:
+    """Check that the processes can share the clips of a forward pass.
+
+    Raises:
+        LoopAnimateError: they cannot; the message says which settings train the same on so many processes.
+    """
+    if processes >= 1 and batch.size % processes == 0:
+        return
+    hint = ""
+    if processes >= 1 and batch.clips % processes == 0:
+        hint = (
+            f"; the same clips per step on {processes}: --set batch.size={processes}"
+            f" --set batch.accumulate={batch.clips // processes}"
+        )
+    raise LoopAnimateError(
+        f"batch.size must be divisible by the number of processes ({processes}), got {batch.size}{hint}"
+    )
 
 
 def shifted(share: float, shift: float) -> float:

@@ -50,6 +50,15 @@ class ClipSource(Protocol):
 
     def caption(self, clip_id: int) -> str: ...
 
+    @property
+    def lacks_masks(self) -> bool:
+        """Whether any clip has no masks, so that its object has to be found."""
+        ...
+
+    def has_masks(self, clip_id: int) -> bool:
+        """Whether `read` gives masks of the clip."""
+        ...
+
     def read(self, clip_id: int, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
         """Frames [n, H, W, 3] uint8 at ascending `indices`, and object masks [2, H, W] bool of the first and
         the last of them (None: the clip has no masks).
@@ -132,6 +141,14 @@ class FileSource:
 
     def caption(self, clip_id: int) -> str:
         return self._table.text(self._rows[clip_id])[2]
+
+    @property
+    def lacks_masks(self) -> bool:
+        lengths = self._table.column("lengths")[self._rows, 3]
+        return not self._with_masks or bool((lengths == 0).any())
+
+    def has_masks(self, clip_id: int) -> bool:
+        return self._with_masks and bool(self._table.column("lengths")[self._rows[clip_id], 3])
 
     def read(self, clip_id: int, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
         number = int(self._rows[clip_id])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,12 @@ from loopanimate_core.bundle import bundle_info
 from loopanimate_core.bundle.components import PARTS, build_on_meta, shapes_of
 from loopanimate_core.bundle.tensorfile import count_parameters
 from loopanimate_core.convert.sources import standard_settings
-from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models import LoopUNetConfig
 
 from ..config import ModelConfig, RunConfig, parse
+from ..data.loader import require_divisible
 from .memory import RunMemory, StepMemory, run_memory, step_memory
+from .sheet_memory import decoding_bytes, encoding_bytes, sheet_memory
 from .start import find_checkpoint
 from .switches import MEMORY_SWITCHES
 
@@ -31,15 +33,19 @@ LADDER: dict[str, dict[str, Any]] = {
         "model.chunk_pixels": 1024,
     },
 }
+# For GPUs on which none of these fits.
+SMALLEST = {**CHECKPOINTING, "model.chunk_frames": 4, "model.chunk_pixels": 256}
 
 
 @dataclass(frozen=True)
 class Networks:
-    """Sizes of the networks: the UNet's configuration, and the number of parameters of each other network."""
+    """Sizes of the networks: the UNet's configuration, the number of parameters of each other network, and the
+    settings of the VAE."""
 
     unet: LoopUNetConfig
     others: dict[str, int]
     source: str
+    vae: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -69,14 +75,15 @@ def find_networks(model: ModelConfig) -> Networks:
     elif start.is_file():
         info = bundle_info(start)
         others = {part: size for part, size in info.parameters.items() if part != "unet"}
-        found = Networks(info.config.unet, others, str(start))
+        found = Networks(info.config.unet, others, str(start), info.config.vae)
     else:
         others = {
             part: count_parameters(shapes_of(part, build_on_meta(part, standard_settings(part))))
             for part in PARTS
             if part != "unet"
         }
-        found = Networks(LoopUNetConfig(), others, "full size: Stable Diffusion 1.x")
+        title = "full size: Stable Diffusion 1.x"
+        found = Networks(LoopUNetConfig(), others, title, standard_settings("vae"))
     if model.unet is not None:
         found = dataclasses.replace(found, unet=LoopUNetConfig.from_dict(model.unet))
     return found
@@ -93,9 +100,11 @@ def with_settings(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
     return config.model_copy(update={**values, "model": config.model.model_copy(update=model)})
 
 
-def staying_networks(config: RunConfig, networks: Networks) -> list[int]:
-    """Numbers of parameters of the frozen networks that stay on the GPU: none with a cache."""
-    if config.data.cache is not None:
+def staying_networks(
+    config: RunConfig, networks: Networks, cached: bool | None = None
+) -> list[int]:
+    """Numbers of parameters of the frozen networks that stay on the GPU: none with a filled cache."""
+    if config.data.cache is not None if cached is None else cached:
         return []
     text = [] if config.model.train_text_encoder else ["text_encoder"]
     return [networks.others[name] for name in ("vae", "image_encoder", *text)]
@@ -104,7 +113,23 @@ def staying_networks(config: RunConfig, networks: Networks) -> list[int]:
 def whole_memory(config: RunConfig, networks: Networks, step: StepMemory) -> RunMemory:
     """A step, and everything that is on the GPU with it."""
     beside = networks.others["text_encoder"] if config.model.train_text_encoder else 0
-    return run_memory(config, networks.unet, staying_networks(config, networks), step, beside)
+    encoding = 0
+    if config.data.cache is None:  # clips are prepared in threads, while a step is taken
+        encoding = config.data.threads * encoding_bytes(networks.vae, config.clip.largest_shape)
+    staying = staying_networks(config, networks)
+    return run_memory(config, networks.unet, staying, step, beside, encoding)
+
+
+def whole_sheet(config: RunConfig, networks: Networks, memory: RunMemory, sampling: int) -> int:
+    """Bytes on the GPU while a validation sheet is drawn.
+
+    Args:
+        sampling: peak of one prediction (`sampling_bytes`).
+    """
+    clip, away = config.clip, sum(staying_networks(config, networks, cached=False))
+    decoding = decoding_bytes(networks.vae, clip.largest_shape, clip.frames - 1)
+    encoders = away - sum(staying_networks(config, networks))
+    return sheet_memory(memory, encoders, max(sampling, decoding))
 
 
 def fit_line(config: RunConfig, networks: Networks, frames: tuple[int, int]) -> Line:
@@ -128,10 +153,6 @@ def on_one_gpu(config: RunConfig, processes: int) -> RunConfig:
     Raises:
         LoopAnimateError: `batch.size` is not divisible by their number.
     """
-    size = config.batch.size
-    if processes < 1 or size % processes:
-        raise LoopAnimateError(
-            f"batch.size must be divisible by the number of processes ({processes}), got {size}"
-        )
-    batch = config.batch.model_copy(update={"size": size // processes})
+    require_divisible(config.batch, processes)
+    batch = config.batch.model_copy(update={"size": config.batch.size // processes})
     return config.model_copy(update={"batch": batch})

@@ -56,6 +56,7 @@ class RunMemory:
         weights: of the UNet, and of every other network that stays on the GPU.
         gradients, optimizer, average: of the trained parameters; the average is the EMA.
         step: activations and temporary tensors of the backward pass, at their peak.
+        encoding: of the clips of the next steps at the same time; none with a filled cache.
         reserve: an allowance for what cannot be counted.
     """
 
@@ -64,6 +65,7 @@ class RunMemory:
     optimizer: int
     average: int
     step: int
+    encoding: int = 0
     reserve: int = int(RESERVE_BYTES)
 
     @property
@@ -84,12 +86,14 @@ def run_memory(
     frozen: Iterable[int],
     step: StepMemory,
     trained_beside: int = 0,
+    encoding: int = 0,
 ) -> RunMemory:
     """Add to a step what stays on the GPU all the time.
 
     Args:
-        frozen: numbers of parameters of the frozen networks that stay on the GPU.
+        frozen: numbers of parameters of the frozen networks that stay on the GPU, in float32.
         trained_beside: number of parameters that train besides the UNet's (the text encoder's).
+        encoding: peak of encoding clips while a step is taken, in bytes.
     """
     with FakeTensorMode():
         network = build_network(config, unet, config.clip.frames)
@@ -97,13 +101,13 @@ def run_memory(
         weights = sum(p.nbytes for p in network.parameters())
     if config.distil is not None:
         weights *= 3  # the teacher and the averaged student
-    frozen_bytes = FLOAT32 if config.precision == "no" else 2
     return RunMemory(
-        weights=weights + FLOAT32 * trained_beside + frozen_bytes * sum(frozen),
+        weights=weights + FLOAT32 * (trained_beside + sum(frozen)),
         gradients=FLOAT32 * trained,
         optimizer=STATE_BYTES[config.optimizer.kind] * trained,
         average=FLOAT32 * trained,
         step=step.peak,
+        encoding=encoding,
     )
 
 

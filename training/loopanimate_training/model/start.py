@@ -81,9 +81,15 @@ def add_provenance(provenance: Mapping[str, Any], checkpoint: Checkpoint) -> dic
     """A bundle's provenance with one more run: its settings, without the folders of the machine."""
     config = checkpoint.config
     run = {key: value for key, value in config.items() if key not in NOT_IN_PROVENANCE}
-    run["model"] = {**config["model"], "start": Path(config["model"]["start"]).name}
     run["data"] = {key: value for key, value in config["data"].items() if key not in DATA_FOLDERS}
-    run["data"]["path"] = Path(config["data"]["path"]).name
+    for section, key in (
+        ("model", "start"),
+        ("data", "path"),
+        ("data", "saliency"),
+        ("distil", "teacher"),
+    ):
+        if (path := (run.get(section) or {}).get(key)) is not None:
+            run[section] = {**run[section], key: Path(path).name}
     run["steps_taken"] = checkpoint.step
     return {**provenance, "training": [*provenance.get("training", []), run]}
 

@@ -16,15 +16,17 @@ from loopanimate_core.bundle import Bundle
 from loopanimate_core.errors import LoopAnimateError
 
 from ..data.clip_encoder import weights_hash
+from ..data.object_masks import ObjectFinder
 from ..data.source import ClipSource
 from ..model.weights import FROZEN, frozen_hash
 
-DATA, TEACHER = "data", "teacher"
+DATA, TEACHER, MASKS = "data", "teacher", "masks"
 _CHANGES = {
     FROZEN: "the weights that it does not train have changed since (model.start is another file, or a run that has "
     "trained further)",
     DATA: "its clips or captions have changed since",
     TEACHER: "its teacher has changed since",
+    MASKS: "what finds the object in clips without masks has changed since (data.saliency)",
 }
 
 
@@ -33,21 +35,29 @@ def origin_of(
     trained: Collection[str],
     source: ClipSource,
     teacher: nn.Module | None = None,
+    finder: ObjectFinder | None = None,
 ) -> dict[str, str]:
-    """Hashes of the frozen weights, of the data and of the teacher; call it before weights are trained, moved or
-    rounded."""
+    """Hashes of the frozen weights, of the data, of the teacher and of what finds objects; call it before weights
+    are trained, moved or rounded."""
     origin = {FROZEN: frozen_hash(bundle, trained), DATA: source.fingerprint()}
-    return origin if teacher is None else {**origin, TEACHER: weights_hash(teacher)}
+    if teacher is not None:
+        origin[TEACHER] = weights_hash(teacher)
+    if finder is not None and source.lacks_masks:
+        origin[MASKS] = finder.fingerprint
+    return origin
 
 
 def require_same_origin(old: Mapping[str, str], new: Mapping[str, str], run: Path) -> None:
     """Check that a run resumes from what it started from; checkpoints of early versions hold no hashes.
 
+    What finds objects is the exception: `new` names it only if it may not be what an early version used.
+
     Raises:
         LoopAnimateError: data or frozen weights are not those of the checkpoint.
     """
     for part in new:
-        if old.get(part, new[part]) != new[part]:
+        unnamed = "" if part == MASKS else new[part]
+        if old.get(part, unnamed) != new[part]:
             raise LoopAnimateError(
                 f"{run} cannot resume as the same run: {_CHANGES[part]}; restore them, choose another `out`, or pass "
                 "--allow-change"

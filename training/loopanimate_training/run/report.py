@@ -29,6 +29,7 @@ CURVES = {
     "lr": ("Learning rate", ""),
     "grad_norm": ("Gradient norm", ""),
     "clips_per_s": ("Speed", " clips/s"),
+    "data_wait_s": ("Waiting for data, per step", " s"),
     "memory_gb": ("Memory", " GB"),
 }
 FIGURES = {
@@ -128,10 +129,12 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> str:
     loss = [(row["step"], row["loss"]) for row in steps]
     mean = [(row["step"], row["mean_loss"]) for row in steps if row.get("mean_loss") is not None]
     first = curve("Loss, smoothed", loss, mean, width=WIDE)
+    fixed = [(row["step"], row["validation_loss"]) for row in rows if row.get("validation_loss")]
     others = [
         curve(title, [(row["step"], row[name]) for row in steps if row.get(name)], unit=unit)
         for name, (title, unit) in CURVES.items()
     ]
+    others.insert(0, curve("Loss of the average on validation clips", fixed))
     if not first:
         return ""
     return f'<div class="wide">{first}</div><div class="grid">{"".join(others)}</div>'

@@ -37,7 +37,7 @@ class TensorBoardLog:
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Write every number of a row; events have no loss and are skipped."""
-        if "loss" in row and time.monotonic() >= self._retry_at:
+        if {"loss", "validation_loss"} & row.keys() and time.monotonic() >= self._retry_at:
             self._attempt(lambda: self._add(row))
 
     def close(self) -> None:

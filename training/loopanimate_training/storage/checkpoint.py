@@ -22,11 +22,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.files import umask
+
+from ..config import relocated
 
 PREFIX = "step-"
 MANIFEST = "manifest.json"
 WEIGHTS, AVERAGE = "weights.safetensors", "average.safetensors"
 OPTIMIZER, STATE = "optimizer.pt", "state.json"
+LATER = "later"  # folder of checkpoints that a run has gone back behind
 PARTIAL, REPLACED = ".partial-", ".replaced-"  # prefixes of what a killed process may leave behind
 
 _log = logging.getLogger(__name__)
@@ -141,8 +145,32 @@ def load_latest(run: Path) -> Checkpoint | None:
     return None
 
 
+def go_back(run: Path, step: int) -> None:
+    """Make the checkpoint of `step` the newest: later ones are moved into the run's folder `later`.
+
+    Raises:
+        LoopAnimateError: there is no complete checkpoint of that step, or the later ones cannot be moved.
+    """
+    target = run / f"{PREFIX}{step:08d}"
+    if not target.is_dir():
+        there = ", ".join(str(int(path.name.removeprefix(PREFIX))) for path in checkpoints(run))
+        raise LoopAnimateError(
+            f"{run} has no checkpoint of step {step}; it has {there or 'none'} (save.keep)"
+        )
+    load_checkpoint(target)
+    aside = run / LATER
+    try:
+        for path in checkpoints(run):
+            if path.name > target.name:
+                aside.mkdir(exist_ok=True)
+                shutil.rmtree(aside / path.name, ignore_errors=True)  # of an earlier time
+                os.replace(path, aside / path.name)
+    except OSError as error:
+        raise LoopAnimateError(f"cannot move checkpoints to {aside}: {error.strerror}") from error
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint after checking every hash.
+    """Read a checkpoint after checking every hash. Paths in its settings are those that hold now.
 
     Raises:
         LoopAnimateError: a file is missing, cut off or changed.
@@ -153,7 +181,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         scale = state.get("loss_scale")
         return Checkpoint(
             state["step"],
-            state["config"],
+            relocated(state["config"], path.parent),
             load_file(path / WEIGHTS),
             load_file(path / AVERAGE),
             torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True),
@@ -194,7 +222,9 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
     (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
     manifest = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    mode = 0o666 & ~umask()  # safetensors makes files private
     for path in folder.iterdir():
+        path.chmod(mode)
         _sync(path)
     _sync(folder)
 

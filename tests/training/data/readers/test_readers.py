@@ -334,6 +334,22 @@ def test_a_folder_with_metadata_is_read_as_a_table(touch: Touch, tmp_path: Path)
     assert row.media.path == tmp_path / "f/x.mp4" and row.caption == "hello"
 
 
+def test_webvids_own_table_inside_the_folder_is_found(touch: Touch, tmp_path: Path) -> None:
+    touch("w/videos/000001_000050/7.mp4")
+    head = ["videoid", "contentUrl", "duration", "page_dir", "name"]
+    row = [7, "https://x/7.mp4", "PT00H00M10S", "000001_000050", "Aerial"]
+    write_csv(tmp_path / "w/results_2M_train.csv", head, [row])
+    write_csv(tmp_path / "w/notes.csv", ["a", "b"], [[1, 2]])
+    (found,) = rows_of(tmp_path / "w")
+    assert found.caption == "Aerial" and found.media.path.name == "7.mp4" and found.id == "7"
+    write_csv(tmp_path / "w/results_2M_val.csv", head, [row])
+    with pytest.raises(LoopAnimateError, match=r"results_2M_train\.csv, results_2M_val\.csv"):
+        rows_of(tmp_path / "w")
+    touch("w/videos/000001_000050/7.txt", b"a caption beside the video")  # goes first
+    (found,) = rows_of(tmp_path / "w")
+    assert found.caption == "a caption beside the video"
+
+
 def test_state_changes_with_the_listing(touch: Touch, tmp_path: Path) -> None:
     def state() -> list[str]:
         reader = open_reader(DataConfig(source="videos", path=tmp_path / "f"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -21,14 +20,22 @@ from ...storage.threads import ordered_map
 from ..readers.detect import open_reader
 from ..readers.rows import Reader, Row
 from .earlier import EarlierResults, journal_line, signature_of, stat_of
+from .places import (
+    VERSION,
+    copy_index,
+    index_path,
+    make_known,
+    names_before,
+    other_places,
+    user_folder,
+    with_real_paths,
+)
 from .probe import ProbeResult, unusable
 from .probe_pool import CRASHES, TOO_SLOW, ProbePool
 from .table import ClipTable
 from .table_writer import TableWriter
 
 MISSING = "missing"
-SUFFIX = ".clips"
-_VERSION = 2
 _NO_SIGNATURE = bytes(16)
 
 _log = logging.getLogger(__name__)
@@ -37,13 +44,13 @@ _log = logging.getLogger(__name__)
 def open_index(data: DataConfig) -> ClipTable:
     """The index of a data set; built on first use, and renewed when the data set has changed.
 
-    Only new and changed clips are probed, in `data.threads` child processes. If that is interrupted, the
+    It does not matter how the paths in `data` are written, nor which of the folders the index was first built in. Only new and changed clips are probed, in `data.threads` child processes. If that is interrupted, the
     next call continues. Other processes that need the same index wait.
 
     Raises:
         LoopAnimateError: there are no clips, or the index cannot be written.
     """
-    reader, path = open_reader(data), index_path(data)
+    reader, path = open_reader(with_real_paths(data)), index_path(data)
     state = _state(reader)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +65,13 @@ def open_index(data: DataConfig) -> ClipTable:
         table = _existing(path)
         if table is None or table.state != state:
             try:
-                _build(path, reader, data, state, table)
+                found = [known for known in map(_existing, other_places(data)) if known]
+                if current := next((known for known in found if known.state == state), None):
+                    copy_index(current.path, path)
+                else:
+                    _build(path, reader, data, state, next(filter(None, [table, *found]), None))
+                if current is None or current.path.parent != user_folder():
+                    make_known(data)
             except OSError as error:  # finished probes are in the journal
                 raise LoopAnimateError(
                     f"cannot write the index {path}: {error.strerror or error}; "
@@ -66,26 +79,6 @@ def open_index(data: DataConfig) -> ClipTable:
                 ) from error
             table = ClipTable(path)
     return table
-
-
-def index_path(data: DataConfig) -> Path:
-    """The file of a data set's index: in `data.index`, else in `data.cache`, else in the user's cache folder."""
-    folder = data.index or data.cache
-    if folder is None:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(home) / "loopanimate" / "index"
-    settings = (
-        _VERSION,
-        data.source,
-        str(data.path.resolve()),
-        str(data.root),
-        str(data.masks),
-        data.outside,
-        sorted(data.columns.items()),
-        data.clips,
-    )
-    digest = hashlib.blake2b(repr(settings).encode("utf-8", "surrogateescape"), digest_size=6)
-    return folder / f"{data.path.resolve().stem}-{digest.hexdigest()}{SUFFIX}"
 
 
 def _existing(path: Path) -> ClipTable | None:
@@ -100,7 +93,7 @@ def _existing(path: Path) -> ClipTable | None:
 
 def _state(reader: Reader) -> str:
     """A hash that changes when the listing of the data set may have changed."""
-    digest = hashlib.blake2b(f"{_VERSION} {reader.name}".encode(), digest_size=16)
+    digest = hashlib.blake2b(f"{VERSION} {reader.name}".encode(), digest_size=16)
     for part in reader.state():
         digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
     return digest.hexdigest()
@@ -108,7 +101,7 @@ def _state(reader: Reader) -> str:
 
 def _build(path: Path, reader: Reader, data: DataConfig, state: str, old: ClipTable | None) -> None:
     journal = path.with_suffix(".journal")
-    earlier = EarlierResults(old, journal)
+    earlier = EarlierResults(old, journal, names_before(data))
 
     def rows() -> Iterator[Row]:
         return islice(reader.rows(), data.clips)
@@ -161,7 +154,7 @@ def _probed(row: Row, earlier: EarlierResults, pool: ProbePool) -> _Entry:
         signature, stat = signature_of(row), stat_of(row.media)
     except OSError:
         return _Entry(row, unusable(MISSING))
-    if (result := earlier.get(signature)) is not None:
+    if (result := earlier.get(signature) or earlier.get_before(row)) is not None:
         return _Entry(row, result, signature, stat)
     result = pool.probe(row)
     if result.reason in (CRASHES, TOO_SLOW):  # without a signature it is tried again next time

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,20 @@ from .table import ClipTable
 
 
 class EarlierResults:
-    """Results of an earlier index, and those in the journal of an interrupted one."""
+    """Results of an earlier index, and those in the journal of an interrupted one.
 
-    def __init__(self, old: ClipTable | None, journal: Path) -> None:
+    Args:
+        row_before: makes a row as an earlier version listed it, if that was different.
+    """
+
+    def __init__(
+        self,
+        old: ClipTable | None,
+        journal: Path,
+        row_before: Callable[[Row], Row] | None = None,
+    ) -> None:
         self._old, self._journal = old, dict(read_journal(journal))
+        self._row_before = row_before
         self._keys = self._order = np.zeros(0, np.uint64)
         if old is not None and len(old):
             self._signatures = np.ascontiguousarray(old.column("signature"))
@@ -37,6 +47,15 @@ class EarlierResults:
                 return self._old.result(row)
             at += 1
         return None
+
+    def get_before(self, row: Row) -> ProbeResult | None:
+        """The result of an earlier version for a row, None if there is none."""
+        if self._row_before is None:
+            return None
+        try:
+            return self.get(signature_of(self._row_before(row)))
+        except OSError:
+            return None
 
 
 def journal_line(signature: bytes, result: ProbeResult) -> str:

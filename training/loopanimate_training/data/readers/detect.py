@@ -11,7 +11,7 @@ from loopanimate_core.errors import LoopAnimateError
 
 from ...config import DataConfig
 from .folders import FrameFolders, VideoFolder, folder_state, masks_in
-from .layouts import open_tables
+from .layouts import known_table, open_tables
 from .rows import PathRule, Reader, Row
 from .tables import TABLE_SUFFIXES
 from .tars import TarReader
@@ -49,7 +49,8 @@ def _open(data: DataConfig) -> Reader:
 
 
 def _open_folder(data: DataConfig) -> Reader:
-    """A folder holds a table of its videos (`metadata.*`), or tars, or Parquet files, or the videos."""
+    """A folder holds a table of its videos (`metadata.*`), or tars, or Parquet files, or one table of a known
+    data set (WebVid's `results_2M_train.csv`), or the videos."""
     path = data.path
     files = sorted(entry.name for entry in os.scandir(path) if entry.is_file())
     for suffix in TABLE_SUFFIXES:
@@ -59,7 +60,12 @@ def _open_folder(data: DataConfig) -> Reader:
         return TarReader(tuple(tars))
     if parts := [path / name for name in files if name.lower().endswith(".parquet")]:
         return open_tables(parts, _path_rule(data, path), data.columns)
-    return VideoFolder(path)
+    videos = VideoFolder(path)
+    first = next(videos.rows(), None)
+    if first is not None and first.caption:  # captions beside the videos go first
+        return videos
+    table = known_table([path / name for name in files])
+    return videos if table is None else open_tables([table], _path_rule(data, path), data.columns)
 
 
 def _path_rule(data: DataConfig, folder: Path) -> PathRule:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from loopanimate_core.errors import LoopAnimateError
 
 from .rows import BAD_ROW, Blob, PathRule, Row, RowProblem, checked_text, file_state
-from .tables import Values, columns_of, read_table
+from .tables import TABLE_SUFFIXES, Values, columns_of, read_table
 
 # Column names used in custom tables, and in those of other trainers.
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -91,6 +92,26 @@ def open_tables(tables: Sequence[Path], rule: PathRule, columns: Columns) -> Tab
                 f"set data.columns.{meaning} to its name"
             )
     return TableReader(tuple(tables), rule, found, f"{tables[0].suffix[1:]} table", _plain_rows)
+
+
+def known_table(files: Sequence[Path]) -> Path | None:
+    """The table among some files that has the columns of a known data set; None: there is none.
+
+    Raises:
+        LoopAnimateError: there are several, such as WebVid's for training and for validation.
+    """
+    found = []
+    for file in files:
+        if file.suffix.lower() in TABLE_SUFFIXES:
+            with suppress(LoopAnimateError):  # another program's file
+                names = set(columns_of(file))
+                found += [file] * any(needed <= names for _, needed, _ in _LAYOUTS)
+    if len(found) > 1:
+        raise LoopAnimateError(
+            f"{found[0].parent} holds several tables of clips ({', '.join(file.name for file in found)}); give one of"
+            " them as data.path"
+        )
+    return found[0] if found else None
 
 
 def _plain_rows(values: Values, rule: PathRule, columns: Columns) -> Iterator[Row]:

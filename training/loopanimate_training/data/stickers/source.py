@@ -70,6 +70,13 @@ class StickerSource:
     def caption(self, clip_id: int) -> str:
         return self._clip(clip_id).caption
 
+    @property
+    def lacks_masks(self) -> bool:
+        return False
+
+    def has_masks(self, clip_id: int) -> bool:
+        return True
+
     def read(self, clip_id: int, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
         frames, masks = self._clip(clip_id).frames(indices)
         return frames, masks[[0, -1]]
