@@ -1,5 +1,6 @@
 """What a run is: typed settings from the stage's row, then a YAML file, then `--set key=value`."""
 
+from .curation import CurateConfig, LimitsConfig, MeasureConfig, resolve_curation
 from .resolve import merge, parse, resolve, stage_in
 from .same_run import flat_settings, require_same_run
 from .sections import (
@@ -19,10 +20,13 @@ from .sections import (
 __all__ = [
     "BatchConfig",
     "ClipConfig",
+    "CurateConfig",
     "DataConfig",
     "DistilConfig",
+    "LimitsConfig",
     "LoraConfig",
     "LossConfig",
+    "MeasureConfig",
     "ModelConfig",
     "OptimizerConfig",
     "RunConfig",
@@ -33,5 +37,6 @@ __all__ = [
     "parse",
     "require_same_run",
     "resolve",
+    "resolve_curation",
     "stage_in",
 ]

@@ -1,0 +1,85 @@
+"""How much a clip moves, how steadily the camera does, and what rests on top of it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import cv2
+import numpy as np
+
+_NOISE = 12  # levels of 255: changes below are noise and compression
+_EDGE = 6.0  # levels per pixel
+_RESTS = 0.85  # |mean gradient| / mean |gradient| of an edge that neither moves nor changes
+_MOVES = 0.7
+_MOVING_SHARE = 0.5  # of the edges must move, or resting ones mean nothing
+_EVERY, _STEP_PX, _LEAST_FRAMES = 3, 4.0, 5
+
+
+def to_grey(frames: np.ndarray) -> np.ndarray:
+    """[n, H, W] uint8 of frames [n, H, W, 3]."""
+    return np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
+
+
+def moving_share(grey: np.ndarray, stride: int) -> float:
+    """Mean share of the pixels that change visibly within `stride` frames; 0 for a still. `grey` is [n, H, W]."""
+    picked = grey[::stride] if len(grey) > stride else grey[[0, -1]]
+    soft = np.stack([cv2.GaussianBlur(picture, (3, 3), 0) for picture in picked]).astype(np.int16)
+    return float((np.abs(np.diff(soft, axis=0)) > _NOISE).mean())
+
+
+def camera_shifts(grey: np.ndarray) -> np.ndarray:
+    """Translation (x, y) of the whole picture from frame to frame, [n-1, 2] in pixels, by phase correlation.
+
+    It follows what fills most of the picture: usually the background, sometimes a large object.
+    """
+    height, width = grey.shape[1:]
+    window = cv2.createHanningWindow((width, height), cv2.CV_32F)
+    pictures = grey.astype(np.float32)
+    shifts = [cv2.phaseCorrelate(before, after, window)[0] for before, after in pairwise(pictures)]
+    return np.array(shifts, np.float64).reshape(-1, 2)
+
+
+def shake(shifts: np.ndarray, longer_side_px: int) -> float:
+    """Mean change of the camera's speed from frame to frame, as a share of the longer side.
+
+    A steady pan has none, and neither has a tripod. The largest tenth is left out: it is cuts and flashes.
+    """
+    if len(shifts) < 2:
+        return 0.0
+    jerks = np.sort(np.linalg.norm(np.diff(shifts, axis=0), axis=1))
+    return float(jerks[: max(1, int(0.9 * len(jerks)))].mean() / longer_side_px)
+
+
+def resting_edges(grey: np.ndarray) -> float:
+    """Share of the edges that stay where they are while the camera moves: text, logos, borders. `grey` is [n, H, W].
+
+    Only frames between which the camera has moved count, at least five, and most edges must move with it: otherwise
+    the result is 0. That is the weakness of this measure: text over a still scene cannot be told from a sign in it,
+    nor moving text from an object.
+    """
+    fields = np.stack([_gradients(picture) for picture in _after_moves(grey)])  # [n, 2, H, W]
+    size = np.linalg.norm(fields, axis=1).mean(0)
+    edges = size > _EDGE
+    steadiness = np.linalg.norm(fields.mean(0), axis=0) / np.maximum(size, 1e-6)
+    moving = (steadiness[edges] < _MOVES).mean() if edges.any() else 0.0
+    if len(fields) < _LEAST_FRAMES or moving < _MOVING_SHARE:
+        return 0.0
+    return float((steadiness[edges] > _RESTS).mean())
+
+
+def _after_moves(grey: np.ndarray) -> list[np.ndarray]:
+    """Frames [H, W], the first and those for which the camera has moved by some pixels since the one before."""
+    picked = [grey[0]]
+    for picture in grey[_EVERY::_EVERY]:
+        shift = camera_shifts(np.stack([picked[-1], picture]))[0]
+        if np.linalg.norm(shift) >= _STEP_PX:
+            picked.append(picture)
+    return picked
+
+
+def _gradients(picture: np.ndarray) -> np.ndarray:
+    """[2, H, W] in levels per pixel, slightly blurred."""
+    soft = cv2.GaussianBlur(picture, (3, 3), 0)
+    return np.stack(
+        [cv2.Sobel(soft, cv2.CV_32F, *order, scale=0.125) for order in ((1, 0), (0, 1))]
+    )
