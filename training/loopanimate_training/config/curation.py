@@ -94,7 +94,7 @@ class LimitsConfig(Section):
         description="Share of the object in its largest connected part, at least: one thing, not many.",
     )
     presence: Share = Field(
-        default=0.3,
+        default=0.15,
         description="How much of the object is left, by area and colours, where flow has carried it, at least.",
     )
     agreement: Share = Field(

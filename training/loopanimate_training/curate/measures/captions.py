@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import yaml
@@ -36,7 +37,7 @@ def named_thing(caption: str) -> str:
     """
     words = re.findall(r"[a-z]+", caption.lower())
     known = _things()
-    for pair in zip(words, [*words[1:], ""], strict=True):
+    for pair in pairwise([*words, ""]):
         for text in ("-".join(pair), pair[0]):
             for form in _singular(text):
                 if form in known:

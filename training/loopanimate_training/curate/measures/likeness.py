@@ -9,7 +9,7 @@ _STEPS = (
     1.5  # of the usual distance between neighbours: two frames that are as close follow each other
 )
 _LEAST_STEP = 1.0  # levels of 255; less is noise
-_FAR = 4.0  # times that distance: how far a loop must have gone
+_FAR = 2.5  # times that distance: how far a loop must have gone
 _LOOP_PX = 48
 
 
@@ -34,7 +34,8 @@ def loop_length(grey: np.ndarray, least: int = 8) -> int:
     ).astype(np.float32)
     if len(small) <= least:
         return 0
-    step = max(_LEAST_STEP, float(np.median(np.abs(np.diff(small, axis=0)).mean((1, 2)))))
+    steps = np.abs(np.diff(small, axis=0)).mean((1, 2))
+    step = max(_LEAST_STEP, float(np.median(steps)), float(steps[0]))
     from_first = np.abs(small - small[0]).mean((1, 2))
     from_second = np.abs(small - small[1]).mean((1, 2))
     for length in range(least, len(small)):

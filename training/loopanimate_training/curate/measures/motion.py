@@ -10,9 +10,7 @@ import numpy as np
 _NOISE = 12  # levels of 255: changes below are noise and compression
 _EDGE = 6.0  # levels per pixel
 _RESTS = 0.85  # |mean gradient| / mean |gradient| of an edge that neither moves nor changes
-_MOVES = 0.7
-_MOVING_SHARE = 0.5  # of the edges must move, or resting ones mean nothing
-_EVERY, _STEP_PX, _LEAST_FRAMES = 3, 4.0, 5
+_EVERY, _STEP_PX, _LEAST_FRAMES = 3, 4.0, 12
 
 
 def to_grey(frames: np.ndarray) -> np.ndarray:
@@ -51,28 +49,28 @@ def shake(shifts: np.ndarray, longer_side_px: int) -> float:
 
 
 def resting_edges(grey: np.ndarray) -> float:
-    """Share of the edges that stay where they are while the camera moves: text, logos, borders. `grey` is [n, H, W].
+    """Share of the edges that stay where they are while the picture moves: text, logos, borders. `grey` is [n, H, W].
 
-    Only frames between which the camera has moved count, at least five, and most edges must move with it: otherwise
-    the result is 0. That is the weakness of this measure: text over a still scene cannot be told from a sign in it,
-    nor moving text from an object.
+    Only frames between which most of the picture has moved count, and at least twelve: otherwise the result is 0.
+    That is the weakness of this measure: text over a still scene cannot be told from a sign in it, nor moving text
+    from an object.
     """
     fields = np.stack([_gradients(picture) for picture in _after_moves(grey)])  # [n, 2, H, W]
     size = np.linalg.norm(fields, axis=1).mean(0)
     edges = size > _EDGE
-    steadiness = np.linalg.norm(fields.mean(0), axis=0) / np.maximum(size, 1e-6)
-    moving = (steadiness[edges] < _MOVES).mean() if edges.any() else 0.0
-    if len(fields) < _LEAST_FRAMES or moving < _MOVING_SHARE:
+    if len(fields) < _LEAST_FRAMES or not edges.any():
         return 0.0
+    steadiness = np.linalg.norm(fields.mean(0), axis=0) / np.maximum(size, 1e-6)
     return float((steadiness[edges] > _RESTS).mean())
 
 
 def _after_moves(grey: np.ndarray) -> list[np.ndarray]:
-    """Frames [H, W], the first and those for which the camera has moved by some pixels since the one before."""
+    """Frames [H, W]: the first, and those until which half of the picture has moved since the one before."""
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     picked = [grey[0]]
     for picture in grey[_EVERY::_EVERY]:
-        shift = camera_shifts(np.stack([picked[-1], picture]))[0]
-        if np.linalg.norm(shift) >= _STEP_PX:
+        moved = np.linalg.norm(flow.calc(picked[-1], picture, None), axis=-1)  # type: ignore[call-overload]
+        if np.median(moved) >= _STEP_PX:
             picked.append(picture)
     return picked
 
