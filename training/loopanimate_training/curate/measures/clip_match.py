@@ -24,7 +24,12 @@ def clip_score(picture: np.ndarray, caption: str, folder: Path) -> float:
 
     model, processor = _open(folder)
     inputs = processor(
-        text=[caption], images=[picture], return_tensors="pt", padding=True, truncation=True
+        text=[caption],
+        images=[picture],
+        return_tensors="pt",
+        padding=True,
+        truncation=True,
+        max_length=model.config.text_config.max_position_embeddings,
     )
     with torch.no_grad():
         output = model(**inputs)
