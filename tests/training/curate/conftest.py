@@ -12,10 +12,12 @@ import pytest
 from curated_scenes import scene
 from h264 import write_video
 
+from loopanimate_training.cli import main
 from loopanimate_training.config import CurateConfig, resolve_curation
 
 FRAMES = 30
 SETTINGS = {"measure": {"f": 4}}  # 19 frames
+OPTIONS = ("--set", "measure.f=4", "--set", "limits.shortest_side_px=32", "--workers", "1")
 
 
 def halved(frame: np.ndarray) -> np.ndarray:
@@ -45,6 +47,17 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "broken.mp4").write_text("<html>404</html>")
     (folder / "broken.txt").write_text("a ball")
     return folder
+
+
+@pytest.fixture(scope="session")
+def curated(clips: Path) -> Path:
+    """The table of the drawn clips, written by the command beside their folder."""
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra parquet)")
+    table = clips.parent / "salient.parquet"
+    with pytest.raises(SystemExit) as ended:
+        main(["curate", str(clips), "-o", str(table), *OPTIONS])
+    assert ended.value.code == 0
+    return table
 
 
 @pytest.fixture

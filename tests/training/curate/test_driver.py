@@ -39,20 +39,14 @@ REASONS = {
 }
 
 
-@pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the measurements of this module are kept."""
-    return tmp_path_factory.mktemp("out") / "salient.parquet"
-
-
-def curated(config: CurateConfig, table: Path, **options: Any) -> dict[str, Verdict]:
+def curate(config: CurateConfig, table: Path, **options: Any) -> dict[str, Verdict]:
     rows = list_rows(config)
     verdicts = decide(rows, measure_all(rows, config, table, **options), config)
     return {verdict.row.id: verdict for verdict in verdicts}
 
 
-def test_every_clip_gets_its_reason(clips: Path, table: Path, curation: Curation) -> None:
-    found = curated(curation(clips), table)
+def test_every_clip_gets_its_reason(clips: Path, curated: Path, curation: Curation) -> None:
+    found = curate(curation(clips), curated)
     assert {name: verdict.reason for name, verdict in found.items()} == REASONS
     assert {v.status for v in found.values() if not v.reason} == {"kept"}
     assert found["broken"].status == FAILED and found["cuts"].status == "rejected"
@@ -61,38 +55,38 @@ def test_every_clip_gets_its_reason(clips: Path, table: Path, curation: Curation
 
 
 def test_other_limits_decide_again_without_measuring(
-    clips: Path, table: Path, curation: Curation
+    clips: Path, curated: Path, curation: Curation
 ) -> None:
-    curated(curation(clips), table)
+    curate(curation(clips), curated)
     written = {
         path: path.stat().st_mtime_ns
-        for path in Journal(table, curation(clips).measure).folder.glob("*.jsonl")
+        for path in Journal(curated, curation(clips).measure).folder.glob("*.jsonl")
     }
     changed = curation(clips, **{"limits.motion": 0, "limits.duplicate_bits": -1})
-    found = curated(changed, table)
+    found = curate(changed, curated)
     assert found["twin"].reason == "" and found["static"].reason == "object rests"
     assert {path: path.stat().st_mtime_ns for path in written} == written
 
 
 def test_shards_measure_parts_and_the_whole_only_joins_them(
-    clips: Path, table: Path, curation: Curation, tmp_path: Path
+    clips: Path, curated: Path, curation: Curation, tmp_path: Path
 ) -> None:
-    config, joined = curation(clips), tmp_path / "salient.parquet"
+    config, joined = curation(clips, **{"data.clips": 4}), tmp_path / "salient.parquet"
     rows = list_rows(config)
     parts = [measure_all(rows, config, joined, shard=Shard(n, 2)) for n in range(2)]
-    assert [len(part) for part in parts] == [5, 4]
+    assert [len(part) for part in parts] == [2, 2]
     files = {path.name for path in Journal(joined, config.measure).folder.glob("*.jsonl")}
     assert files == {"1-of-2.jsonl", "2-of-2.jsonl"}
     outcomes = measure_all(rows, config, joined)
     assert not (Journal(joined, config.measure).folder / "1-of-1.jsonl").exists()
-    assert outcomes == measure_all(rows, config, table)  # as without shards
+    assert outcomes == measure_all(rows, config, curated)  # as without shards
 
 
 def test_a_killed_curation_continues_and_ends_with_the_same_result(
-    clips: Path, table: Path, curation: Curation, tmp_path: Path
+    clips: Path, curated: Path, curation: Curation, tmp_path: Path
 ) -> None:
-    config, target = curation(clips), tmp_path / "salient.parquet"
-    settings = ["--set", "measure.f=4", "--set", "limits.shortest_side_px=32", "--workers", "1"]
+    config, target = curation(clips, **{"data.clips": 4}), tmp_path / "salient.parquet"
+    settings = ["--set", "measure.f=4", "--set", "data.clips=4", "--workers", "1"]
     command = ["-m", "loopanimate_training", "curate", str(clips), "-o", str(target), *settings]
     journal = target.with_suffix(".scores") / "1-of-1.jsonl"
     process = subprocess.Popen([sys.executable, *command], env=_environment())
@@ -106,7 +100,7 @@ def test_a_killed_curation_continues_and_ends_with_the_same_result(
         file.write(b'{"key": "cut o')  # a line that a crash cut off
     before = journal.read_bytes()
     rows = list_rows(config)
-    assert measure_all(rows, config, target) == measure_all(rows, config, table)
+    assert measure_all(rows, config, target) == measure_all(rows, config, curated)
     assert journal.read_bytes().startswith(before)
 
 
@@ -172,22 +166,24 @@ def test_a_wrong_network_stops_with_a_sentence(
 
 
 def test_ray_measures_the_same(
-    clips: Path, table: Path, curation: Curation, tmp_path: Path
+    clips: Path, curated: Path, curation: Curation, tmp_path: Path
 ) -> None:
     pytest.importorskip("ray", reason="Ray is not installed (no extra includes it)")
     config = curation(clips)
     rows = list_rows(config)
     outcomes = measure_all(rows, config, tmp_path / "ray.parquet", executor="ray", workers=2)
-    assert outcomes == measure_all(rows, config, table)
+    assert outcomes == measure_all(rows, config, curated)
 
 
-def test_parts_of_ray_are_measured_like_clips(clips: Path, table: Path, curation: Curation) -> None:
+def test_parts_of_ray_are_measured_like_clips(
+    clips: Path, curated: Path, curation: Curation
+) -> None:
     """What a Ray task runs, without Ray."""
     config = curation(clips)
     rows = list_rows(config)[:2]
     part = [executors.to_request(row) for row in rows]
     values = executors._measure_part(config.model_dump(mode="json"), part)
-    assert [Outcome.from_values(one) for one in values] == measure_all(rows, config, table)
+    assert [Outcome.from_values(one) for one in values] == measure_all(rows, config, curated)
 
 
 def test_an_outcome_survives_json() -> None:

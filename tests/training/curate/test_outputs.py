@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,24 +16,12 @@ from loopanimate_training.data.readers.detect import open_reader
 parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed (extra parquet)")
 
 SETTINGS = ("--set", "measure.f=4", "--set", "limits.shortest_side_px=32", "--workers", "1")
-Films = Callable[..., Path]
 
 
 def run(*arguments: str) -> int | str | None:
     with pytest.raises(SystemExit) as ended:
         main(list(arguments))
     return ended.value.code
-
-
-@pytest.fixture(scope="module")
-def curated(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The table of the drawn clips, written by the command beside them."""
-    folder = tmp_path_factory.mktemp("curated")
-    shutil.copytree(clips, folder / "clips")
-    assert (
-        run("curate", str(folder / "clips"), "-o", str(folder / "salient.parquet"), *SETTINGS) == 0
-    )
-    return folder / "salient.parquet"
 
 
 def test_every_clip_is_in_the_table(curated: Path) -> None:
