@@ -10,6 +10,7 @@ import numpy as np
 _NOISE = 12  # levels of 255: changes below are noise and compression
 _EDGE = 6.0  # levels per pixel
 _RESTS = 0.85  # |mean gradient| / mean |gradient| of an edge that neither moves nor changes
+_MOVES = 0.7
 _EVERY, _STEP_PX, _LEAST_FRAMES = 3, 4.0, 12
 
 
@@ -51,8 +52,8 @@ def shake(shifts: np.ndarray, longer_side_px: int) -> float:
 def resting_edges(grey: np.ndarray) -> float:
     """Share of the edges that stay where they are while the picture moves: text, logos, borders. `grey` is [n, H, W].
 
-    Only frames between which most of the picture has moved count, and at least twelve: otherwise the result is 0.
-    That is the weakness of this measure: text over a still scene cannot be told from a sign in it, nor moving text
+    Only frames between which half of the picture has moved count, at least twelve, and half of the edges must have moved
+    too: otherwise the result is 0. That is the weakness of this measure: text over a still scene cannot be told from a sign in it, nor moving text
     from an object.
     """
     fields = np.stack([_gradients(picture) for picture in _after_moves(grey)])  # [n, 2, H, W]
@@ -60,8 +61,11 @@ def resting_edges(grey: np.ndarray) -> float:
     edges = size > _EDGE
     if len(fields) < _LEAST_FRAMES or not edges.any():
         return 0.0
-    steadiness = np.linalg.norm(fields.mean(0), axis=0) / np.maximum(size, 1e-6)
-    return float((steadiness[edges] > _RESTS).mean())
+    steadiness = (np.linalg.norm(fields.mean(0), axis=0) / np.maximum(size, 1e-6))[edges]
+    # Flow may say that a smooth background moves with the object before it; its edges do not.
+    if (steadiness < _MOVES).mean() < 0.5:
+        return 0.0
+    return float((steadiness > _RESTS).mean())
 
 
 def _after_moves(grey: np.ndarray) -> list[np.ndarray]:
