@@ -11,7 +11,7 @@ from curated_scenes import disc_mask, scene
 from PIL import Image
 
 from loopanimate_training.config import MeasureConfig
-from loopanimate_training.curate.measure import examine, measure
+from loopanimate_training.curate.measure import look_at, measure
 from loopanimate_training.data.readers.rows import Blob, Row
 from loopanimate_training.data.video.bad_clip import BadClip
 
@@ -28,10 +28,11 @@ def pictures(folder: Path, frames: np.ndarray) -> Blob:
 def test_masks_of_the_data_set_are_used(clips: Path, tmp_path: Path) -> None:
     drawn = np.stack([disc_mask(n, 2.0) for n in range(30)]).astype(np.uint8) * 255
     row = Row("a", Blob(clips / "kept.mp4"), "a ball", pictures(tmp_path / "masks", drawn))
-    examined = examine(row, SETTINGS)
-    assert examined.scores.object_by == "given" and examined.frames.shape == (2, 108, 192, 3)
-    assert (examined.masks[1] == disc_mask(18, 2.0)).all()
-    assert examined.scores.presence is not None and examined.scores.presence > 0.5
+    seen = look_at(row, SETTINGS)
+    assert seen.object_by == "given" and seen.frames.shape == (2, 108, 192, 3)
+    assert (seen.masks[1] == disc_mask(18, 2.0)).all() and seen.turn == 18
+    presence = measure(row, SETTINGS).presence
+    assert presence is not None and presence > 0.5
 
 
 def test_the_method_without_weights_is_named(clips: Path) -> None:
@@ -80,4 +81,4 @@ def test_what_is_no_video_is_a_bad_clip(clips: Path, tmp_path: Path) -> None:
 def test_large_frames_are_shrunk(tmp_path: Path) -> None:
     frames = np.stack([cv2.resize(frame, (400, 224)) for frame in scene(20)])
     row = Row("a", pictures(tmp_path / "large", frames))
-    assert examine(row, MeasureConfig(f=4, mask_px=200)).frames.shape == (2, 112, 200, 3)
+    assert look_at(row, MeasureConfig(f=4, mask_px=200)).frames.shape == (2, 112, 200, 3)

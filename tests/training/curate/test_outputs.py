@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from loopanimate_training.cli import main
-from loopanimate_training.config import DataConfig
+from loopanimate_training.config import DataConfig, RunConfig
 from loopanimate_training.curate.histogram import histogram
 from loopanimate_training.curate.measure import Scores
 from loopanimate_training.data.readers.detect import open_reader
+from loopanimate_training.loop import train
 
 parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed (extra parquet)")
 
@@ -53,11 +55,17 @@ def test_inspect_counts_the_reasons(curated: Path, capsys: pytest.CaptureFixture
     assert re.search(r"to train on +2", shown) and "not kept by curate: duplicate" in shown
 
 
+def test_a_run_trains_on_the_table(curated: Path, make_run: Callable[..., RunConfig]) -> None:
+    result = train(make_run(steps=1, **{"data.path": curated, "clip.f": 4}))
+    assert result.exit_code == 0
+
+
 def test_the_page_shows_counts_limits_and_pictures(curated: Path) -> None:
     page = curated.with_suffix(".html").read_text(encoding="utf-8")
     assert page.count("data:image/jpeg;base64,") == 8  # all but the broken one
     for text in ("limits.presence", "object gone", "looks like kept", "bundled network"):
         assert text in page
+    assert len(list((curated.with_suffix(".scores") / "pictures").iterdir())) == 8
     assert "<script" not in page and "http" not in page.replace("http://www.w3.org", "")
 
 

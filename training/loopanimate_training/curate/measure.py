@@ -73,15 +73,44 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Examined:
-    """Scores, and the first and the turning frame [2, H, W, 3] uint8 with their masks [2, H, W] bool."""
+class Seen:
+    """The first and the turning frame of a clip.
 
-    scores: Scores
+    Attributes:
+        facts: what decoding showed.
+        count: frames at the rate of the measurement.
+        turn: number of the turning frame.
+        frames: [2, H, W, 3] uint8.
+        masks: [2, H, W] bool; ones for clips that are too short or too long to be measured.
+        object_by: who found the masks; None for those clips.
+    """
+
+    facts: VideoFacts
+    count: int
+    turn: int
     frames: np.ndarray
     masks: np.ndarray
+    object_by: str | None
 
 
 _NOTED_CHANGE = 0.1  # smaller ones are not kept
+
+
+def look_at(row: Row, settings: MeasureConfig) -> Seen:
+    """Decode a clip, and find the object in its first and in its turning frame.
+
+    Raises:
+        BadClip: it cannot be decoded.
+        LoopAnimateError: the salient-object network cannot be used.
+    """
+    facts = _facts(row)
+    count = int(resampled_counts(facts.frames, facts.fps, settings.fps))
+    turn = min(settings.span_frames, count) - 1
+    ends = _read(row, facts, settings, [0, turn], settings.mask_px)
+    if not settings.span_frames <= count <= settings.most_frames:
+        return Seen(facts, count, turn, ends, np.ones(ends.shape[:3], bool), None)
+    masks, object_by = _masks(row, facts, settings, ends)
+    return Seen(facts, count, turn, ends, masks, object_by)
 
 
 def measure(row: Row, settings: MeasureConfig) -> Scores:
@@ -91,39 +120,26 @@ def measure(row: Row, settings: MeasureConfig) -> Scores:
         BadClip: it cannot be decoded.
         LoopAnimateError: the salient-object network or the CLIP model cannot be used.
     """
-    return examine(row, settings).scores
-
-
-def examine(row: Row, settings: MeasureConfig) -> Examined:
-    """As `measure`, with the pictures and masks that were looked at."""
-    facts = _facts(row)
-    count = int(resampled_counts(facts.frames, facts.fps, settings.fps))
-    scores = Scores(count, facts.width_px, facts.height_px, facts.fps, facts.damaged)
-    too_short, too_long = count < settings.span_frames, count > settings.most_frames
-    turn = min(settings.span_frames, count) - 1
-    ends = _read(row, facts, settings, [0, turn], settings.mask_px)
-    if too_short or too_long:
-        return Examined(scores, ends, np.ones(ends.shape[:3], bool))
-    frames = _read(row, facts, settings, range(count), settings.analysis_px)
-    masks, object_by = _masks(row, facts, settings, ends)
+    seen = look_at(row, settings)
+    facts = seen.facts
+    scores = Scores(seen.count, facts.width_px, facts.height_px, facts.fps, facts.damaged)
+    if seen.object_by is None:
+        return scores
+    frames = _read(row, facts, settings, range(seen.count), settings.analysis_px)
     scores = _with_motion(scores, frames, settings.stride)
-    scores = _with_object(scores, frames, masks, turn, max(1, settings.stride // 2))
+    scores = _with_object(scores, frames, seen, max(1, settings.stride // 2))
     score = None
     if settings.clip is not None:
         from .measures.clip_match import clip_score
 
-        score = clip_score(crop(ends[0], masks[0]), row.caption, settings.clip)
-    return Examined(
-        replace(
-            scores,
-            object_by=object_by,
-            thing=named_thing(row.caption),
-            clip_score=score,
-            hash_first=f"{difference_hash(ends[0]):016x}",
-            hash_turn=f"{difference_hash(ends[1]):016x}",
-        ),
-        ends,
-        masks,
+        score = clip_score(crop(seen.frames[0], seen.masks[0]), row.caption, settings.clip)
+    return replace(
+        scores,
+        object_by=seen.object_by,
+        thing=named_thing(row.caption),
+        clip_score=score,
+        hash_first=f"{difference_hash(seen.frames[0]):016x}",
+        hash_turn=f"{difference_hash(seen.frames[1]):016x}",
     )
 
 
@@ -192,11 +208,9 @@ def _with_motion(scores: Scores, frames: np.ndarray, stride: int) -> Scores:
     )
 
 
-def _with_object(
-    scores: Scores, frames: np.ndarray, masks: np.ndarray, turn: int, every: int
-) -> Scores:
-    facts = [describe_mask(mask) for mask in masks]
-    small = _resized(masks, frames.shape[1:3])
+def _with_object(scores: Scores, frames: np.ndarray, seen: Seen, every: int) -> Scores:
+    facts = [describe_mask(mask) for mask in seen.masks]
+    small = _resized(seen.masks, frames.shape[1:3])
     track = follow(frames[::every], small[0])
     return replace(
         scores,
@@ -204,7 +218,7 @@ def _with_object(
         object_share_turn=facts[1].share,
         main_part=min(one.main_part for one in facts),
         presence=float(track.presence.min()),
-        agreement=iou(track.masks[turn // every], small[1]),
+        agreement=iou(track.masks[seen.turn // every], small[1]),
         object_motion=track.object_motion,
         other_motion=track.other_motion,
         camera_motion=track.background_motion,

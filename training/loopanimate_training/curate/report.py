@@ -20,6 +20,7 @@ from ..run.curves import number
 from ..run.report import STYLE
 from .driver import Verdict
 from .histogram import histogram
+from .journal import Journal
 from .measure import Scores
 from .worker import WorkerPool
 
@@ -63,9 +64,9 @@ CHARTS: tuple[tuple[str, Value, str, str], ...] = (
 def write_report(
     path: Path, verdicts: Sequence[Verdict], config: CurateConfig, workers: int = 1
 ) -> Path:
-    """Write the page.
+    """Write the page, `path`.
 
-    Pictures are not kept while measuring, which would fill disks: those that are shown are drawn now.
+    Pictures of all clips would fill disks: only those that are shown are drawn, and kept beside the measurements.
 
     Raises:
         LoopAnimateError: the file cannot be written.
@@ -73,7 +74,8 @@ def write_report(
     groups = _chosen(verdicts)
     rows = [verdict for group in groups.values() for verdict in group]
     with WorkerPool(config, workers) as pool, ThreadPoolExecutor(workers) as threads:
-        drawn = list(threads.map(lambda verdict: _picture(verdict, pool), rows))
+        journal = Journal(path, config.measure)
+        drawn = list(threads.map(lambda verdict: _picture(verdict, pool, journal), rows))
     pictures = {id(verdict): picture for verdict, picture in zip(rows, drawn, strict=True)}
     body = "".join(
         (
@@ -111,8 +113,21 @@ def _spread(items: list[Verdict], most: int) -> list[Verdict]:
     return [items[int(i * step)] for i in range(min(most, len(items)))]
 
 
-def _picture(verdict: Verdict, pool: WorkerPool) -> bytes:
-    return pool.picture(verdict.row) if verdict.outcome.scores is not None else b""
+def _picture(verdict: Verdict, pool: WorkerPool, journal: Journal) -> bytes:
+    """A JPEG, empty for a clip without scores."""
+    if verdict.outcome.scores is None:
+        return b""
+    try:
+        path = journal.folder / "pictures" / f"{journal.key(verdict.row)}.jpg"
+        if path.is_file():
+            return path.read_bytes()
+        path.parent.mkdir(exist_ok=True)
+    except OSError:  # the clip is gone since it was measured
+        return b""
+    if picture := pool.picture(verdict.row):
+        with atomic_write(path) as partial:
+            partial.write_bytes(picture)
+    return picture
 
 
 def _header(verdicts: Sequence[Verdict], config: CurateConfig) -> str:

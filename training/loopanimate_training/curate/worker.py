@@ -119,11 +119,11 @@ def _answer(request: Mapping[str, Any], settings: MeasureConfig) -> dict[str, An
 
 
 def _picture(row: Row, settings: MeasureConfig) -> str:
-    from .measure import examine
+    from .measure import look_at
     from .thumbnail import draw
 
-    examined = examine(row, settings)
-    return base64.b64encode(draw(examined.frames, examined.masks)).decode("ascii")
+    seen = look_at(row, settings)
+    return base64.b64encode(draw(seen.frames, seen.masks)).decode("ascii")
 
 
 if __name__ == "__main__":
