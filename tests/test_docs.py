@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from loopanimate_core.cli.parser import build_parser as core_parser
 from loopanimate_training.cli import build_parser as training_parser
-from loopanimate_training.config import RunConfig
+from loopanimate_training.config import CurateConfig, LimitsConfig, RunConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("docs", "loopanimate_core", "training", "web", "workflows")
@@ -151,12 +151,18 @@ def setting_names(section: type[BaseModel], prefix: str = "") -> set[str]:
 
 @every_page
 def test_settings_of_a_run_exist(page: Path) -> None:
-    legal = setting_names(RunConfig)
+    legal = setting_names(RunConfig) | setting_names(CurateConfig)
     sections = "|".join({name.split(".")[0] for name in legal if "." in name})
     text = "\n".join(spans(page))
     named = set(re.findall(rf"(?<![\w./])(?:{sections})\.\w+(?:\.\w+)?(?![\w/(-])", text))
     named = {name for name in named if name.rpartition(".")[2] not in (*SOURCES, *OTHERS)}
     assert not named - legal
+
+
+def test_limits_of_curation_are_documented_with_their_defaults() -> None:
+    text = prose(ROOT / "docs/curation.md")
+    for name, field in LimitsConfig.model_fields.items():
+        assert f"`limits.{name}` ({field.default})" in text
 
 
 def test_quoted_messages_are_in_the_source() -> None:

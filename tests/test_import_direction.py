@@ -81,6 +81,7 @@ LAYERS = {
         {"optimizer"},
         {"model"},
         {"run"},
+        {"curate"},
         {"setup", "loop", "testing"},
         {"commands", "soak", "demo", "mini", "salient"},
         {"cli"},

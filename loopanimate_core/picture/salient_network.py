@@ -102,6 +102,7 @@ def _load_version(path: Path, _modified_ns: int) -> _Network:
     onnxruntime = require_module("onnxruntime", "a salient-object network")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
     try:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]

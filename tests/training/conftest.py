@@ -14,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from h264 import write_video
 from PIL import Image
 
 from loopanimate_training.config import RunConfig, resolve
@@ -33,18 +34,6 @@ def moving_square(frames: int, speed: float, height: int = 36, width: int = 48) 
         left = round((width - 12) * (0.5 + 0.5 * float(np.sin(speed * i))))
         video[i, 12:24, left : left + 12] = (230, 200, 60)
     return video
-
-
-def write_video(path: Path, frames: np.ndarray, fps: int = 24) -> Path:
-    """An H.264 file with a key frame every 12 frames, so that seeking is tested."""
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=fps, options={"g": "12", "crf": "12"})
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    return path
 
 
 @pytest.fixture(scope="session")

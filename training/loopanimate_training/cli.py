@@ -9,17 +9,18 @@ from typing import NoReturn
 from loopanimate_core.cli.run import run_command
 from loopanimate_core.exit_codes import ExitCode
 
-from .commands import cache, export, index, inspect, plan, report, train
+from .commands import cache, curate, export, index, inspect, plan, report, train
 from .stages import table_rows
 
 PROGRAM = "loopanimate-train"
-COMMANDS = (plan, inspect, index, cache, report, export)
+COMMANDS = (plan, inspect, curate, index, cache, report, export)
 EPILOG = """\
   loopanimate-train --stage 1 --config run.yaml            start or resume a run
   loopanimate-train --stage 1 --config run.yaml --dry-run  print the resolved run and what it trains
   loopanimate-train --help-config                          every setting of a run
   loopanimate-train plan --stage 3                         memory of a run; nothing is downloaded
   loopanimate-train inspect clips                          what a data set holds, and which clips are skipped
+  loopanimate-train curate clips -o salient.parquet        choose clips with one moving object, for stages 2 and 3
   loopanimate-train cache --stage 1 --config run.yaml      encode all clips before training
   loopanimate-train export RUN -o model.safetensors        averaged weights as a bundle
   loopanimate-train report RUN                             curves, loops and settings as one page

@@ -13,7 +13,8 @@ from .options import Commands, add_run_options, resolve_run
 
 if TYPE_CHECKING:
     from ..config import RunConfig
-    from ..data.cache_filling import Filled, Shard
+    from ..data.cache_filling import Filled
+    from ..data.shard import Shard
 
 
 def add_parser(commands: Commands) -> None:
@@ -26,7 +27,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from ..data.cache_filling import Shard
+    from ..data.shard import Shard
 
     shard = Shard.parse(options.shard)
     filled = fill_cache(resolve_run(options), shard, say=print)
@@ -50,7 +51,8 @@ def fill_cache(
     """
     from accelerate import Accelerator
 
-    from ..data.cache_filling import Shard, fill
+    from ..data.cache_filling import fill
+    from ..data.shard import Shard
     from ..model.start import open_start
     from ..setup import make_loader
 

@@ -1,5 +1,6 @@
 """What a run is: typed settings from the stage's row, then a YAML file, then `--set key=value`."""
 
+from .curation import CurateConfig, LimitsConfig, MeasureConfig, resolve_curation
 from .resolve import merge, parse, resolve, stage_in
 from .same_run import flat_settings, require_same_run
 from .sections import (
@@ -20,10 +21,13 @@ from .stored import relocated, stored_settings
 __all__ = [
     "BatchConfig",
     "ClipConfig",
+    "CurateConfig",
     "DataConfig",
     "DistilConfig",
+    "LimitsConfig",
     "LoraConfig",
     "LossConfig",
+    "MeasureConfig",
     "ModelConfig",
     "OptimizerConfig",
     "RunConfig",
@@ -35,6 +39,7 @@ __all__ = [
     "relocated",
     "require_same_run",
     "resolve",
+    "resolve_curation",
     "stage_in",
     "stored_settings",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -13,7 +13,9 @@ from pydantic import ValidationError
 from loopanimate_core.errors import LoopAnimateError
 
 from ..stages import parse_run_name, stage_defaults
-from .sections import RunConfig
+from .sections import RunConfig, Section
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 OLD_NAMES = {"sheets": "validation"}  # of sections; checkpoints and YAML files may still have them
 
@@ -36,9 +38,9 @@ def resolve(
     row = stage_defaults(*parse_run_name(stage))
     values = merge(defaults or {}, row)
     if file is not None:
-        values = merge(values, _read_yaml(file))
+        values = merge(values, read_yaml(file))
     for override in overrides:
-        values = merge(values, _parse_override(override))
+        values = merge(values, parse_override(override))
     for name in ("stage", "variant"):  # these two chose the row
         if str(values[name]) != str(row[name]):
             raise LoopAnimateError(
@@ -54,7 +56,7 @@ def stage_in(file: Path) -> str | None:
     Raises:
         LoopAnimateError: the file cannot be read.
     """
-    values = _read_yaml(file)
+    values = read_yaml(file)
     if "stage" not in values:
         return None
     variant = values.get("variant") or ""
@@ -67,8 +69,13 @@ def parse(values: Mapping[str, Any]) -> RunConfig:
     Raises:
         LoopAnimateError: one sentence about the first mistake.
     """
+    return parse_as(RunConfig, with_current_names(values))
+
+
+def parse_as(section: type[AnySection], values: Mapping[str, Any]) -> AnySection:
+    """Check nested values against a section, as `parse` does for a run."""
     try:
-        return RunConfig.model_validate(with_current_names(values))
+        return section.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "run"
@@ -100,7 +107,12 @@ def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The settings in a YAML file, nested.
+
+    Raises:
+        LoopAnimateError: it cannot be read, or does not hold settings.
+    """
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
@@ -115,7 +127,12 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return with_current_names(values)
 
 
-def _parse_override(text: str) -> dict[str, Any]:
+def parse_override(text: str) -> dict[str, Any]:
+    """`section.name=value` as nested settings; the value is read as YAML.
+
+    Raises:
+        LoopAnimateError: it looks otherwise.
+    """
     path, equals, value = text.partition("=")
     if not equals or not path:
         raise LoopAnimateError(f"--set {text!r} must look like section.name=value")

@@ -157,10 +157,10 @@ class FileSource:
             if stat_of(row.media) != self._table.stat(number):
                 raise BadClip(f"{row.media.path} has changed since it was indexed")
             numbers = source_frames(facts, indices, self._fps).tolist()
-            frames = _read_frames(row, numbers, facts)
+            frames = read_frames(row, numbers, facts)
             if row.masks is None or not self._with_masks:
                 return frames, None
-            masks = _read_masks(row.masks, [numbers[0], numbers[-1]])
+            masks = read_masks(row.masks, [numbers[0], numbers[-1]])
         except OSError as error:
             raise BadClip(f"{row.media.path} cannot be read ({error})") from error
         if masks.shape[1:] != frames.shape[1:3]:
@@ -168,13 +168,23 @@ class FileSource:
         return frames, masks > 127
 
 
-def _read_frames(row: Row, numbers: Sequence[int], facts: VideoFacts) -> np.ndarray:
+def read_frames(row: Row, numbers: Sequence[int], facts: VideoFacts) -> np.ndarray:
+    """Decoded frames `numbers` of a clip, [n, H, W, 3] uint8.
+
+    Raises:
+        BadClip: they cannot be read.
+    """
     if row.media.path.is_dir():
         return read_pictures(pictures_in(row.media.path), numbers, "RGB")
     return read_video(row.media, numbers, facts)
 
 
-def _read_masks(masks: Blob, numbers: Sequence[int]) -> np.ndarray:
+def read_masks(masks: Blob, numbers: Sequence[int]) -> np.ndarray:
+    """The pictures `numbers` of a clip's masks, [n, H, W] uint8.
+
+    Raises:
+        BadClip: they cannot be read.
+    """
     if masks.path.is_dir():
         return read_pictures(pictures_in(masks.path), numbers, "L")
     return read_counted(masks, numbers, "gray")

@@ -21,6 +21,7 @@ from . import log as runlog
 from .curves import WIDE, curve, number
 
 PAGE = "report.html"
+STYLE = Path(__file__).parent / "report.css"
 MAX_SHEETS = 6
 MAX_VIDEO_BYTES = 4_000_000
 MAX_ROWS = 200
@@ -70,7 +71,7 @@ def write_page(
             _section("Quarantine", _quarantine(run)),
         )
     )
-    style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
+    style = STYLE.read_text(encoding="utf-8")
     title = escape(config.get("title") or run.resolve().name)
     html = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.config import DataConfig
 from loopanimate_training.data.readers.detect import open_reader
+from loopanimate_training.data.readers.layouts import CURATED_COLUMNS
 from loopanimate_training.data.readers.rows import (
     BAD_ROW,
     BAD_TAR,
@@ -407,6 +408,31 @@ def test_tars_are_read_in_place(tmp_path: Path) -> None:
         assert data[blob.offset : blob.offset + blob.size] == MEMBERS[f"00000/{name}"]
     masks = rows[1].masks
     assert masks and data[masks.offset : masks.offset + masks.size] == b"m" * 10
+
+
+def test_a_curated_table_keeps_what_it_refuses_and_finds_members_of_tars(
+    touch: Touch, tmp_path: Path
+) -> None:
+    touch("t/a.mp4")
+    row = dict.fromkeys(CURATED_COLUMNS, "")
+    whole = {"offset_bytes": 0, "size_bytes": -1}
+    rows = [
+        {**row, **whole, "id": "a", "path": "a.mp4", "caption": "a cat", "status": "kept"},
+        {**row, **whole, "id": "b", "path": "b.mp4", "status": "rejected", "reason": "cuts"},
+        {**row, "id": "c", "path": "c.tar", "caption": "c", "status": "kept", "start_s": 1.5}
+        | {"offset_bytes": 512, "size_bytes": 700, "mask_path": "c.tar"}
+        | {"mask_offset_bytes": 2048, "mask_size_bytes": 10},
+        {**row, "id": "d", "path": "d.mp4", "caption": "d", "status": "kept"},
+        {**row, **whole, "id": "e", "path": "../e.mp4", "caption": "e", "status": "kept"},
+    ]
+    path = write_csv(tmp_path / "t/s.csv", CURATED_COLUMNS, [list(r.values()) for r in rows])
+    assert reader_name(path) == "curated table"
+    first, second, third, *others = rows_of(path)
+    assert first.media == Blob(tmp_path / "t/a.mp4") and first.caption == "a cat"
+    assert (second.id, second.reason) == ("b", "not kept by curate: cuts")
+    assert third.media == Blob(tmp_path / "t/c.tar", 512, 700) and third.start_s == 1.5
+    assert third.masks == Blob(tmp_path / "t/c.tar", 2048, 10)
+    assert [one.reason for one in others] == [BAD_ROW, OUTSIDE]
 
 
 @pytest.mark.parametrize("damage", ["header", "cut in a member", "cut in a header"])

@@ -33,6 +33,15 @@ def film(films: Films, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return films.write(tmp_path_factory.mktemp("film") / "film.mp4", 110)
 
 
+def test_large_frames_are_shrunk_while_decoding(films: Films, film: Path) -> None:
+    facts = scan_video(Blob(film))
+    for shown, longest_px in (((8, 32), 32), ((16, 64), 64), ((16, 64), 500)):
+        frames = read_video(Blob(film), [0, 60, 61], facts, longest_px=longest_px)
+        assert frames.shape == (3, *shown, 3)
+        large = frames.repeat(64 // shown[1], axis=1).repeat(64 // shown[1], axis=2)
+        assert films.numbers(large) == [0, 60, 61]
+
+
 def test_decodes_the_requested_frames(films: Films, film: Path) -> None:
     facts = scan_video(Blob(film))
     assert (facts.frames, facts.width_px, facts.height_px, facts.times) == (110, 64, 16, ())

@@ -9,7 +9,7 @@ import ast
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,11 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "end": ("end_s", "end"),
     "id": ("id", "videoid", "key"),
 }
+# Of a table that `loopanimate-train curate` has written.
+CURATED_COLUMNS = ("id", "path", "caption", "mask_path", "start_s", "end_s")
+CURATED_COLUMNS += ("offset_bytes", "size_bytes", "mask_offset_bytes", "mask_size_bytes")
+CURATED_COLUMNS += ("status", "reason")
+KEPT = "kept"
 Columns = Mapping[str, str]  # meaning to column name
 RowMaker = Callable[[Values, PathRule, Columns], Iterator[Row]]
 
@@ -164,7 +169,30 @@ def _panda_rows(values: Values, rule: PathRule, columns: Columns) -> Iterator[Ro
             yield Row(name, Blob(path), reason=str(problem))
 
 
+def _curated_rows(values: Values, rule: PathRule, columns: Columns) -> Iterator[Row]:
+    """Clips that curation did not keep stay in the list, with its reason."""
+    if _text(values, "status") != KEPT:
+        name, reason = _text(values, "id"), _text(values, "reason")
+        yield Row(name, Blob(rule.root), reason=f"not kept by curate: {reason}")
+        return
+    for row in _plain_rows(values, rule, _CURATED):
+        masks = row.masks and _part(row.masks, values, "mask_")
+        yield replace(row, media=_part(row.media, values), masks=masks)
+
+
+def _part(blob: Blob, values: Values, prefix: str = "") -> Blob:
+    """The part of a file, such as a member of a tar, that two columns describe."""
+    try:
+        offset, size = (int(values[f"{prefix}{name}_bytes"]) for name in ("offset", "size"))
+    except (TypeError, ValueError) as error:
+        raise RowProblem(BAD_ROW) from error
+    return Blob(blob.path, offset, size)
+
+
+_CURATED = {"path": "path", "caption": "caption", "mask": "mask_path"}
+_CURATED |= {"start": "start_s", "end": "end_s", "id": "id"}
 _LAYOUTS: tuple[tuple[str, set[str], RowMaker], ...] = (
+    ("curated table", set(CURATED_COLUMNS), _curated_rows),
     ("WebVid", {"videoid", "page_dir", "name"}, _webvid_rows),
     ("WebVid", {"videoid", "contentUrl", "name"}, _webvid_rows),
     ("Panda-70M", {"videoID", "timestamp", "caption"}, _panda_rows),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,16 @@ SEEK_FROM_FRAME = 48  # for earlier frames, decoding from the start is as fast
 
 
 def read_video(
-    media: Blob, indices: Sequence[int], facts: VideoFacts, pixel_format: str = "rgb24"
+    media: Blob,
+    indices: Sequence[int],
+    facts: VideoFacts,
+    pixel_format: str = "rgb24",
+    longest_px: int | None = None,
 ) -> np.ndarray:
     """Frames `indices` (ascending, repeats allowed), found by their presentation times.
+
+    Args:
+        longest_px: shrink frames whose longer side is longer; None for their own size.
 
     Returns:
         [n, H, W, 3] uint8, or [n, H, W] with the pixel format `gray`; rotated as the file asks.
@@ -29,20 +37,23 @@ def read_video(
         BadClip: the file cannot be decoded, or lacks one of the frames.
     """
     if facts.counted:
-        return read_counted(media, indices, pixel_format)
+        return read_counted(media, indices, pixel_format, longest_px)
     if indices[0] < 0 or indices[-1] >= facts.frames:
         raise BadClip(f"{media.path} lacks frame {indices[-1]}")
     wanted = sorted(set(indices))
+    picture = partial(_upright, pixel_format=pixel_format, longest_px=longest_px)
     try:
-        found = _find(media, wanted, facts, pixel_format, seek=True)
+        found = _find(media, wanted, facts, picture, seek=True)
         if len(found) < len(wanted):  # seeking can land too late
-            found = _find(media, wanted, facts, pixel_format, seek=False)
+            found = _find(media, wanted, facts, picture, seek=False)
     except DECODER_ERRORS as error:
         raise BadClip(f"{media.path} cannot be decoded ({error})") from error
     return _stacked(media, indices, found)
 
 
-def read_counted(media: Blob, indices: Sequence[int], pixel_format: str) -> np.ndarray:
+def read_counted(
+    media: Blob, indices: Sequence[int], pixel_format: str, longest_px: int | None = None
+) -> np.ndarray:
     """As `read_video`, but frames are found by counting from the start, so no times are needed.
 
     Raises:
@@ -54,7 +65,7 @@ def read_counted(media: Blob, indices: Sequence[int], pixel_format: str) -> np.n
             good = (frame for frame in decoded_frames(container, stream) if frame is not None)
             for number, frame in enumerate(good):
                 if number in wanted:
-                    found[number] = _upright(frame, pixel_format)
+                    found[number] = _upright(frame, pixel_format, longest_px)
                 if number >= indices[-1]:
                     break
     except DECODER_ERRORS as error:
@@ -81,7 +92,11 @@ def read_pictures(paths: Sequence[Path], indices: Sequence[int], mode: str) -> n
 
 
 def _find(
-    media: Blob, wanted: Sequence[int], facts: VideoFacts, pixel_format: str, seek: bool
+    media: Blob,
+    wanted: Sequence[int],
+    facts: VideoFacts,
+    picture: Callable[[Any], np.ndarray],
+    seek: bool,
 ) -> dict[int, np.ndarray]:
     """Those of the `wanted` frames that the file has, by number."""
     pts = [facts.time_of(index) for index in wanted]
@@ -100,7 +115,7 @@ def _find(
             while next_up < len(wanted) and frame.pts > pts[next_up] + tolerance:
                 next_up += 1  # the file lacks it
             if next_up < len(wanted) and abs(frame.pts - pts[next_up]) <= tolerance:
-                found[wanted[next_up]] = _upright(frame, pixel_format)
+                found[wanted[next_up]] = picture(frame)
                 next_up += 1
             if next_up == len(wanted):
                 break
@@ -113,5 +128,9 @@ def _stacked(media: Blob, indices: Sequence[int], found: dict[int, np.ndarray]) 
     return np.stack([found[index] for index in indices])
 
 
-def _upright(frame: Any, pixel_format: str) -> np.ndarray:
-    return np.rot90(frame.to_ndarray(format=pixel_format), round(frame.rotation / 90))
+def _upright(frame: Any, pixel_format: str, longest_px: int | None) -> np.ndarray:
+    size = {}
+    if longest_px is not None and (longest := max(frame.width, frame.height)) > longest_px:
+        sides = (max(1, round(side * longest_px / longest)) for side in (frame.width, frame.height))
+        size = dict(zip(("width", "height"), sides, strict=True), interpolation="AREA")
+    return np.rot90(frame.to_ndarray(format=pixel_format, **size), round(frame.rotation / 90))
