@@ -1,6 +1,6 @@
 """Regenerate docs/images/prompts.webp: one sticker, moved by every word that the bundled mini knows.
 
-    python docs/images/make_prompts.py
+python docs/images/make_prompts.py
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from loopanimate_core.pipeline import LoopAnimatePipeline
 from loopanimate_training.data.stickers.motion import MOVING_VERBS
 
 HERE = Path(__file__).parent
-STICKER, NAME = HERE.parents[1] / "loopanimate_core" / "data" / "pictures" / "toadstool.png", "mushroom"
+STICKER, NAME = (
+    HERE.parents[1] / "loopanimate_core" / "data" / "pictures" / "toadstool.png",
+    "mushroom",
+)
 TILE_PX, TITLE_PX, COLUMNS, FPS = 132, 16, 4, 12.0
 
 
