@@ -98,9 +98,9 @@ class Muon(torch.optim.AdamW):
     def _step_matrices(self, group: dict[str, Any]) -> None:
         parameters = [p for p in group["params"] if p.grad is not None]
         ahead = [self._ahead(p, group["betas"][0]).flatten(1) for p in parameters]
-        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         for parameter, direction in zip(parameters, orthogonalised(ahead), strict=True):
             size = 0.2 * math.sqrt(max(direction.shape))  # the root mean square of an AdamW step
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.add_(direction.view_as(parameter), alpha=-group["lr"] * size)
             parameter.grad = None  # AdamW, which comes next, passes over it
 

@@ -243,7 +243,7 @@ def test_a_thing_that_bends_is_followed(kind: str) -> None:
         moved = cv2.remap(
             paint, from_x.astype(np.float32), from_y.astype(np.float32), cv2.INTER_LINEAR
         )
-        frames.append(moved[..., :3] + (1 - moved[..., 3:]) * np.float32([0.2, 0.6, 0.9]))
+        frames.append(moved[..., :3] + (1 - moved[..., 3:]) * np.array([0.2, 0.6, 0.9], np.float32))
         masks.append(moved[..., 3])
     true = torch.from_numpy(np.stack(frames)).clamp(0, 1)
     small = torch.stack([fit_pixels(frame, 48, 48) for frame in true])
