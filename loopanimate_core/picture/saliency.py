@@ -39,7 +39,7 @@ def salient_mask(
     normalisation: Normalisation = "auto",
     threshold: float = 0.5,
     grow_px: int = 0,
-    name: str = "the picture",
+    name: str | None = "the picture",
 ) -> torch.Tensor:
     """Mask `[H, W]` of the picture `[H, W, 3]` in 0..1: 1 on the object, 0 elsewhere.
 
@@ -55,7 +55,7 @@ def salient_mask(
             1; `auto` is `half` for files with IS-Net or RMBG in their name.
         threshold: 0..1, for alpha or score; GrabCut does not use it.
         grow_px: widen the mask by so many pixels; negative values shrink it.
-        name: what the warning calls the picture.
+        name: what the warning calls the picture; None: no warning.
 
     Raises:
         LoopAnimateError: an argument out of range, a missing alpha, or a model that is missing, damaged
@@ -76,7 +76,10 @@ def salient_mask(
     share = float(mask.mean())
     if MIN_SHARE <= share <= MAX_SHARE:
         return mask
-    _log.warning("no object stands out in %s (%.1f %%); using the whole picture", name, 100 * share)
+    if name is not None:
+        _log.warning(
+            "no object stands out in %s (%.1f %%); using the whole picture", name, 100 * share
+        )
     return torch.ones_like(mask)
 
 

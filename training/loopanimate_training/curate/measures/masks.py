@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,14 +34,12 @@ def find_object(picture: np.ndarray, network: Path | None, weights: bool = True)
     """
     import torch
 
-    from loopanimate_core.picture import saliency
+    from loopanimate_core.picture.saliency import salient_mask
 
-    # It warns that nothing stands out; here that becomes the clip's status.
-    saliency._log.setLevel(logging.ERROR)
     pixels = torch.from_numpy(np.ascontiguousarray(picture)).float() / 255
-    found = saliency.salient_mask(
-        pixels, method="onnx" if weights else "grabcut", model_path=network
-    )
+    method = "onnx" if weights else "grabcut"
+    # That nothing stands out becomes the clip's status; a warning is not needed.
+    found = salient_mask(pixels, method=method, model_path=network, name=None)
     return found.numpy() > 0.5
 
 
