@@ -67,9 +67,9 @@ def choose(folder: Path, count: int, seed: int, showable: bool) -> list[tuple[di
 def animate(pipeline: LoopAnimatePipeline, path: Path, verb: str, preset: str) -> Row:
     """The row of one photograph."""
     picture = load_picture(path)
-    scale = MASK_PX / max(picture.rgb.shape[:2])
-    size = [round(side * scale) for side in picture.rgb.shape[:2]]
-    mask = salient_mask(fit_pixels(picture.rgb, *size))
+    scale = MASK_PX / max(picture.height_px, picture.width_px)
+    tall, wide = round(picture.height_px * scale), round(picture.width_px * scale)
+    mask = salient_mask(fit_pixels(picture.rgb, tall, wide))
     drawn = pipeline(picture, f"a photo {verb}", mask=mask, preset=preset)
     loop = drawn.frames_at("original")
     frames = list(loop)
