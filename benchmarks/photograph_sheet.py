@@ -78,10 +78,9 @@ def animate(pipeline: LoopAnimatePipeline, path: Path, verb: str, preset: str) -
     outside = fit_pixels(mask[..., None], TALL_PX, wide) < 0.5
     tiles = [torch.where(outside, 0.35 * still, still)]
     for number in range(FRAMES_SHOWN):
-        tile = fit_pixels(
-            frames[(2 * number + 1) * len(frames) // (2 * FRAMES_SHOWN)], TALL_PX, wide
-        )
-        raw = drawn.frames[(2 * number + 1) * len(drawn.frames) // (2 * FRAMES_SHOWN)]
+        share = (number + 0.5) / FRAMES_SHOWN  # of the loop
+        tile = fit_pixels(frames[int(share * len(frames))], TALL_PX, wide)
+        raw = drawn.frames[int(share * len(drawn.frames))]
         small = fit_pixels(raw, TALL_PX // 3, round(TALL_PX / 3 * raw.shape[1] / raw.shape[0]))
         tile[-small.shape[0] :, -small.shape[1] :] = small
         tiles.append(tile)
