@@ -83,6 +83,7 @@ LAYERS = {
         {"run"},
         {"curate"},
         {"setup", "loop", "testing"},
+        {"ablation"},
         {"commands", "soak", "demo", "mini", "salient"},
         {"cli"},
     ),

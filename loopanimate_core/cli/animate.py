@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LoopAnimateError
-from ..schedule import SCHEDULERS
 from ..video.formats import FORMATS
 from .drawing import (
     add_detail_options,
@@ -19,21 +18,18 @@ from .drawing import (
     smooth_fps,
     write_drawn,
 )
-from .options import DTYPES, PICTURE_HELP, Commands, add_command, add_force
+from .options import PICTURE_HELP, Commands, add_command, add_force
 from .outputs import require_writable
+from .sampling import add_device_options, add_frames_option, add_sampling_options, pick_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import torch
     from torch import Tensor
 
     from ..picture.images import Picture
     from ..pipeline import Loop, LoopAnimatePipeline
     from ..sampling import StepState
-
-# A copy, because the module of the original imports torch; a test compares the two.
-CLOSINGS = ("tie", "shift", "windows", "off")
 
 TILE_PX = 192  # the frames in a contact sheet
 
@@ -95,13 +91,7 @@ def _add_motion(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--seed", type=int, default=0, metavar="N", help="each seed gives another loop"
     )
-    group.add_argument(
-        "--frames",
-        "--num-frames",
-        type=int,
-        metavar="N",
-        help="length of the loop with the still at both ends; N-1 frames play",
-    )
+    add_frames_option(group)
     group.add_argument(
         "--chain",
         type=int,
@@ -113,20 +103,7 @@ def _add_motion(group: argparse._ArgumentGroup) -> None:
 
 def _add_sampling(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--bundle", metavar="FILE", help="the model (default: the bundled mini)")
-    group.add_argument("--steps", type=int, metavar="N", help="denoising steps, 1 to 1000")
-    group.add_argument(
-        "--fast",
-        action="store_true",
-        help="few steps: with the model's few-step weights where it has them, else a draft",
-    )
-    group.add_argument("--scheduler", choices=list(SCHEDULERS), help="the sampler")
-    group.add_argument(
-        "--guidance",
-        "--guidance-scale",
-        type=float,
-        metavar="X",
-        help="how strongly to follow the prompt, 0 to 100; 1 is no guidance",
-    )
+    add_sampling_options(group)
     group.add_argument(
         "--image-guidance",
         type=float,
@@ -147,24 +124,6 @@ def _add_sampling(group: argparse._ArgumentGroup) -> None:
         type=float,
         metavar="X",
         help="remove flicker up to this strength (in latents) where little moves, 0 (off) to 1",
-    )
-    group.add_argument(
-        "--closing",
-        choices=CLOSINGS,
-        default="tie",
-        help="how the loop is closed; `windows` allows any length, `off` does not close it",
-    )
-
-
-def add_device_options(group: argparse._ArgumentGroup) -> None:
-    """Add `--device` and `--dtype`."""
-    group.add_argument(
-        "--device", metavar="NAME", help="cpu, cuda or mps (default: cuda or mps if available)"
-    )
-    group.add_argument(
-        "--dtype",
-        choices=DTYPES,
-        help="number format of the weights (default: float16 on cuda, else float32)",
     )
 
 
@@ -275,30 +234,6 @@ def _open_pipeline(arguments: argparse.Namespace) -> LoopAnimatePipeline:
 
     device, dtype = pick_device(arguments.device, arguments.dtype)
     return LoopAnimatePipeline.from_bundle(arguments.bundle, device=device, dtype=dtype)
-
-
-def pick_device(name: str | None, dtype: str | None) -> tuple[torch.device, torch.dtype]:
-    """The device and the number format of the weights that the options ask for, or the best there are.
-
-    Raises:
-        LoopAnimateError: this computer does not have the device.
-    """
-    import torch
-
-    name = name or _best_device()
-    try:
-        device = torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise LoopAnimateError(f"device {name!r} is not available; cpu always is") from error
-    return device, getattr(torch, dtype or ("float16" if device.type == "cuda" else "float32"))
-
-
-def _best_device() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _sample(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import LoopAnimateError
 from ..exit_codes import ExitCode
 from .options import Commands, add_command
-from .outputs import require_writable
+from .outputs import make_folder, require_writable
 from .run import say
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
     workflow = read_workflow(Path(arguments.workflow), arguments.picture_node)
     if out:
         workflow.require_fetchable()
-        _make_folder(out)
+        make_folder(out)
     clients = _ready_servers(arguments.server or [DEFAULT_SERVER], workflow)
     state_path = Path(arguments.state) if arguments.state else _beside(folder)
     require_writable(state_path, force=True)
@@ -171,13 +171,6 @@ def _beside(folder: Path) -> Path:
     """`pictures.loopanimate.sqlite` beside the folder `pictures`."""
     folder = folder.resolve()
     return folder.with_name(f"{folder.name}.loopanimate.sqlite")
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LoopAnimateError(f"cannot make the folder {path}: {error.strerror}") from error
 
 
 def _ready_servers(urls: Sequence[str], workflow: BatchWorkflow) -> list[ComfyClient]:

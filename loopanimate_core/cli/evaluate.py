@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from ..errors import LoopAnimateError
 from ..exit_codes import ExitCode
-from ..schedule import SCHEDULERS
-from .animate import CLOSINGS, add_device_options, pick_device
 from .options import Commands, add_command, add_force
-from .outputs import require_writable
+from .outputs import make_folder, require_writable
+from .sampling import add_device_options, add_frames_option, add_sampling_options, pick_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import torch
 
     from ..evaluate import BundleSystem, FolderSystem, Row
     from ..evaluate.encoder import Encoder
@@ -102,12 +103,8 @@ def _add_sampling(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--seed", type=int, default=0, metavar="N", help="decides the seed of each picture"
     )
-    group.add_argument("--frames", type=int, metavar="N", help="as in `animate`: N-1 frames play")
-    group.add_argument("--steps", type=int, metavar="N", help="denoising steps, 1 to 1000")
-    group.add_argument("--guidance", type=float, metavar="X", help="0 to 100; 1 is no guidance")
-    group.add_argument("--scheduler", choices=list(SCHEDULERS), help="the sampler")
-    group.add_argument("--closing", choices=CLOSINGS, help="how loops are closed")
-    group.add_argument("--fast", action="store_true", help="few steps, as in `animate`")
+    add_frames_option(group)
+    add_sampling_options(group)
     add_device_options(group)
 
 
@@ -166,10 +163,10 @@ def run(arguments: argparse.Namespace) -> int:
     require_module("cv2", "the optical flow of an evaluation")
     source = Path(arguments.pictures) if arguments.pictures else BUNDLED_LIST
     cases = read_cases(source, arguments.prompt, arguments.limit)
-    device, _ = pick_device(arguments.device, arguments.dtype)
+    device, dtype = pick_device(arguments.device, arguments.dtype)
     encoder = open_encoder(None if arguments.clip is None else Path(arguments.clip), device)
-    systems = build_systems(arguments)
-    _make_folder(out)
+    systems = build_systems(arguments, device, dtype)
+    make_folder(out)
     rows = evaluate(cases, systems, encoder, out, _show)
     facts = {system.name: system.facts() for system in systems}
     about = {"seed": arguments.seed, "size_px": arguments.size_px, "about": facts}
@@ -183,7 +180,9 @@ def run(arguments: argparse.Namespace) -> int:
     return _report(rows, encoder, written)
 
 
-def build_systems(arguments: argparse.Namespace) -> list[System]:
+def build_systems(
+    arguments: argparse.Namespace, device: torch.device, dtype: torch.dtype
+) -> list[System]:
     """The systems that the options name, in the order bundles, videos, baselines.
 
     Raises:
@@ -191,7 +190,6 @@ def build_systems(arguments: argparse.Namespace) -> list[System]:
     """
     from ..evaluate import Baseline, BundleSystem, FolderSystem
 
-    device, dtype = pick_device(arguments.device, arguments.dtype)
     names = ("frames", "steps", "guidance", "scheduler", "closing")
     settings = {name: getattr(arguments, name) for name in names}
     settings = {name: value for name, value in settings.items() if value is not None}
@@ -247,13 +245,6 @@ def _baseline_source(
     return found[0].open_clips() if isinstance(found[0], BundleSystem) else found[0]
 
 
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LoopAnimateError(f"cannot make the folder {path}: {error.strerror}") from error
-
-
 def _show(row: Row) -> None:
     """One line for each loop."""
     found = row.figures["verdict"] if row.made else f"failed: {row.reason}"
@@ -281,7 +272,7 @@ def _collect(arguments: argparse.Namespace, out: Path) -> int:
     from ..evaluate.collect import text_tables, write_results
 
     results = collect_answers([Path(name) for name in arguments.collect], Path(arguments.key))
-    _make_folder(out)
+    make_folder(out)
     print(f"{text_tables(results)}\n")
     for path in write_results(results, out):
         print(path)

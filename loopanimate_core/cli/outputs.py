@@ -31,3 +31,15 @@ def require_writable(path: Path, force: bool) -> Path:
     if not os.access(folder, os.W_OK):
         raise LoopAnimateError(f"cannot write {path}: the folder {folder} is read-only")
     return path
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for results, with those above it.
+
+    Raises:
+        LoopAnimateError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LoopAnimateError(f"cannot make the folder {path}: {error.strerror}") from error

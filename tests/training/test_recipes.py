@@ -1,4 +1,4 @@
-"""Runs the packaged recipes; demo.yaml is run by `test_train_demo.py`."""
+"""Runs the packaged recipes; demo.yaml is run by `test_demo.py`, those of ablations in `ablation/`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from loopanimate_training.storage.checkpoint import load_latest
 
 def test_every_recipe_is_run() -> None:
     assert {path.stem for path in demo.RECIPES.glob("*.yaml")} == {
+        "ablation_new",
+        "ablation_stage3",
         "demo",
         "overfit",
         "paper",

@@ -9,11 +9,11 @@ from typing import NoReturn
 from loopanimate_core.cli.run import run_command
 from loopanimate_core.exit_codes import ExitCode
 
-from .commands import cache, curate, export, index, inspect, plan, report, train
+from .commands import ablate, cache, curate, export, index, inspect, plan, report, train
 from .stages import table_rows
 
 PROGRAM = "loopanimate-train"
-COMMANDS = (plan, inspect, curate, index, cache, report, export)
+COMMANDS = (plan, inspect, curate, index, cache, report, export, ablate)
 EPILOG = """\
   loopanimate-train --stage 1 --config run.yaml            start or resume a run
   loopanimate-train --stage 1 --config run.yaml --dry-run  print the resolved run and what it trains
@@ -24,6 +24,7 @@ EPILOG = """\
   loopanimate-train cache --stage 1 --config run.yaml      encode all clips before training
   loopanimate-train export RUN -o model.safetensors        averaged weights as a bundle
   loopanimate-train report RUN                             curves, loops and settings as one page
+  loopanimate-train ablate routing --data clips -o work   train and compare the rows of the paper's Table 4
   loopanimate-train --stage 1 --config run.yaml --resume-from 12000
                                                            go back to an older checkpoint
   accelerate launch -m loopanimate_training --stage 1 …    several processes or machines

@@ -14,9 +14,8 @@ import torch
 from moving_picture import disc, swaying
 
 from loopanimate_core import __version__
-from loopanimate_core.cli import animate as animate_command
 from loopanimate_core.cli import convert as convert_command
-from loopanimate_core.cli import main
+from loopanimate_core.cli import main, sampling
 from loopanimate_core.cli import mask as mask_command
 from loopanimate_core.cli.parser import build_parser
 from loopanimate_core.cli.run import run_command
@@ -161,7 +160,7 @@ def run_program(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
 
 
 def test_option_choices_match_the_core_modules() -> None:
-    assert animate_command.CLOSINGS == CLOSINGS
+    assert sampling.CLOSINGS == CLOSINGS
     assert set(convert_command.LAYOUTS) == set(extract.LAYOUTS)
     assert set(mask_command.METHODS) == set(get_args(saliency.Method))
 

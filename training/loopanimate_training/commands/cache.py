@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from loopanimate_core.errors import LoopAnimateError
 
-from .options import Commands, add_run_options, resolve_run
+from .options import Commands, add_run_options, add_shard_option, resolve_run
 
 if TYPE_CHECKING:
     from ..config import RunConfig
@@ -21,15 +21,13 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser("cache", help="encode all clips of a run into its cache")
     parser.set_defaults(run=run)
     add_run_options(parser)
-    parser.add_argument(
-        "--shard", default="1/1", metavar="I/N", help="only the I-th of N shares of the clips"
-    )
+    add_shard_option(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     from ..data.shard import Shard
 
-    shard = Shard.parse(options.shard)
+    shard = Shard.parse(options.shard or "1/1")
     filled = fill_cache(resolve_run(options), shard, say=print)
     print(f"{filled.windows} windows are in the cache, {filled.bad_clips} clips could not be read")
     if filled.signal_number:

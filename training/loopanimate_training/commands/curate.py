@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from loopanimate_core.errors import LoopAnimateError
 
 from .inspect import SETTINGS_SUFFIXES, guess_source
-from .options import Commands, add_set_option
+from .options import Commands, add_set_option, add_shard_option
 
 if TYPE_CHECKING:
     from ..config import CurateConfig
@@ -41,10 +41,9 @@ def add_parser(commands: Commands) -> None:
         "--workers", type=int, metavar="N", help="processes (default: one per CPU core)"
     )
     parser.add_argument("--executor", choices=("local", "ray"), default="local")
-    parser.add_argument(
-        "--shard",
-        metavar="I/N",
-        help="only measure the I-th of N shares; then run once without it, which writes the table",
+    add_shard_option(
+        parser,
+        "only measure the I-th of N shares; then run once without it, which writes the table",
     )
     parser.add_argument(
         "--retry", action="store_true", help="measure clips in quarantine once more"

@@ -33,6 +33,13 @@ def add_set_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_shard_option(
+    parser: argparse.ArgumentParser, text: str = "only the I-th of N shares of the clips"
+) -> None:
+    """`--shard`; read it with `Shard.parse`."""
+    parser.add_argument("--shard", metavar="I/N", help=text)
+
+
 def resolve_run(options: argparse.Namespace, defaults: dict[str, Any] | None = None) -> RunConfig:
     """The run that the options describe.
 
