@@ -16,8 +16,9 @@ from loopanimate_training.cli import main
 from loopanimate_training.config import CurateConfig, resolve_curation
 
 FRAMES = 30
-SETTINGS = {"measure": {"f": 4}}  # 19 frames
-OPTIONS = ("--set", "measure.f=4", "--set", "limits.shortest_side_px=32", "--workers", "1")
+SETTINGS = {"measure": {"f": 4, "windows": 1}}  # 19 frames
+OPTIONS = ("--set", "measure.f=4", "--set", "measure.windows=1", "--workers", "1")
+OPTIONS += ("--set", "limits.shortest_side_px=32")
 
 
 def halved(frame: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from loopanimate_training.curate.outcome import FAILED, QUARANTINED, Outcome
 from loopanimate_training.curate.worker import CRASHES, TOO_SLOW, WorkerPool
 from loopanimate_training.data.readers.rows import Blob, Row
 from loopanimate_training.data.shard import Shard
+from loopanimate_training.data.video.scan import scan_video
 
 Curation = Callable[..., CurateConfig]
 REASONS = {
@@ -52,6 +54,22 @@ def test_every_clip_gets_its_reason(clips: Path, curated: Path, curation: Curati
     assert found["broken"].status == FAILED and found["cuts"].status == "rejected"
     lines = count_rows(list(found.values()))
     assert lines[0].startswith("kept") and sum(int(line.split()[-1]) for line in lines) == 9
+
+
+def test_the_good_part_of_a_clip_is_kept(clips: Path, curation: Curation, tmp_path: Path) -> None:
+    """The object is gone from frame 24 of 30; the first window, of 19 frames, is good."""
+    config = curation(clips, **{"measure.windows": 3})
+    rows = [row for row in list_rows(config) if row.id in ("gone", "kept", "cuts")]
+    outcomes = measure_all(rows, config, tmp_path / "salient.parquet")
+    found = {v.row.id: v for v in decide(rows, outcomes, config)}
+    gone = found["gone"]
+    assert gone.status == "kept" and gone.note == "frames 0 to 18 of 30; all of it: object gone"
+    part = scan_video(gone.row.media, gone.row.start_s, gone.row.end_s)
+    assert gone.outcome.scores is not None and gone.outcome.scores.frames == part.frames == 19
+    assert found["kept"].note == "" and found["kept"].row.end_s is None
+    assert found["cuts"].status == "rejected"  # at frame 15: in every window
+    again = Outcome.from_values(json.loads(json.dumps(outcomes[1].to_values())))
+    assert again == outcomes[1] and again.scores is not None and len(again.scores.windows) == 3
 
 
 def test_other_limits_decide_again_without_measuring(
@@ -86,8 +104,9 @@ def test_a_killed_curation_continues_and_ends_with_the_same_result(
     clips: Path, curated: Path, curation: Curation, tmp_path: Path
 ) -> None:
     config, target = curation(clips, **{"data.clips": 4}), tmp_path / "salient.parquet"
-    settings = ["--set", "measure.f=4", "--set", "data.clips=4", "--workers", "1"]
+    settings = ["--set", "measure.f=4", "--set", "measure.windows=1", "--set", "data.clips=4"]
     command = ["-m", "loopanimate_training", "curate", str(clips), "-o", str(target), *settings]
+    command += ["--workers", "1"]
     journal = target.with_suffix(".scores") / "1-of-1.jsonl"
     process = subprocess.Popen([sys.executable, *command], env=_environment())
     while process.poll() is None and not (

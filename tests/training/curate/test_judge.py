@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from loopanimate_training.config import LimitsConfig, MeasureConfig
-from loopanimate_training.curate.judge import cuts, faults
-from loopanimate_training.curate.measure import Scores
+from loopanimate_training.curate.judge import best_part, cuts, faults
+from loopanimate_training.curate.measure import Scores, Window
 
 GOOD = Scores(
     frames=200,
@@ -90,3 +90,31 @@ def test_a_sentence_names_value_and_limit() -> None:
     assert "0.05" in fault.detail and "0.15" in fault.detail
     found = replace(GOOD, changes=((3, 0.2), (9, 0.6)))
     assert cuts(found, LimitsConfig()) == [9] and cuts(found, LimitsConfig(cut=0.15)) == [3, 9]
+
+
+@pytest.mark.parametrize(
+    ("good", "part"),
+    [
+        ("ggggg", (0, 300)),
+        ("bggbg", (50, 200)),
+        ("gbbgb", (0, 100)),
+        ("bbbbb", None),
+    ],
+)
+def test_the_longest_run_of_good_windows_is_the_part(
+    good: str, part: tuple[int, int] | None
+) -> None:
+    scores = {"g": replace(GOOD, frames=100), "b": replace(GOOD, frames=100, presence=0.0)}
+    windows = [Window(50 * n, 2.0 * n, 2.0 * n + 4, scores[kind]) for n, kind in enumerate(good)]
+    found = best_part(windows, lambda one: (one.presence or 0.0) > 0.15)
+    if part is None:
+        assert found is None
+        return
+    assert found is not None and (found.start, found.scores.frames) == (part[0], part[1] - part[0])
+    assert found.end_s - found.start_s == 4 + 2.0 * (part[1] - part[0] - 100) / 50
+
+
+def test_windows_with_a_gap_between_them_are_not_joined() -> None:
+    one, other = (Window(at, 0.0, 1.0, replace(GOOD, frames=103)) for at in (0, 400))
+    found = best_part([one, other], lambda scores: True)
+    assert found is not None and (found.start, found.scores.frames) == (0, 103)

@@ -35,7 +35,7 @@ def test_every_clip_is_in_the_table(curated: Path) -> None:
     assert kept["thing"] == "ball" and kept["object_by"] == "bundled network"
     assert rows["cuts"]["changed_frames"] == [15] and "cuts" in rows["cuts"]["reasons"]
     assert rows["broken"]["status"] == "failed" and rows["broken"]["motion"] is None
-    assert set(Scores.__dataclass_fields__) - {"changes"} <= set(kept)
+    assert set(Scores.__dataclass_fields__) - {"changes", "windows"} <= set(kept)
 
 
 def test_the_trainer_reads_the_table_and_uses_the_kept_clips(curated: Path) -> None:

@@ -1,12 +1,10 @@
 """What a run is: typed settings from the stage's row, then a YAML file, then `--set key=value`."""
 
+from .clips import BatchConfig, ClipConfig, DataConfig
 from .curation import CurateConfig, LimitsConfig, MeasureConfig, resolve_curation
 from .resolve import merge, parse, resolve, stage_in
 from .same_run import flat_settings, require_same_run
 from .sections import (
-    BatchConfig,
-    ClipConfig,
-    DataConfig,
     DistilConfig,
     LoraConfig,
     LossConfig,

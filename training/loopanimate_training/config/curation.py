@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from .. import alss
+from .base import Section, Share
+from .clips import DataConfig
 from .resolve import merge, parse_as, parse_override, read_yaml
-from .sections import DataConfig, Section, Share
 
 LONGEST_BAND_BITS = 7  # two hashes that differ in so few bits share a band (curate/duplicates.py)
 
@@ -31,6 +32,10 @@ class MeasureConfig(Section):
     )
     most_frames: PositiveInt = Field(
         default=1800, description="Longer clips are rejected without being measured."
+    )
+    windows: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=4,
+        description="Parts of a longer clip, of the length of a training clip, that are measured on their own; 1 for none.",
     )
     analysis_px: Annotated[int, Field(ge=64, le=1024)] = Field(
         default=192, description="Longer side of the pictures on which motion is measured."

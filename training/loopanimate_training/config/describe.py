@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from ..stages import STAGES, stage_defaults
+from .base import Section
 from .same_run import flat_settings, section_of
-from .sections import RunConfig, Section
+from .sections import RunConfig
 
 SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}  # as pydantic names limits
 NAMES = {bool: "true | false", int: "integer", float: "number", str: "text", Path: "path"}

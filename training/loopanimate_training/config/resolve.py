@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from loopanimate_core.errors import LoopAnimateError
 
 from ..stages import parse_run_name, stage_defaults
-from .sections import RunConfig, Section
+from .base import Section
+from .sections import RunConfig
 
 AnySection = TypeVar("AnySection", bound=Section)
 

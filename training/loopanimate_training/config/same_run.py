@@ -9,8 +9,9 @@ from typing import Any, get_args
 
 from loopanimate_core.errors import LoopAnimateError
 
+from .base import MAY_CHANGE, Section
 from .resolve import parse
-from .sections import MAY_CHANGE, RunConfig, Section
+from .sections import RunConfig
 
 
 def require_same_run(old: Mapping[str, Any], config: RunConfig) -> None:

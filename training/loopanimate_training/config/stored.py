@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+from .base import Section
 from .same_run import section_of
-from .sections import RunConfig, Section
+from .sections import RunConfig
 
 
 def stored_settings(config: RunConfig) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from ..progress import refresh_s
 from .duplicates import earlier_twins
 from .executors import Executor, measured
 from .journal import Journal
-from .judge import DUPLICATE, Fault, faults
+from .judge import DUPLICATE, Fault, best_part, faults
+from .measure import Scores
 from .outcome import FAILED, Outcome
 
 REJECTED = "rejected"
@@ -34,12 +35,14 @@ class Verdict:
     Attributes:
         status: `kept`, `rejected` (it breaks a limit), `failed` (it cannot be read) or `quarantined`.
         faults: every reason against it; empty if it is kept.
+        note: which part of it is kept, if not all; then `row` and `outcome` are those of the part.
     """
 
     row: Row
     outcome: Outcome
     status: str
     faults: tuple[Fault, ...] = ()
+    note: str = ""
 
     @property
     def reason(self) -> str:
@@ -139,10 +142,22 @@ def count_rows(verdicts: Sequence[Verdict]) -> list[str]:
 def _verdict(row: Row, outcome: Outcome, config: CurateConfig) -> Verdict:
     if outcome.scores is None:
         return Verdict(row, outcome, outcome.status, (Fault(outcome.reason, outcome.detail),))
-    found = faults(
-        outcome.scores, row.caption, config.limits, config.measure, config.data.uncaptioned
-    )
-    return Verdict(row, outcome, REJECTED if found else KEPT, tuple(found))
+
+    def against(scores: Scores) -> list[Fault]:
+        limits, uncaptioned = config.limits, config.data.uncaptioned
+        return faults(scores, row.caption, limits, config.measure, uncaptioned)
+
+    scores = outcome.scores
+    found = against(scores)
+    if not found:
+        return Verdict(row, outcome, KEPT)
+    part = best_part(scores.windows, lambda one: not against(one))
+    if part is None:
+        return Verdict(row, outcome, REJECTED, tuple(found))
+    last = part.start + part.scores.frames - 1
+    note = f"frames {part.start} to {last} of {scores.frames}; all of it: {found[0].reason}"
+    place = replace(row, start_s=part.start_s, end_s=part.end_s)
+    return Verdict(place, Outcome(part.scores), KEPT, note=note)
 
 
 def _hash(outcome: Outcome) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from ..config import LimitsConfig, MeasureConfig
-from .measure import Scores
+from .measure import Scores, Window
 
 NO_CAPTION = "no caption"
 DUPLICATE = "duplicate"
@@ -36,6 +36,29 @@ def faults(
         found += _of_the_object(scores, limits)
         found += _of_the_caption(scores, caption, limits)
     return found
+
+
+def best_part(windows: Sequence[Window], is_good: Callable[[Scores], bool]) -> Window | None:
+    """The longest part of a clip that good windows cover without a gap; None if no window is good.
+
+    Its scores are those of its first window, with the number of its frames.
+    """
+    runs: list[list[Window]] = []
+    last: Window | None = None
+    for window in windows:
+        if not is_good(window.scores):
+            last = None
+            continue
+        if last is not None and window.start <= last.start + last.scores.frames:
+            runs[-1].append(window)
+        else:
+            runs.append([window])
+        last = window
+    if not runs:
+        return None
+    run = max(runs, key=lambda one: one[-1].start - one[0].start)  # the first of equals
+    frames = run[-1].start + run[-1].scores.frames - run[0].start
+    return replace(run[0], end_s=run[-1].end_s, scores=replace(run[0].scores, frames=frames))
 
 
 def cuts(scores: Scores, limits: LimitsConfig) -> list[int]:

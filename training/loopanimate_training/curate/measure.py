@@ -21,6 +21,7 @@ from .measures.likeness import difference_hash, loop_length
 from .measures.masks import crop, describe_mask, find_object
 from .measures.motion import camera_shifts, moving_share, resting_edges, shake, to_grey
 from .measures.tracking import follow, iou
+from .windows import seconds_of, window_starts
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Scores:
         clip_score: cosine of the object's crop and the caption, if there is a CLIP model.
         hash_first, hash_turn: perceptual hashes of both frames, 16 hexadecimal digits.
         loop_frames: frames after which the clip is back where it began; 0 for no loop.
+        windows: the same of parts of the clip that are as long as a training clip. Not a column.
     """
 
     frames: int
@@ -70,6 +72,22 @@ class Scores:
     hash_first: str | None = None
     hash_turn: str | None = None
     loop_frames: int | None = None
+    windows: tuple[Window, ...] = ()
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a clip.
+
+    Attributes:
+        start: number of its first frame; it has as many as its scores say.
+        start_s, end_s: the same in the file, for a row that has this part alone.
+    """
+
+    start: int
+    start_s: float
+    end_s: float
+    scores: Scores
 
 
 @dataclass(frozen=True)
@@ -126,21 +144,55 @@ def measure(row: Row, settings: MeasureConfig) -> Scores:
     if seen.object_by is None:
         return scores
     frames = _read(row, facts, settings, range(seen.count), settings.analysis_px)
+    scores = _scored(scores, frames, seen, row.caption, settings)
+    looped = loop_length(to_grey(frames))
+    return replace(
+        scores, loop_frames=looped, windows=_windows(row, frames, seen, scores, settings)
+    )
+
+
+def _scored(
+    scores: Scores, frames: np.ndarray, seen: Seen, caption: str, settings: MeasureConfig
+) -> Scores:
+    """Everything that is measured of a clip or of a window of it, frames [n, h, w, 3]."""
     scores = _with_motion(scores, frames, settings.stride)
     scores = _with_object(scores, frames, seen, max(1, settings.stride // 2))
     score = None
     if settings.clip is not None:
         from .measures.clip_match import clip_score
 
-        score = clip_score(crop(seen.frames[0], seen.masks[0]), row.caption, settings.clip)
+        score = clip_score(crop(seen.frames[0], seen.masks[0]), caption, settings.clip)
     return replace(
         scores,
         object_by=seen.object_by,
-        thing=named_thing(row.caption),
+        thing=named_thing(caption),
         clip_score=score,
         hash_first=f"{difference_hash(seen.frames[0]):016x}",
         hash_turn=f"{difference_hash(seen.frames[1]):016x}",
     )
+
+
+def _windows(
+    row: Row, frames: np.ndarray, seen: Seen, scores: Scores, settings: MeasureConfig
+) -> tuple[Window, ...]:
+    """The windows of a clip. None where a part cannot be named by its times, or the data set has given masks."""
+    facts, span = seen.facts, settings.span_frames
+    starts = window_starts(seen.count, span, settings.windows)
+    if len(starts) < 2 or row.masks is not None or facts.counted or facts.fps == 0:
+        return ()
+    numbers = sorted({end for start in starts for end in (start, start + span - 1)})
+    pictures = _read(row, facts, settings, numbers, settings.mask_px)
+    masks, _ = _found_masks(pictures, settings)
+    places = {number: place for place, number in enumerate(numbers)}
+    found = []
+    for start in starts:
+        ends = [places[start], places[start + span - 1]]
+        part = replace(seen, count=span, turn=span - 1, frames=pictures[ends], masks=masks[ends])
+        plain = Scores(span, scores.width_px, scores.height_px, scores.fps, damaged=False)
+        times_s = seconds_of(facts, start, start + span, row.start_s, settings.fps)
+        shown = frames[start : start + span]
+        found.append(Window(start, *times_s, _scored(plain, shown, part, row.caption, settings)))
+    return tuple(found)
 
 
 def _facts(row: Row) -> VideoFacts:
@@ -179,8 +231,13 @@ def _masks(
         turn = min(settings.span_frames, facts.frames) - 1
         numbers = source_frames(facts, [0, turn], settings.fps).tolist()
         return _resized(read_masks(row.masks, numbers) > 127, ends.shape[1:3]), "given"
+    return _found_masks(ends, settings)
+
+
+def _found_masks(pictures: np.ndarray, settings: MeasureConfig) -> tuple[np.ndarray, str]:
+    """Masks [n, H, W] bool of the salient objects, and what found them."""
     weights = settings.object == "network"
-    found = [find_object(picture, settings.network, weights) for picture in ends]
+    found = [find_object(picture, settings.network, weights) for picture in pictures]
     name = "network" if settings.network else "bundled network"
     return np.stack(found), name if weights else "grabcut"
 
@@ -204,7 +261,6 @@ def _with_motion(scores: Scores, frames: np.ndarray, stride: int) -> Scores:
         motion=moving_share(grey, stride),
         shake=shake(camera_shifts(grey), max(grey.shape[1:])),
         overlay=resting_edges(grey),
-        loop_frames=loop_length(grey),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .measure import Scores
+from .measure import Scores, Window
 
 FAILED, QUARANTINED = "failed", "quarantined"
 
@@ -42,6 +42,10 @@ class Outcome:
         """
         if "scores" not in values:
             return Outcome(None, values["status"], values["reason"], values["detail"])
-        scores = dict(values["scores"])
-        scores["changes"] = tuple((int(n), float(change)) for n, change in scores["changes"])
-        return Outcome(Scores(**scores))
+        return Outcome(_scores(values["scores"]))
+
+
+def _scores(values: Mapping[str, Any]) -> Scores:
+    changes = tuple((int(n), float(change)) for n, change in values["changes"])
+    windows = tuple(Window(**{**w, "scores": _scores(w["scores"])}) for w in values["windows"])
+    return Scores(**{**values, "changes": changes, "windows": windows})

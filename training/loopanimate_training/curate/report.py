@@ -191,7 +191,7 @@ def _group(name: str, group: Sequence[Verdict], pictures: dict[int, bytes]) -> s
     for verdict in group:
         data = base64.b64encode(pictures[id(verdict)]).decode("ascii")
         picture = f'<img alt="" src="data:image/jpeg;base64,{data}">' if data else ""
-        details = "; ".join(f"{f.reason}: {f.detail}" for f in verdict.faults)
+        details = "; ".join(f"{f.reason}: {f.detail}" for f in verdict.faults) or verdict.note
         loop = _loop_text(verdict.outcome.scores)
         cards.append(
             f"<figure>{picture}<p><b>{escape(verdict.row.id)}</b> {escape(verdict.row.caption)}</p>"

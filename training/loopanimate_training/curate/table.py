@@ -72,7 +72,7 @@ def _kinds(pyarrow: Any) -> dict[str, Any]:
     }
     plain = {int: number, float: real, str: text, bool: pyarrow.bool_()}
     for name, kind in get_type_hints(Scores).items():
-        if name != "changes":
+        if name not in ("changes", "windows"):
             one = get_args(kind)[0] if isinstance(kind, UnionType) else kind
             kinds[name] = plain[one]
     return kinds
@@ -93,12 +93,13 @@ def _values(verdict: Verdict, folder: Path) -> dict[str, Any]:
         "mask_size_bytes": row.masks and row.masks.size,
         "status": verdict.status,
         "reason": verdict.reason,
-        "detail": verdict.faults[0].detail if verdict.faults else "",
+        "detail": verdict.faults[0].detail if verdict.faults else verdict.note,
         "reasons": [fault.reason for fault in verdict.faults],
     }
     if scores is not None:
         values |= dataclasses.asdict(scores)
         values["changed_frames"] = [frame for frame, _ in values.pop("changes")]
+        del values["windows"]
     return {
         name: _utf8(value) if isinstance(value, str) else value for name, value in values.items()
     }

@@ -118,13 +118,16 @@ class FileSource:
         return len(self._rows)
 
     def key(self, clip_id: int) -> str:
-        rate = "" if self._fps is None else f" {self._fps:g} fps"
-        return self._table.content(self._rows[clip_id]) + rate
+        return self._table.content(self._rows[clip_id]) + self._rate
+
+    @property
+    def _rate(self) -> str:
+        return "" if self._fps is None else f" {self._fps:g} fps"
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
-        for clip_id in range(len(self)):
-            digest.update(f"{self.key(clip_id)}\0{self.caption(clip_id)}\0".encode())
+        for content, caption in self._table.contents_and_captions(self._rows):
+            digest.update(f"{content}{self._rate}\0".encode() + caption + b"\0")
         return digest.hexdigest()[:16]
 
     def name(self, clip_id: int) -> str:
