@@ -27,7 +27,8 @@ class PictureFile:
     """One picture of a batch.
 
     Attributes:
-        path: the file; its name identifies it in the folder.
+        path: the file.
+        key: identifies it in the folder: its name, with escapes for bytes that are not UTF-8.
         name: the name of its loop: the stem, with the suffix added if two pictures have the same stem.
             It is unique on any file system.
         size_bytes, mtime_ns: if they change, the file counts as a new picture.
@@ -37,10 +38,7 @@ class PictureFile:
     name: str
     size_bytes: int
     mtime_ns: int
-
-    @property
-    def key(self) -> str:
-        return self.path.name
+    key: str
 
 
 def list_pictures(folder: Path) -> list[PictureFile]:
@@ -56,6 +54,7 @@ def list_pictures(folder: Path) -> list[PictureFile]:
         raise LoopAnimateError(f"the folder {folder} has no picture files")
     stems = Counter(safe_stem(path.stem).casefold() for path in paths)
     taken: set[str] = set()
+    keys: set[str] = set()
     pictures = []
     for path in paths:
         name, stat = safe_stem(path.stem) or "picture", path.stat()
@@ -64,7 +63,11 @@ def list_pictures(folder: Path) -> list[PictureFile]:
         while name.casefold() in taken:
             name += "_"
         taken.add(name.casefold())
-        pictures.append(PictureFile(path, name, stat.st_size, stat.st_mtime_ns))
+        key = path.name.encode("utf-8", "backslashreplace").decode()
+        while key in keys:
+            key += "_"
+        keys.add(key)
+        pictures.append(PictureFile(path, name, stat.st_size, stat.st_mtime_ns, key))
     return pictures
 
 

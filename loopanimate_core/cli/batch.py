@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import LoopAnimateError
 from ..exit_codes import ExitCode
+from ..parsing import plain_text
 from .options import Commands, add_command
 from .outputs import require_writable
 from .run import say
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
 
     from ..batch import Batch, BatchEvent, BatchWorkflow, ComfyClient, PictureFile, Record
 
+MAX_LINE = 2000
 DEFAULT_SERVER = "http://127.0.0.1:8188"
 MAX_IN_FLIGHT = 4
 MAX_WAIT_S = 86400
+MAX_PICTURE_LIMIT_S = 30 * 86400
 
 EPILOG = """\
 examples:
@@ -94,6 +97,13 @@ def _add_servers(group: argparse._ArgumentGroup) -> None:
         help="seconds to wait for a server that stopped answering; the others take its pictures",
     )
     group.add_argument(
+        "--picture-limit",
+        type=float,
+        default=21600.0,
+        metavar="S",
+        help="seconds that a picture may wait in a server's queue, and then run, before it fails",
+    )
+    group.add_argument(
         "--retry-failed", action="store_true", help="try pictures again that failed in earlier runs"
     )
     group.add_argument(
@@ -133,6 +143,7 @@ def run(arguments: argparse.Namespace) -> int:
             retry_failed=arguments.retry_failed,
             in_flight=arguments.in_flight,
             wait_s=arguments.wait,
+            picture_limit_s=arguments.picture_limit,
             listen=progress.show,
         )
         _work(work, pictures, progress)
@@ -162,6 +173,11 @@ def _check(arguments: argparse.Namespace) -> None:
     if not 0 <= arguments.wait <= MAX_WAIT_S:
         raise LoopAnimateError(
             f"--wait must be from 0 to {MAX_WAIT_S} seconds, got {arguments.wait:g}"
+        )
+    if not 1 <= arguments.picture_limit <= MAX_PICTURE_LIMIT_S:
+        raise LoopAnimateError(
+            f"--picture-limit must be from 1 to {MAX_PICTURE_LIMIT_S} seconds, got"
+            f" {arguments.picture_limit:g}"
         )
     if arguments.seed is not None and not 0 <= arguments.seed < 2**64:
         raise LoopAnimateError(f"--seed must be from 0 to 2^64 - 1, got {arguments.seed}")
@@ -199,7 +215,7 @@ def _ready_servers(urls: Sequence[str], workflow: BatchWorkflow) -> list[ComfyCl
     if not ready:
         raise LoopAnimateError(f"no ComfyUI server answers: {'; '.join(silent)}")
     for reason in silent:
-        _say(f"a server is skipped because it does not answer: {reason}")
+        _say(f"a server is skipped: {reason}")
     return ready
 
 
@@ -245,6 +261,7 @@ class _Progress:
             self._bar.refresh()
 
     def _write(self, line: str, file: Any) -> None:
+        line = plain_text(line, MAX_LINE)  # names and reasons come from servers
         if self._bar is None:
             print(line, file=file)
         else:
@@ -258,7 +275,7 @@ def _report(work: Batch, pictures: Sequence[PictureFile]) -> int:
     done = sum(record.status == "done" for record in records)
     print(f"{done} of {len(records)} pictures have a loop" + (", failed:" if failed else ""))
     for record in failed:
-        print(f"  {record.picture}: {record.reason}")
+        print(plain_text(f"  {record.picture}: {record.reason}", MAX_LINE))
     return ExitCode.FAILED if failed else ExitCode.OK
 
 
