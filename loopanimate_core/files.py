@@ -172,9 +172,10 @@ def sweep(folder: Path) -> None:
         path = Path(key, name)
         if name.startswith(_CLAIM):
             _remove_dead_claim(path)
-        elif (found := _OWNED.fullmatch(name)) and found[1] == _machine():
-            if not _runs(int(found[2])):
-                _remove(path)
+            continue
+        found = _OWNED.fullmatch(name)
+        if found and found[1] == _machine() and not _runs(int(found[2])):
+            _remove(path)
 
 
 def _remove(path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import LoopAnimateError
+from ..files import read_file
 from ..picture.folder import list_pictures as files_of
 from ..video.filenames import safe_stem
 
@@ -84,14 +85,13 @@ def upload_of(picture: PictureFile, on_white: bool) -> tuple[str, bytes]:
     Raises:
         LoopAnimateError: the file cannot be read as a picture.
     """
-    from PIL import Image
-
     from ..picture.images import load_picture
+    from ..picture.opening import MAX_FILE_BYTES, open_picture
 
     loaded = load_picture(picture.path)
-    data = picture.path.read_bytes()
+    data = read_file(picture.path, "picture file", MAX_FILE_BYTES)
     suffix = picture.path.suffix.lower()
-    with Image.open(io.BytesIO(data)) as header:
+    with open_picture(io.BytesIO(data)) as header:
         plain = (
             header.format in _PLAIN_FORMATS
             and header.mode in _PLAIN_MODES

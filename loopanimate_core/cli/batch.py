@@ -12,7 +12,6 @@ from ..errors import LoopAnimateError
 from ..exit_codes import ExitCode
 from ..parsing import plain_text
 from .options import Commands, add_command
-from .outputs import require_writable
 from .run import say
 
 if TYPE_CHECKING:
@@ -129,7 +128,8 @@ def run(arguments: argparse.Namespace) -> int:
         _make_folder(out)
     clients = _ready_servers(arguments.server or [DEFAULT_SERVER], workflow)
     state_path = Path(arguments.state) if arguments.state else _beside(folder)
-    require_writable(state_path, force=True)
+    if not state_path.parent.is_dir():
+        raise LoopAnimateError(f"cannot write {state_path}: there is no folder {state_path.parent}")
     state = BatchState(state_path, workflow.job(arguments.seed))
     progress = _Progress(quiet=arguments.quiet)
     try:
