@@ -20,7 +20,14 @@ from .encoders.vae import decode_latents, encode_frames
 from .picture.images import Picture, fit_mask, fit_picture, load_picture, require_rgb
 from .picture.saliency import salient_mask
 from .preconditioning import Preconditioning
-from .sampling import StepState, filter_flicker, guided_denoiser, prepare_noise, sample_loop
+from .sampling import (
+    StepState,
+    filter_flicker,
+    guided_denoiser,
+    noise_generator,
+    prepare_noise,
+    sample_loop,
+)
 from .schedule import make_scheduler
 from .settings import SamplingSettings, resolve_settings
 
@@ -252,7 +259,7 @@ class LoopAnimatePipeline:
         """The latents `[1, 4, F-1, h, w]` of the frames that play."""
         config, closing = self.bundle.config, settings.closing
         scheduler = make_scheduler(settings.scheduler, config.schedule)
-        generator = torch.Generator().manual_seed(settings.seed)
+        generator = noise_generator(settings.seed)
         x, timesteps = prepare_noise(
             conditions.z_still,
             scheduler,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,18 @@ class StepState:
     timestep: Tensor
     x: Tensor
     prediction: Tensor
+
+
+def noise_generator(seed: int) -> torch.Generator:
+    """The noise of a seed, 0 … 2⁶⁴-1.
+
+    torch's generator on CPUs reads only the lowest 32 bits, so that seeds would repeat every 2³². Larger
+    seeds are hashed to 32 bits: any two of them have the same noise with a chance of 2⁻³².
+    """
+    if seed >= 2**32:
+        digest = hashlib.sha256(str(seed).encode()).digest()
+        seed = int.from_bytes(digest[:4], "big")
+    return torch.Generator().manual_seed(seed)
 
 
 def sample_loop(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import LoopAnimateError
+from ..files import read_file
 from ..picture.folder import list_pictures as files_of
 from ..video.filenames import safe_stem
 
@@ -27,7 +28,8 @@ class PictureFile:
     """One picture of a batch.
 
     Attributes:
-        path: the file; its name identifies it in the folder.
+        path: the file.
+        key: identifies it in the folder: its name, with escapes for bytes that are not UTF-8.
         name: the name of its loop: the stem, with the suffix added if two pictures have the same stem.
             It is unique on any file system.
         size_bytes, mtime_ns: if they change, the file counts as a new picture.
@@ -37,10 +39,7 @@ class PictureFile:
     name: str
     size_bytes: int
     mtime_ns: int
-
-    @property
-    def key(self) -> str:
-        return self.path.name
+    key: str
 
 
 def list_pictures(folder: Path) -> list[PictureFile]:
@@ -56,6 +55,7 @@ def list_pictures(folder: Path) -> list[PictureFile]:
         raise LoopAnimateError(f"the folder {folder} has no picture files")
     stems = Counter(safe_stem(path.stem).casefold() for path in paths)
     taken: set[str] = set()
+    keys: set[str] = set()
     pictures = []
     for path in paths:
         name, stat = safe_stem(path.stem) or "picture", path.stat()
@@ -64,7 +64,11 @@ def list_pictures(folder: Path) -> list[PictureFile]:
         while name.casefold() in taken:
             name += "_"
         taken.add(name.casefold())
-        pictures.append(PictureFile(path, name, stat.st_size, stat.st_mtime_ns))
+        key = path.name.encode("utf-8", "backslashreplace").decode()
+        while key in keys:
+            key += "_"
+        keys.add(key)
+        pictures.append(PictureFile(path, name, stat.st_size, stat.st_mtime_ns, key))
     return pictures
 
 
@@ -81,14 +85,13 @@ def upload_of(picture: PictureFile, on_white: bool) -> tuple[str, bytes]:
     Raises:
         LoopAnimateError: the file cannot be read as a picture.
     """
-    from PIL import Image
-
     from ..picture.images import load_picture
+    from ..picture.opening import MAX_FILE_BYTES, open_picture
 
     loaded = load_picture(picture.path)
-    data = picture.path.read_bytes()
+    data = read_file(picture.path, "picture file", MAX_FILE_BYTES)
     suffix = picture.path.suffix.lower()
-    with Image.open(io.BytesIO(data)) as header:
+    with open_picture(io.BytesIO(data)) as header:
         plain = (
             header.format in _PLAIN_FORMATS
             and header.mode in _PLAIN_MODES

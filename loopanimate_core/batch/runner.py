@@ -14,15 +14,17 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from ..errors import LoopAnimateError
-from ..files import atomic_write
-from .client import ComfyClient, PromptRefusedError, ServerFile, ServerGoneError
+from .answers import ServerFile
+from .client import ComfyClient, PromptRefusedError
+from .downloads import CannotWriteError, Downloads
 from .pictures import PictureFile, upload_of
 from .state import BatchState, Record
+from .transport import ServerGoneError
 from .workflow import BatchWorkflow
 
 UPLOAD_FOLDER = "loopanimate_batch"
@@ -31,6 +33,9 @@ MAX_ATTEMPTS = 3
 HAND_OVER_S = 10.0
 """How long a server that does not answer keeps its pictures while other servers could take them."""
 MAX_PROBES = 1000
+PROBING_S = 60.0
+STOP_S = 15.0
+"""How long Ctrl-C waits for requests that are under way."""
 SAME_FAILURES = 5
 """The batch stops if its first pictures, this many, all fail for the same reason."""
 
@@ -50,6 +55,28 @@ class _Flight:
 
     picture: PictureFile
     prompt_id: str
+    state: str = ""
+    since_s: float = 0.0
+
+    def stays_in(self, state: str, limit_s: float) -> bool:
+        """Whether its prompt has been in this state for less than `limit_s`."""
+        now_s = time.monotonic()
+        if state != self.state:
+            self.state, self.since_s = state, now_s
+        return now_s - self.since_s < limit_s
+
+
+@dataclass
+class _Outage:
+    """A time in which a server does not answer a kind of request; other servers may take its pictures."""
+
+    kind: str
+    since_s: float
+    abandoned: list[_Flight] = field(default_factory=list)
+
+    def is_over(self, client: ComfyClient) -> bool:
+        """Whether it has answered such a request since."""
+        return client.answered_s(self.kind) > self.since_s
 
 
 class Batch:
@@ -67,6 +94,7 @@ class Batch:
         retry_failed: bool = False,
         in_flight: int = 2,
         wait_s: float = 120.0,
+        picture_limit_s: float = 6 * 3600.0,
         poll_s: float = 0.5,
         listen: Callable[[BatchEvent], None] = lambda event: None,
     ) -> None:
@@ -76,46 +104,58 @@ class Batch:
             out: the folder to download the loops to; None leaves them on the servers.
             retry_failed: try pictures again that failed in an earlier run.
             in_flight: prompts on one server at a time; with 2 a server never waits for the next.
-            wait_s: how long to wait for a server that does not answer.
+            wait_s: how long to wait for a server that does not answer, or answers only in part.
+            picture_limit_s: how long a picture may wait in a server's queue, and how long it may run.
             poll_s: the time between two requests to a server.
             listen: called from several threads, but never by two at the same time.
         """
         self._workflow, self._clients, self._state = workflow, clients, state
-        self._seed, self._out = seed, out
+        self._seed, self._downloads = seed, None if out is None else Downloads(out)
         self._in_flight, self._wait_s, self._poll_s = in_flight, wait_s, poll_s
+        self._picture_limit_s = picture_limit_s
         self._listener = listen
         self._lock = threading.RLock()
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._reasons: list[str] | None = []  # of the failures so far; None after a success
         self._dropped: list[str] = []
-        self._taken: set[Path] = set()
         self._pictures = {picture.key: picture for picture in pictures}
         self.records = state.records(pictures)
         self._waiting: deque[PictureFile] = deque()
         self._flights: dict[str, list[_Flight]] = {client.url: [] for client in clients}
+        self._left: dict[str, deque[PictureFile]] = {client.url: deque() for client in clients}
         self._sort_in(retry_failed)
 
     def _sort_in(self, retry_failed: bool) -> None:
         """Sort the pictures by their records: posted ones belong to their server, the rest waits."""
         for key, record in self.records.items():
+            picture = self._pictures[key]
             if record.status == "posted" and record.server in self._flights:
-                flight = _Flight(self._pictures[key], record.prompt_id)
-                self._flights[record.server].append(flight)
-            elif record.status in ("waiting", "posted") or (
-                record.status == "failed" and retry_failed
-            ):
-                if record.status == "failed":
-                    self.records[key] = self._state.save(record, status="waiting", attempts=0)
-                self._waiting.append(self._pictures[key])
+                self._flights[record.server].append(_Flight(picture, record.prompt_id))
+            elif record.status in ("waiting", "posted"):
+                self._waiting.append(picture)
+            elif record.status == "failed" and retry_failed:
+                self.records[key] = self._state.save(record, status="waiting", attempts=0)
+                self._waiting.append(picture)
             elif record.status == "done":
                 self._reasons = None
+                if self._downloads is not None and not self._downloads.has(record):
+                    self._want_again(picture, record)
+
+    def _want_again(self, picture: PictureFile, record: Record) -> None:
+        """A loop was made, but is not in the folder: fetch it if its server is one of ours, else make it."""
+        self.records[picture.key] = replace(record, status="waiting")  # on the disk it stays done
+        if record.saved and record.server in self._left:
+            self._left[record.server].append(picture)
+        else:
+            self._waiting.append(picture)
 
     @property
     def remaining(self) -> int:
         """The number of pictures that are neither done nor failed."""
         with self._lock:
-            return len(self._waiting) + sum(map(len, self._flights.values()))
+            queues = (*self._flights.values(), *self._left.values())
+            return len(self._waiting) + sum(map(len, queues))
 
     def run(self) -> None:
         """Work until no picture remains; `records` has the result of each.
@@ -139,8 +179,9 @@ class Batch:
                     pass
         except KeyboardInterrupt:
             self._stop.set()
+            until = time.monotonic() + STOP_S
             for end in ends:
-                end.wait()
+                end.wait(max(0.0, until - time.monotonic()))
             raise
         if self._error is not None:
             raise self._error
@@ -154,11 +195,23 @@ class Batch:
         flights = self._flights[client.url]
         go.wait()
         try:
+            outage: _Outage | None = None
             while not self._stop.is_set() and self.remaining:
                 try:
+                    if outage is not None:
+                        self._return(client, outage)
                     self._turn(client, flights)
-                except ServerGoneError as error:
-                    if not self._wait_for(client, flights, str(error)):
+                    error = None
+                except ServerGoneError as gone:
+                    error = gone
+                if outage is not None and (error is None or outage.is_over(client)):
+                    self._say("back", client.url)
+                    outage = None
+                if error is not None:
+                    if outage is None:
+                        outage = _Outage(error.kind, time.monotonic())
+                        self._say("gone", client.url, str(error))
+                    if not self._bear(client, flights, outage, str(error)):
                         return
                 self._stop.wait(self._poll_s)
             if self._stop.is_set():
@@ -172,17 +225,22 @@ class Batch:
             end.set()
 
     def _turn(self, client: ComfyClient, flights: list[_Flight]) -> None:
-        """Collect the prompts that have ended, and post new ones."""
+        """Collect what an earlier run left and the prompts that have ended, and post new ones."""
+        self._collect_left(client)
         lost: list[_Flight] = []
         for flight in list(flights):
             status = client.status(flight.prompt_id)
             if status.state == "done":
-                self._bring_in(client, flight, status.files)
+                self._finish(client, flight.picture, status.files)
             elif status.state == "failed":
                 self._fail(flight.picture, status.reason, by_server=True)
             elif status.state == "unknown":
                 lost.append(flight)
                 continue
+            elif not flight.stays_in(status.state, self._picture_limit_s):
+                client.cancel(flight.prompt_id)
+                limit_s = f"{self._picture_limit_s:g} s"
+                self._fail(flight.picture, f"still {status.state} after {limit_s}", by_server=True)
             else:
                 continue
             flights.remove(flight)
@@ -201,14 +259,27 @@ class Batch:
         """Post one picture, unless it is damaged or its loop already exists on the server."""
         flight = _Flight(picture, str(uuid.uuid4()))
         flights.append(flight)  # from now on it belongs to this server
+        try:
+            self._post(client, flights, flight)
+        except ServerGoneError:
+            if self.records[picture.key].status == "waiting":  # the server never had it
+                flights.remove(flight)
+                with self._lock:
+                    self._waiting.appendleft(picture)
+            raise
+
+    def _post(self, client: ComfyClient, flights: list[_Flight], flight: _Flight) -> None:
+        picture = flight.picture
         record = self.records[picture.key]
         if found := self._finished_unseen(client, record):
-            self._bring_in(client, flight, (found,))
+            self._finish(client, picture, (found,))
             flights.remove(flight)
             return
         try:
             name, data = upload_of(picture, self._workflow.on_white)
             uploaded = client.upload(name, data, UPLOAD_FOLDER)
+        except ServerGoneError:
+            raise
         except LoopAnimateError as error:
             self._fail(picture, str(error))
             flights.remove(flight)
@@ -225,30 +296,58 @@ class Batch:
         flight.prompt_id = client.post(graph, flight.prompt_id)
         self._save(picture, prompt_id=flight.prompt_id)
 
-    def _bring_in(
-        self, client: ComfyClient, flight: _Flight, files: tuple[ServerFile, ...]
-    ) -> None:
-        """Download a loop, if wanted, and mark its picture as done."""
-        picture = flight.picture
-        if not files:
-            self._fail(picture, "the workflow ran but saved no file", by_server=True)
-            return
-        if self._out is None:
-            results = [f"{client.url}/{file.subfolder}/{file.filename}" for file in files]
-        else:
+    def _collect_left(self, client: ComfyClient) -> None:
+        """Download the loops that an earlier run left on this server."""
+        left = self._left[client.url]
+        while left and not self._stop.is_set():
+            picture = left[0]
             try:
-                contents = [client.fetch(file) for file in files]
-            except LoopAnimateError as error:
-                self._fail(picture, str(error), by_server=True)
-                return
-            results = self._local_names(picture, files)
-            # Saved first, so that after a crash the same names are used instead of a second copy.
-            self._save(picture, results=tuple(results))
-            for name, content in zip(results, contents, strict=True):
-                _write(Path(name), content)
+                self._bring_in(client, picture, self.records[picture.key].saved)
+            except (ServerGoneError, CannotWriteError):
+                raise
+            except LoopAnimateError:  # the server does not have it any more
+                with self._lock:
+                    self._waiting.append(picture)
+            left.popleft()
+
+    def _bring_in(
+        self, client: ComfyClient, picture: PictureFile, files: tuple[ServerFile, ...]
+    ) -> None:
+        """Download the loops of a picture, if wanted, and mark it as done.
+
+        Raises:
+            LoopAnimateError: a loop cannot be had.
+        """
+        if not files:
+            raise LoopAnimateError("the workflow ran but saved no file")
+        if self._downloads is None:
+            shown, where = f"{client.url}/{files[0].subfolder}/{files[0].filename}", {}
+        else:
+            found = self.records[picture.key]
+            planned = found.results if found.folder == self._downloads.folder else ()
+
+            def plan(names: tuple[str, ...]) -> None:
+                # Saved first, so that after a crash the same names are used instead of a second copy.
+                self._save(picture, results=names, folder=folder)
+
+            folder = self._downloads.folder
+            names = self._downloads.bring(client, picture.name, files, planned, plan)
+            shown, where = str(self._downloads.out / names[0]), {"results": names, "folder": folder}
         self._reasons = None
-        self._save(picture, status="done", reason="", results=tuple(results))
-        self._say("done", picture.key, results[0])
+        changes = {"status": "done", "reason": "", "server": client.url, "saved": files, **where}
+        self._save(picture, **changes)
+        self._say("done", picture.key, shown)
+
+    def _finish(
+        self, client: ComfyClient, picture: PictureFile, files: tuple[ServerFile, ...]
+    ) -> None:
+        """`_bring_in`, or the picture has failed."""
+        try:
+            self._bring_in(client, picture, files)
+        except (ServerGoneError, CannotWriteError):
+            raise
+        except LoopAnimateError as error:
+            self._fail(picture, str(error), by_server=True)
 
     def _fail(self, picture: PictureFile, reason: str, by_server: bool = False) -> None:
         self._save(picture, status="failed", reason=reason, expected=None)
@@ -275,38 +374,38 @@ class Batch:
             self._waiting.appendleft(flight.picture)
 
     # ------------------------------------------------------------------- servers that do not answer
-    def _wait_for(self, client: ComfyClient, flights: list[_Flight], reason: str) -> bool:
-        """Wait for a server that does not answer; False if it stays away or no work is left.
+    def _bear(
+        self, client: ComfyClient, flights: list[_Flight], outage: _Outage, reason: str
+    ) -> bool:
+        """Wait for a server that fails; False if it is given up.
 
-        It keeps its pictures for a while, so that a short network failure does not make them twice.
+        The time counts until it answers what it failed to answer, so that a server that answers one kind of
+        request and never another is given up too. It keeps its pictures for a while, so that a short network
+        failure does not make them twice.
         """
-        self._say("gone", client.url, reason)
-        silent_since, abandoned = time.monotonic(), []
-        while not self._stop.wait(self._poll_s):
-            if self._is_back(client, abandoned):
-                self._say("back", client.url)
-                return True
-            silent_s = time.monotonic() - silent_since
-            if silent_s > self._wait_s:
-                self._drop(client, flights, f"{client.url} does not answer ({reason})")
-                return False
-            if silent_s > HAND_OVER_S and len(self._clients) - len(self._dropped) > 1:
-                abandoned += flights
-                self._lose_all(list(flights), flights)
-            if not self.remaining:
-                return False
-        return False
+        silent_s = time.monotonic() - outage.since_s
+        if silent_s > self._wait_s:
+            self._drop(client, flights, f"{client.url} does not answer ({reason})")
+            return False
+        if silent_s > HAND_OVER_S and len(self._clients) - len(self._dropped) > 1:
+            outage.abandoned += flights
+            self._lose_all(list(flights), flights)
+            self._hand_over_left(client)
+        return True
 
     @staticmethod
-    def _is_back(client: ComfyClient, abandoned: list[_Flight]) -> bool:
-        """Whether it answers again; pictures that other servers took are removed from its queue."""
-        try:
-            client.ping()
-            for flight in abandoned:
-                client.cancel(flight.prompt_id)
-        except ServerGoneError:
-            return False
-        return True
+    def _return(client: ComfyClient, outage: _Outage) -> None:
+        """Remove pictures that other servers took from its queue. Raises ServerGoneError."""
+        client.ping()
+        while outage.abandoned:
+            client.cancel(outage.abandoned[-1].prompt_id)
+            outage.abandoned.pop()
+
+    def _hand_over_left(self, client: ComfyClient) -> None:
+        left = self._left[client.url]
+        with self._lock:
+            while left:
+                self._waiting.append(left.popleft())
 
     def _lose_all(self, lost: list[_Flight], flights: list[_Flight], blame: bool = True) -> None:
         """Remove these from a server; they wait again, in their order, before all others.
@@ -322,6 +421,7 @@ class Batch:
         self._dropped.append(reason)
         self._say("dropped", client.url, reason)
         self._lose_all(list(flights), flights, blame=False)
+        self._hand_over_left(client)
 
     def _take_back(self, client: ComfyClient, flights: list[_Flight]) -> None:
         """Remove the prompts that have not started; the next run finds those that have."""
@@ -336,7 +436,10 @@ class Batch:
     # ---------------------------------------------------------------------------------- file names
     def _next_file(self, client: ComfyClient, picture: PictureFile) -> ServerFile | None:
         """The file that the next run for this picture will save, if it is known."""
+        until = time.monotonic() + PROBING_S
         for number in range(1, MAX_PROBES):
+            if time.monotonic() > until:
+                return None
             file = self._workflow.saved_file(picture.name, number)
             if file is None or not client.has_file(file):
                 return file
@@ -349,22 +452,6 @@ class Batch:
             return file
         return None
 
-    def _local_names(self, picture: PictureFile, files: tuple[ServerFile, ...]) -> list[str]:
-        """Free paths for the loops: `name.mp4`, or a folder `name` for several files."""
-        assert self._out is not None
-        if planned := self.records[picture.key].results:
-            return list(planned)
-        suffix = Path(files[0].filename).suffix if len(files) == 1 else ""
-        with self._lock:
-            place, number = self._out / f"{picture.name}{suffix}", 1
-            while place in self._taken or place.exists():
-                number += 1
-                place = self._out / f"{picture.name}_{number}{suffix}"
-            self._taken.add(place)
-        if len(files) == 1:
-            return [str(place)]
-        return [str(place / Path(file.filename).name) for file in files]
-
     # -------------------------------------------------------------------------------- bookkeeping
     def _save(self, picture: PictureFile, **changes: object) -> None:
         self.records[picture.key] = self._state.save(self.records[picture.key], **changes)
@@ -372,12 +459,3 @@ class Batch:
     def _say(self, kind: Literal["done", "failed", "gone", "back", "dropped"], *text: str) -> None:
         with self._lock:
             self._listener(BatchEvent(kind, *text))
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LoopAnimateError(f"cannot write {path}: {error.strerror or error}") from error
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(content)

@@ -2,6 +2,8 @@
 
 A job is a workflow with its seed. Another workflow for the same folder is another job in the same file,
 so that results of different jobs are never mixed up.
+
+The file is data: what it says is checked when it is read, and names in it are never followed out of `--out`.
 """
 
 from __future__ import annotations
@@ -9,13 +11,16 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable
-from dataclasses import astuple, dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ..errors import LoopAnimateError
-from .client import ServerFile
+from ..files import require_file
+from ..parsing import Fields, MalformedError, parse_json, plain_text
+from .answers import MAX_FILES, ServerFile
 from .pictures import PictureFile
 
 Status = Literal["waiting", "posted", "done", "failed"]
@@ -32,7 +37,9 @@ CREATE TABLE IF NOT EXISTS pictures (
     attempts INTEGER NOT NULL,  -- how often a server died while it ran
     reason TEXT NOT NULL,       -- why it failed
     expected TEXT NOT NULL,     -- JSON: the file the posted prompt will save, if that can be told
-    results TEXT NOT NULL,      -- JSON: the loops, as paths here or names on the server
+    results TEXT NOT NULL,      -- JSON: the loops' names in the folder below
+    saved TEXT NOT NULL DEFAULT '[]',  -- JSON: the loops on the server
+    folder TEXT NOT NULL DEFAULT '',   -- where they were downloaded to; empty if they were not
     PRIMARY KEY (job, picture)
 )
 """
@@ -46,7 +53,11 @@ _COLUMNS = [
     "reason",
     "expected",
     "results",
+    "saved",
+    "folder",
 ]
+_ADDED = {"saved": "'[]'", "folder": "''"}  # columns that files of earlier versions lack
+_MAX_INTEGER = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,9 @@ class Record:
     attempts: int = 0
     reason: str = ""
     expected: ServerFile | None = None
-    results: tuple[str, ...] = field(default=())
+    results: tuple[str, ...] = ()
+    saved: tuple[ServerFile, ...] = ()
+    folder: str = ""
 
 
 class BatchState:
@@ -70,6 +83,8 @@ class BatchState:
 
     def __init__(self, path: Path, job: str) -> None:
         self.path, self._job, self._lock = path, job, threading.Lock()
+        if path.exists():
+            require_file(path, "state file")
         try:
             self._db = sqlite3.connect(path, timeout=1, check_same_thread=False)
             # The lock is held until the file is closed or the process ends in any way.
@@ -78,28 +93,46 @@ class BatchState:
             with self._db:
                 self._db.execute("BEGIN EXCLUSIVE")
                 self._db.execute(_TABLE)
+                self._add_columns()
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 message = f"another batch is using {path}; wait for it or choose another --state"
             else:
                 message = f"cannot write {path} ({error}); choose another file with --state"
             raise LoopAnimateError(message) from error
-        except sqlite3.DatabaseError as error:
+        except sqlite3.Error as error:
             raise LoopAnimateError(
                 f"{path} is not the state file of a batch ({error}); choose another file with --state"
             ) from error
+
+    def _add_columns(self) -> None:
+        found = {row[1] for row in self._db.execute("PRAGMA table_info(pictures)")}
+        for name in _ADDED.keys() - found:
+            default = _ADDED[name]
+            self._db.execute(
+                f"ALTER TABLE pictures ADD COLUMN {name} TEXT NOT NULL DEFAULT {default}"
+            )
 
     def close(self) -> None:
         """Let other batches open the file."""
         self._db.close()
 
     def records(self, pictures: Iterable[PictureFile]) -> dict[str, Record]:
-        """The record of every picture, by its key; new and changed pictures have the status waiting."""
-        with self._lock:
+        """The record of every picture, by its key; new and changed pictures have the status waiting.
+
+        Raises:
+            LoopAnimateError: the file is damaged.
+        """
+        with self._lock, self._guarded():
             rows = self._db.execute(
                 f"SELECT picture, {', '.join(_COLUMNS)} FROM pictures WHERE job = ?", (self._job,)
             ).fetchall()
-        known = {row[0]: _from_row(row) for row in rows}
+        try:
+            known = {row[0]: _from_row(row) for row in rows}
+        except MalformedError as error:
+            raise LoopAnimateError(
+                f"{self.path} is damaged: {error}; delete it, or choose another file with --state"
+            ) from error
         records = {}
         for picture in pictures:
             fresh = Record(picture.key, picture.size_bytes, picture.mtime_ns)
@@ -109,7 +142,11 @@ class BatchState:
         return records
 
     def save(self, record: Record, **changes: Any) -> Record:
-        """Write a record with these changes to the disk and return it."""
+        """Write a record with these changes to the disk and return it.
+
+        Raises:
+            LoopAnimateError: the disk is full, or the file is damaged.
+        """
         record = replace(record, **changes)
         values = (
             self._job,
@@ -123,22 +160,80 @@ class BatchState:
             record.reason,
             json.dumps(record.expected and astuple(record.expected)),
             json.dumps(record.results),
+            json.dumps([astuple(file) for file in record.saved]),
+            record.folder,
         )
-        marks = ", ".join("?" * len(values))
-        with self._lock, self._db:
+        columns, marks = ", ".join(["job", "picture", *_COLUMNS]), ", ".join("?" * len(values))
+        with self._lock, self._guarded(), self._db:
             if record.expected and record.status == "posted":
                 # This job will write a file of that name, so another job must not expect it any more.
                 self._db.execute(
                     "UPDATE pictures SET expected = 'null' WHERE expected = ? AND server = ?",
                     (json.dumps(astuple(record.expected)), record.server),
                 )
-            self._db.execute(f"INSERT OR REPLACE INTO pictures VALUES ({marks})", values)
+            self._db.execute(
+                f"INSERT OR REPLACE INTO pictures ({columns}) VALUES ({marks})", values
+            )
         return record
 
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """SQLite's errors as sentences."""
+        try:
+            yield
+        except (sqlite3.Error, OverflowError) as error:
+            raise LoopAnimateError(
+                f"cannot use {self.path} ({error}); if the disk is not full, delete it, or choose another"
+                " file with --state"
+            ) from error
 
-def _from_row(row: tuple) -> Record:
+
+def _from_row(row: tuple[Any, ...]) -> Record:
     values = dict(zip(["picture", *_COLUMNS], row, strict=True))
-    expected = json.loads(values["expected"])
-    values["expected"] = expected and ServerFile(*expected)
-    values["results"] = tuple(json.loads(values["results"]))
-    return Record(**values)
+    fields = Fields(values, f"the row of {plain_text(values['picture'], 80)}")
+    expected = _json(fields, "expected")
+    status: Any = fields.choice("status", get_args(Status))
+    return Record(
+        picture=fields.text("picture", low=1),
+        size_bytes=fields.whole("size_bytes", 0, _MAX_INTEGER),
+        mtime_ns=fields.whole("mtime_ns", -_MAX_INTEGER, _MAX_INTEGER),
+        status=status,
+        server=fields.text("server"),
+        prompt_id=fields.text("prompt_id"),
+        attempts=fields.whole("attempts", 0, 1000),
+        reason=plain_text(fields.text("reason"), 1000),
+        expected=None if expected is None else _server_file(expected),
+        results=_names(_json(fields, "results")),
+        saved=tuple(map(_server_file, _list(_json(fields, "saved")))),
+        folder=fields.text("folder"),
+    )
+
+
+def _json(fields: Fields, name: str) -> Any:
+    return parse_json(fields.text(name, high=10**7), f"{name!r} of {fields.what}")
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list) or len(value) > MAX_FILES:
+        raise MalformedError("a list of files is not one")
+    return value
+
+
+def _server_file(value: Any) -> ServerFile:
+    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(v, str) for v in value):
+        raise MalformedError("a file on a server is not a name and a folder")
+    return ServerFile(*value)
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    """The names of loops within `--out`; none if one leads elsewhere, as in files of earlier versions."""
+    names = _list(value)
+    inside = all(isinstance(name, str) and is_inside(name) for name in names)
+    return tuple(names) if inside else ()
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name is `file` or `folder/file`, which cannot lead out of the folder it is in."""
+    parts = name.split("/")
+    plain = "\\" not in name and ":" not in name and plain_text(name, 4 * 255) == name
+    return plain and 1 <= len(parts) <= 2 and all(part.strip(". ") for part in parts)

@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LoopAnimateError
+from ..files import read_file
+from ..parsing import MalformedError, parse_json
 from ..video.filenames import PICTURE, safe_stem
 from ..video.formats import FORMATS
-from .client import Graph, ServerFile
+from .answers import Graph, ServerFile
 
 FOLDER_LOADER = "LoopAnimate_LoadPictureFromFolder"
 LOADERS = (FOLDER_LOADER, "LoadImage")
 SAVER = "LoopAnimate_SaveLoop"
 SEED_INPUTS = ("seed", "noise_seed")
+MAX_BYTES = 64 * 2**20
 
 # The outputs that LoadPictureFromFolder has in addition to Load Image, which replaces it.
 NAME_OUTPUT, COUNT_OUTPUT = 2, 3
@@ -95,7 +98,10 @@ class BatchWorkflow:
         prefix = prefix.replace(PICTURE, stem) if PICTURE in prefix else f"{prefix}_{stem}"
         folder, _, last = posixpath.normpath(prefix.replace("\\", "/")).rpartition("/")
         suffix = ".png" if row.name == "apng" else row.suffixes[0]  # as Save Loop names it
-        return ServerFile(f"{last}_{number:05}_{suffix}", folder)
+        try:
+            return ServerFile(f"{last}_{number:05}_{suffix}", folder)
+        except MalformedError:  # the server will refuse such a prefix, or change it
+            return None
 
     def require_fetchable(self) -> None:
         """Raise LoopAnimateError if a result is a folder, because servers send only files."""
@@ -134,12 +140,11 @@ def read_workflow(path: Path, loader: str | None = None) -> BatchWorkflow:
 
 
 def _parse(path: Path) -> Graph:
+    data = read_file(path, "workflow", MAX_BYTES)
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LoopAnimateError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise LoopAnimateError(f"{path} is not a workflow: it is not JSON ({error})") from error
+        content: Any = parse_json(data, str(path))
+    except MalformedError as error:
+        raise LoopAnimateError(f"{path} is not a workflow: {error}") from error
     if isinstance(content, dict) and isinstance(content.get("nodes"), list):
         raise LoopAnimateError(
             f"{path} is not in API format; open it in ComfyUI and save it with Workflow > Export (API)"

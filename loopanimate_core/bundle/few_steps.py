@@ -63,10 +63,11 @@ def require_fit(
     layers = low_rank_layers(found)
     expected: dict[str, tuple[int, ...]] = {}
     for layer in layers:
-        shape, rank = network.get(f"{layer}.weight", ()), found[layer + DOWN][0]
-        if len(shape) != 2:
+        shape, down = network.get(f"{layer}.weight", ()), found[layer + DOWN]
+        rank = down[0] if len(down) == 2 else 0
+        if len(shape) != 2 or not rank:
             raise LoopAnimateError(
-                f"{what} has an update of {layer!r}, which is not a linear layer"
+                f"{what} has an update of {layer!r}, which is not a linear layer or has no rank"
             )
         expected |= {layer + DOWN: (rank, shape[1]), layer + UP: (shape[0], rank)}
         expected[layer + ALPHA] = ()

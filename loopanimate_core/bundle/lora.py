@@ -7,6 +7,7 @@ weight becomes W + strength · alpha/rank · B·A.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LoopAnimateError
-from .tensorfile import open_tensors, write_tensors
+from .tensorfile import open_tensors, require_finite, write_tensors
 
 PREFIX = "lora_unet_"
 DOWN, UP, ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
@@ -78,6 +79,12 @@ def read_lora(path: str | Path, unet: nn.Module) -> dict[str, LowRank]:
         raise LoopAnimateError(
             f"{path} is not a LoRA for a UNet: it has no names starting with {PREFIX}"
         )
+    for name in found:
+        if not name.endswith((DOWN, UP, ALPHA)):
+            raise LoopAnimateError(
+                f"{path} has a tensor {name!r}, which this kind of LoRA does not have; DoRA, LoHa and LoKr"
+                " files cannot be used"
+            )
     updates: dict[str, LowRank] = {}
     for name in names:
         if name not in layers:
@@ -87,11 +94,24 @@ def read_lora(path: str | Path, unet: nn.Module) -> dict[str, LowRank]:
         if missing := [end for end in (DOWN, UP) if name + end not in found]:
             raise LoopAnimateError(f"{path} has no tensor {name + missing[0]}")
         down, up = found[name + DOWN], found[name + UP]
-        alpha = found.get(name + ALPHA)
-        updates[layers[name]] = LowRank(
-            down, up, float(len(down) if alpha is None else alpha.item())
-        )
+        updates[layers[name]] = _update(path, name, down, up, found.get(name + ALPHA))
     return updates
+
+
+def _update(path: str | Path, name: str, down: Tensor, up: Tensor, alpha: Tensor | None) -> LowRank:
+    """One update, checked: a rank, and finite numbers."""
+    for end, tensor in ((DOWN, down), (UP, up)):
+        if tensor.ndim != 2 or not tensor.numel():
+            raise LoopAnimateError(
+                f"{path}: {name + end} must be a matrix of rank 1 or more, got {list(tensor.shape)}"
+            )
+        require_finite(name + end, tensor, f"in {path}")
+    scale = float(len(down))
+    if alpha is not None:
+        scale = float(alpha) if alpha.numel() == 1 else math.nan
+    if not math.isfinite(scale):
+        raise LoopAnimateError(f"{path}: {name + ALPHA} must be one finite number")
+    return LowRank(down, up, scale)
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from .components import PARTS, build_on_meta, load_weights, require_same_tensors
 from .config import BundleConfig
 from .few_steps import PREFIX as FEW_STEPS
 from .few_steps import require_fit
+from .reader import read_config, read_provenance
 from .tensorfile import Header, count_parameters, open_tensors, read_header, require_finite
 
 
@@ -154,17 +154,12 @@ def _parse_metadata(header: Header) -> tuple[BundleConfig, dict[str, Any]]:
             f"{header.path} has the format {found!r}, but this version of LoopAnimate reads "
             f"{' and '.join(map(repr, FORMATS))}; update LoopAnimate"
         )
-    try:
-        config = json.loads(header.metadata["config"])
-        provenance = json.loads(header.metadata.get("provenance", "{}"))
-    except (KeyError, ValueError):
-        raise LoopAnimateError(
-            f"{header.path}: the bundle's config is missing or damaged"
-        ) from None
-    if not isinstance(config, dict) or not isinstance(provenance, dict):
+    if "config" not in header.metadata:
         raise LoopAnimateError(f"{header.path}: the bundle's config is missing or damaged")
     try:
-        return BundleConfig.from_dict(config), provenance
+        config = read_config(header.metadata["config"], "the bundle's config", len(header.shapes))
+        text = header.metadata.get("provenance", "{}")
+        return config, read_provenance(text, "the bundle's provenance")
     except LoopAnimateError as error:
         raise LoopAnimateError(f"{header.path}: {error}") from None
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ..errors import LoopAnimateError
-from ..files import atomic_write
+from ..files import atomic_write, require_file
+from ..parsing import Fields, MalformedError, parse_json
 
 DTYPES = {
     "F64": torch.float64,
@@ -26,6 +27,8 @@ DTYPES = {
     "I32": torch.int32,
 }
 ALIGNMENT_BYTES = 64  # of the first tensor; aligned memory-mapped tensors are as fast as copies
+MAX_HEADER_BYTES = 100_000_000  # as the safetensors library
+MAX_DIMENSIONS = 16
 PICKLE_SUFFIXES = (".ckpt", ".bin", ".pt", ".pth")
 
 
@@ -47,34 +50,21 @@ def read_header(path: str | Path) -> Header:
         LoopAnimateError: the file does not exist, is a folder, has another format, or is incomplete.
     """
     path = Path(path)
-    if path.is_dir():
-        raise LoopAnimateError(f"{path} is a folder, expected a .safetensors file")
+    size = require_file(path, "file")
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(8)
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            text = file.read(min(length, size))
-    except FileNotFoundError:
-        raise LoopAnimateError(f"there is no file {path}") from None
+            text = file.read(min(length, size, MAX_HEADER_BYTES))
     except OSError as error:
         raise LoopAnimateError(f"cannot read {path}: {error.strerror or error}") from error
     try:
         if length > len(text):
-            raise ValueError("the header is incomplete")
-        entries = json.loads(text)
-        metadata = {k: str(v) for k, v in entries.pop("__metadata__", {}).items()}
-        ends = [entry["data_offsets"][1] for entry in entries.values()]
-        header = Header(
-            path,
-            metadata,
-            {name: entry["dtype"] for name, entry in entries.items()},
-            {name: tuple(entry["shape"]) for name, entry in entries.items()},
-            size,
-        )
-    except (ValueError, AttributeError, KeyError, TypeError, IndexError):
-        raise LoopAnimateError(_why_unreadable(path, start, text, length, size)) from None
-    expected = 8 + length + max(ends, default=0)
+            raise MalformedError("the header is incomplete")
+        header, end = _read_entries(path, parse_json(text, "the header"), size)
+    except MalformedError as error:
+        raise LoopAnimateError(_why_unreadable(path, start, text, length, size, error)) from None
+    expected = 8 + length + end
     if size != expected:
         state = "incomplete" if size < expected else "longer than its header says"
         raise LoopAnimateError(
@@ -83,13 +73,40 @@ def read_header(path: str | Path) -> Header:
     return header
 
 
-def _why_unreadable(path: Path, start: bytes, text: bytes, length: int, size: int) -> str:
+def _read_entries(path: Path, values: Any, size: int) -> tuple[Header, int]:
+    """The header from its JSON, and where the last tensor ends. Raises MalformedError."""
+    entries = Fields(values, "the header")
+    strings = entries.fields("__metadata__", {})
+    metadata = {name: strings.text(name, high=MAX_HEADER_BYTES) for name in strings}
+    dtypes: dict[str, str] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    end = 0
+    for name in entries:
+        if name == "__metadata__":
+            continue
+        entry = entries.fields(name)
+        dtypes[name] = entry.text("dtype", high=20)
+        shape = entry.items("shape", MAX_DIMENSIONS)
+        offsets = entry.items("data_offsets", 2)
+        for value in (*shape, *offsets):
+            Fields({"size": value}, entry.what).whole("size", 0, 2**53)
+        if len(offsets) != 2:
+            raise MalformedError(f"'data_offsets' of {entry.what} must be two numbers")
+        shapes[name], end = tuple(shape), max(end, offsets[1])
+    return Header(path, metadata, dtypes, shapes, size), end
+
+
+def _why_unreadable(
+    path: Path, start: bytes, text: bytes, length: int, size: int, error: MalformedError
+) -> str:
     if size == 0:
         return f"{path} is empty"
     if start.startswith(b"PK") or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05"):
         return f"{path} is a PyTorch pickle and not a safetensors file, in spite of its name"
     if text.startswith(b"{") and length > len(text):
         return f"{path} is incomplete ({size:,} bytes, within its header); download it again"
+    if text.startswith(b"{"):
+        return f"{path} is not a safetensors file: {error}"
     return f"{path} is not a safetensors file"
 
 
@@ -171,8 +188,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     if path.suffix.lower() not in PICKLE_SUFFIXES:
         with open_tensors(path) as handle:
             return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-    if not path.is_file():
-        raise LoopAnimateError(f"there is no file {path}")
+    require_file(path, "file")
     return _tensors_of(_read_pickle(path), path)
 
 
@@ -192,7 +208,9 @@ def _read_pickle(path: Path) -> Any:
             f"{path} has Python objects besides tensors and is not opened, because that can run code; "
             "save its state dict as .safetensors with a tool you trust"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # old pickles that are cut off raise almost anything
         raise LoopAnimateError(f"{path} is damaged or not a PyTorch file") from error
 
 

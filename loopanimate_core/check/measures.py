@@ -192,33 +192,50 @@ def slope(values: torch.Tensor) -> torch.Tensor:
     return (time[:, None] * (values - values.mean(0))).sum(0) / (time**2).sum()
 
 
-def ssim_adjacent(frames: torch.Tensor) -> float:
+class NeighbourSsim:
     """Mean SSIM of neighbouring frames without the seam: the paper's "Motion" (1 = nothing moves).
 
     Grey, 11 x 11 Gaussian window of 1.5 px, K = (0.01, 0.03), only whole windows (Wang et al. 2004).
     """
-    weights = frames.new_tensor([0.299, 0.587, 0.114], dtype=torch.float32)
-    window = min(_SSIM_WINDOW_PX, *frames.shape[1:3])
-    offsets = torch.arange(window, dtype=torch.float32, device=frames.device) - (window - 1) / 2
-    kernel = torch.exp(-(offsets**2) / (2 * _SSIM_SIGMA_PX**2))
-    kernel = (kernel / kernel.sum()).tolist()
 
-    def moments(frame: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        grey = frame.float() @ weights
-        mean = _blur(grey, kernel)
-        return grey, mean, _blur(grey * grey, kernel) - mean * mean
+    def __init__(self) -> None:
+        self._before: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+        self._kernel: list[float] = []
+        self._scores: list[torch.Tensor] = []
 
-    scores = []
-    before = moments(frames[0])
-    for frame in frames[1:]:
-        after = moments(frame)
-        product = before[1] * after[1]
-        covariance = _blur(before[0] * after[0], kernel) - product
-        luminance = (2 * product + 1e-4) / (before[1] ** 2 + after[1] ** 2 + 1e-4)
-        structure = (2 * covariance + 9e-4) / (before[2] + after[2] + 9e-4)
-        scores.append((luminance * structure).mean())
-        before = after
-    return float(torch.stack(scores).mean())
+    def add(self, frame: torch.Tensor) -> None:
+        """Take the next frame `[H, W, 3]`."""
+        after = self._moments(frame)
+        if self._before is not None:
+            before = self._before
+            product = before[1] * after[1]
+            covariance = _blur(before[0] * after[0], self._kernel) - product
+            luminance = (2 * product + 1e-4) / (before[1] ** 2 + after[1] ** 2 + 1e-4)
+            structure = (2 * covariance + 9e-4) / (before[2] + after[2] + 9e-4)
+            self._scores.append((luminance * structure).mean())
+        self._before = after
+
+    def mean(self) -> float:
+        return float(torch.stack(self._scores).mean())
+
+    def _moments(self, frame: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Grey, its local mean and its local variance."""
+        if not self._kernel:
+            window = min(_SSIM_WINDOW_PX, *frame.shape[:2])
+            offsets = torch.arange(window, dtype=torch.float32) - (window - 1) / 2
+            kernel = torch.exp(-(offsets**2) / (2 * _SSIM_SIGMA_PX**2))
+            self._kernel = (kernel / kernel.sum()).tolist()
+        grey = frame.float() @ frame.new_tensor([0.299, 0.587, 0.114], dtype=torch.float32)
+        mean = _blur(grey, self._kernel)
+        return grey, mean, _blur(grey * grey, self._kernel) - mean * mean
+
+
+def ssim_adjacent(frames: torch.Tensor) -> float:
+    """`NeighbourSsim` of the frames `[P, H, W, 3]`."""
+    meter = NeighbourSsim()
+    for frame in frames:
+        meter.add(frame)
+    return meter.mean()
 
 
 def _blur(grey: torch.Tensor, kernel: list[float]) -> torch.Tensor:

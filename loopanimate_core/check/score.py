@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 
 from ..errors import LoopAnimateError
 from ..picture.images import Picture, fit_pixels, require_frames, require_rgb
 from . import measures
+from .meter import FrameMeter, ImageEncoder, Measured, embed
 from .report import LoopReport
 from .verdict import (
     JUMP_FLOOR,
@@ -30,8 +29,6 @@ from .verdict import (
 )
 
 MIN_FRAMES = 4
-
-ImageEncoder = Callable[[torch.Tensor], torch.Tensor]
 
 
 @torch.no_grad()
@@ -59,43 +56,17 @@ def check_loop(
     Raises:
         LoopAnimateError: a wrong shape, fewer than 4 frames, NaN or infinite values, or fps not above 0.
     """
-    frames = _checked(frames, fps)
+    frames = require_frames(frames)
+    _check_length(len(frames))
+    _check_fps(fps)
     dropped = _ends_on_the_first(frames) if closed == "auto" else bool(closed)
-    if dropped:
-        frames = frames[:-1]
-    limits = thresholds or LoopThresholds()
-    found = analyse(frames)
-    still = _fitted(reference, frames)
-    clip_i, fc, loop_c = _clip_figures(frames, still, image_encoder)
-    seam = found.measurable
-    return LoopReport(
-        frames=len(frames),
-        fps=fps,
-        dropped_duplicate=dropped,
-        period_frames=found.period,
-        steps=tuple(found.steps.tolist()),
-        motion=found.median,
-        max_distance=max(float(measures.distance(frame, frames[0])) for frame in frames),
-        ssim_adjacent=measures.ssim_adjacent(frames),
-        seam_ratio=float(found.steps[-1]) / found.median if seam else None,
-        seam_jump=seam_over_surroundings(measures.step_sizes(found.coarse), JUMP_FLOOR)
-        if seam
-        else None,
-        seam_pop=seam_over_surroundings(found.steps, POP_FLOOR) if seam else None,
-        seam_acceleration=seam_acceleration(found.coarse) if seam else None,
-        stall_frames=rest_at_seam(found.moving_steps, limits)[0],
-        colour_step=float((found.colours[0] - found.colours[-1]).norm()),
-        colour_drift=float(measures.slope(found.colours).norm()) * (len(frames) - 1),
-        mirror_error=found.mirror.error / found.tiny_step if found.tiny_step else None,
-        mirror_attack=found.mirror.attack if seam else None,
-        mse_f0=None if still is None else measures.mse_255(frames[0], still),
-        clip_i=clip_i,
-        fc=fc,
-        loop_c=loop_c,
-        reasons=find_faults(found, limits),
-    )
+    meter = FrameMeter(image_encoder)
+    for frame in frames[:-1] if dropped else frames:
+        meter.add(frame)
+    return _report(meter.finish(), fps, dropped, reference, image_encoder, thresholds)
 
 
+@torch.no_grad()
 def check_file(
     path: str | os.PathLike[str],
     *,
@@ -105,34 +76,76 @@ def check_file(
 ) -> LoopReport:
     """Decode a video file and check it as a player shows it: from its last frame to its first.
 
+    Frames are measured as they are decoded, so a video of any length takes the same memory. Of more than 1280
+    frames, those around the seam decide about jumps, stops and turns.
+
     A file may contain its loop several times. The seam that counts is the restart of the file, where
     encoders change the picture most. `period_frames` is the length of the loop.
 
     Raises:
         LoopAnimateError: the file cannot be read, or has fewer than 4 frames.
     """
-    from ..video import read_video
+    from ..video.read import stream_video, to_float
 
-    frames, fps = read_video(Path(path))
-    return check_loop(
-        frames,
+    pictures, fps = stream_video(Path(path))
+    _check_fps(fps)
+    meter, count = FrameMeter(image_encoder), 0
+    for picture in pictures:
+        meter.add(to_float(picture))
+        count += 1
+    _check_length(count)
+    return _report(meter.finish(), fps, False, reference, image_encoder, thresholds)
+
+
+def _report(
+    clip: Measured,
+    fps: float | None,
+    dropped: bool,
+    reference: Picture | torch.Tensor | None,
+    image_encoder: ImageEncoder | None,
+    thresholds: LoopThresholds | None,
+) -> LoopReport:
+    limits = thresholds or LoopThresholds()
+    found = analyse(clip)
+    still = _fitted(reference, clip.first)
+    clip_i, fc, loop_c = _clip_figures(clip.embeddings, still, image_encoder)
+    seam = found.measurable
+    return LoopReport(
+        frames=clip.frames,
         fps=fps,
-        reference=reference,
-        image_encoder=image_encoder,
-        thresholds=thresholds,
+        dropped_duplicate=dropped,
+        period_frames=found.period,
+        steps=tuple(found.steps.tolist()),
+        motion=found.median,
+        max_distance=clip.max_distance,
+        ssim_adjacent=clip.ssim,
+        seam_ratio=float(found.steps[-1]) / found.median if seam else None,
+        seam_jump=seam_over_surroundings(measures.step_sizes(found.coarse), JUMP_FLOOR)
+        if seam
+        else None,
+        seam_pop=seam_over_surroundings(found.steps, POP_FLOOR) if seam else None,
+        seam_acceleration=seam_acceleration(found.coarse) if seam else None,
+        stall_frames=rest_at_seam(found.moving_steps, limits)[0],
+        colour_step=float((found.colours[0] - found.colours[-1]).norm()),
+        colour_drift=float(measures.slope(found.colours).norm()) * (clip.frames - 1),
+        mirror_error=found.mirror.error / found.tiny_step if found.tiny_step else None,
+        mirror_attack=found.mirror.attack if seam else None,
+        mse_f0=None if still is None else measures.mse_255(clip.first, still),
+        clip_i=clip_i,
+        fc=fc,
+        loop_c=loop_c,
+        reasons=find_faults(found, limits),
     )
 
 
-def _checked(frames: torch.Tensor, fps: float | None) -> torch.Tensor:
-    if len(require_frames(frames)) < MIN_FRAMES:
-        raise LoopAnimateError(
-            f"a loop check needs at least {MIN_FRAMES} frames, got {len(frames)}"
-        )
-    if not all(bool(frame.isfinite().all()) for frame in frames):
-        raise LoopAnimateError("frames must be in 0..1, got NaN or infinite values")
+def _check_length(frames: int) -> None:
+    if frames < MIN_FRAMES:
+        raise LoopAnimateError(f"a loop check needs at least {MIN_FRAMES} frames, got {frames}")
+
+
+def _check_fps(fps: float | None) -> None:
     if fps is not None and not (math.isfinite(fps) and fps > 0):
         raise LoopAnimateError(f"fps must be above 0, got {fps}")
-    return frames
 
 
 def _ends_on_the_first(frames: torch.Tensor) -> bool:
@@ -142,24 +155,24 @@ def _ends_on_the_first(frames: torch.Tensor) -> bool:
     return bool(steps[-1] < 0.02 * steps[:-1].median() + 0.01)
 
 
-def _fitted(reference: Picture | torch.Tensor | None, frames: torch.Tensor) -> torch.Tensor | None:
-    """The reference picture at the frames' size, `[H, W, 3]`."""
+def _fitted(reference: Picture | torch.Tensor | None, frame: torch.Tensor) -> torch.Tensor | None:
+    """The reference picture at the frame's size, `[H, W, 3]`."""
     if reference is None:
         return None
     rgb = reference.over() if isinstance(reference, Picture) else require_rgb(reference)
-    return fit_pixels(rgb, frames.shape[1], frames.shape[2]).to(frames.device)
+    return fit_pixels(rgb, *frame.shape[:2]).to(frame.device)
 
 
 def _clip_figures(
-    frames: torch.Tensor, still: torch.Tensor | None, image_encoder: ImageEncoder | None
+    embeddings: torch.Tensor | None,
+    still: torch.Tensor | None,
+    image_encoder: ImageEncoder | None,
 ) -> tuple[float | None, float | None, float | None]:
     """The paper's CLIP-I, FC and Loop-C: mean cosines of image embeddings."""
-    if image_encoder is None:
+    if embeddings is None or image_encoder is None:
         return None, None, None
-    embeddings = F.normalize(image_encoder(frames).float(), dim=-1)
     clip_i = None
     if still is not None:
-        target = F.normalize(image_encoder(still[None]).float(), dim=-1)
-        clip_i = float((embeddings @ target[0]).mean())
+        clip_i = float((embeddings @ embed(image_encoder, still[None])[0]).mean())
     neighbours = (embeddings[1:] * embeddings[:-1]).sum(-1)
     return clip_i, float(neighbours.mean()), float(embeddings[0] @ embeddings[-1])

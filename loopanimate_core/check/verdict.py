@@ -13,6 +13,7 @@ import torch
 
 from ..errors import LoopAnimateError
 from . import measures
+from .meter import Measured
 
 # Grey levels added to the denominator of a ratio, so that noise is not divided by almost zero.
 NOISE_LEVEL = 0.1
@@ -70,7 +71,8 @@ class Analysis:
 
     Attributes:
         steps: at full size, of all frames; median: of `steps` without the seam.
-        coarse: all frames shrunk to 64 px; colours: their mean colours, L*a*b*.
+        coarse: all frames shrunk to 64 px, of a very long clip those around the seam; colours: mean colours,
+            L*a*b*, of all frames.
         period: frames of the loop.
         moving_steps: of the averaged loop at 64 px, without grain.
         around: distance of the frames on both sides of the seam over the path across it.
@@ -94,11 +96,11 @@ class Analysis:
         return self.median > MEASURABLE_LEVEL
 
 
-def analyse(frames: torch.Tensor) -> Analysis:
-    """Measure the frames `[P, H, W, 3]` that play."""
-    steps = measures.step_sizes(frames)
-    coarse = measures.shrink(frames, measures.COARSE_PX)
-    period = _period(coarse)
+def analyse(clip: Measured) -> Analysis:
+    """Derive the quantities of the verdict from what the frames that play showed."""
+    steps, coarse = clip.steps, clip.coarse
+    whole = len(coarse) == clip.frames
+    period = _period(coarse) if whole else len(coarse)
     loop = coarse.unflatten(0, (-1, period)).mean(0)
     moving_steps = measures.moving_steps(loop)
     across = measures.moving_distance(loop[-2], loop[1])
@@ -107,8 +109,8 @@ def analyse(frames: torch.Tensor) -> Analysis:
     return Analysis(
         steps=steps,
         coarse=coarse,
-        period=period,
-        colours=measures.mean_colours(coarse),
+        period=period if whole else clip.frames,
+        colours=clip.colours,
         median=float(steps[:-1].median()),
         moving_steps=moving_steps,
         around=float(across / (moving_steps[-2] + moving_steps[0]).clamp(min=1e-6)),

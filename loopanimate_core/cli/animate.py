@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LoopAnimateError
-from ..video.formats import FORMATS
+from ..parsing import is_text, plain_text
+from ..video.formats import FORMATS, MAX_REPEATS, check_repeats, find_format
 from .drawing import (
     add_detail_options,
     detail_settings,
@@ -19,7 +20,7 @@ from .drawing import (
     write_drawn,
 )
 from .options import PICTURE_HELP, Commands, add_command, add_force
-from .outputs import require_writable
+from .outputs import require_distinct, require_writable
 from .sampling import add_device_options, add_frames_option, add_sampling_options, pick_device
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from ..pipeline import Loop, LoopAnimatePipeline
     from ..sampling import StepState
 
+MAX_SEED = 2**64 - 1  # a copy, because the module of the original imports torch
+MAX_CHAIN = 1000
+MAX_PROMPT = 10_000
 TILE_PX = 192  # the frames in a contact sheet
 
 EPILOG = """\
@@ -97,7 +101,7 @@ def _add_motion(group: argparse._ArgumentGroup) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="number of loops to join, each with the next seed and the next prompt",
+        help=f"number of loops to join, 1 to {MAX_CHAIN}, each with the next seed and the next prompt",
     )
 
 
@@ -165,7 +169,8 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         "--repeats",
         type=int,
         metavar="N",
-        help="how many times the file holds the loop (default: 1; mp4: as many as last 10 s)",
+        help=f"how many times the file holds the loop, 1 to {MAX_REPEATS} (default: 1; mp4: as many as last"
+        " 10 s)",
     )
     group.add_argument("--sheet", metavar="FILE", help="also write a contact sheet of the frames")
     add_force(group)
@@ -178,16 +183,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Make a loop or a chain of loops, write it, and report whether it closes."""
     output = output_path(arguments, Path(arguments.picture).stem)
     sheet = None if arguments.sheet is None else Path(arguments.sheet)
-    for path in filter(None, (output, sheet)):
-        require_writable(path, arguments.force)
-    if arguments.chain < 1:
-        raise LoopAnimateError(f"--chain must be 1 or more, got {arguments.chain}")
+    _check(arguments, output, sheet)
     from ..picture.images import check_picture_suffix, load_picture, save_picture
     from ..picture.sheet import contact_sheet, shrink_frames
     from ..video.frame_source import Chained
 
     if sheet is not None:
         check_picture_suffix(sheet)
+        require_writable(sheet, arguments.force)
     picture = load_picture(arguments.picture)
     mask = _mask(arguments.mask, picture)
     settings, plate = detail_settings(arguments, picture), load_plate(arguments, picture)
@@ -218,6 +221,31 @@ def run(arguments: argparse.Namespace) -> int:
         height, width = loops[0].picture.shape[:2]
         report(small, shown[0], (height, width), f"seed {loops[0].seed}")
     return 0
+
+
+def _check(arguments: argparse.Namespace, output: Path, sheet: Path | None) -> None:
+    """Everything that can be refused before a network is loaded.
+
+    Raises:
+        LoopAnimateError: an option out of its range, a prompt that is not text, or a result that cannot be written.
+    """
+    require_distinct((output, sheet))
+    row = find_format(output, arguments.format)
+    require_writable(output, arguments.force, folder=row.writer == "folder")
+    row.setting(arguments.quality)
+    check_repeats(arguments.repeats)
+    if not 1 <= arguments.chain <= MAX_CHAIN:
+        raise LoopAnimateError(f"--chain must be from 1 to {MAX_CHAIN}, got {arguments.chain}")
+    highest = MAX_SEED - arguments.chain + 1
+    if not 0 <= arguments.seed <= highest:
+        clips = f" with --chain {arguments.chain}" if arguments.chain > 1 else ""
+        raise LoopAnimateError(f"--seed must be from 0 to {highest}{clips}, got {arguments.seed}")
+    for text in [*(arguments.prompt or []), arguments.negative]:
+        if not is_text(text) or len(text) > MAX_PROMPT:
+            raise LoopAnimateError(
+                f"a prompt must be UTF-8 text of at most {MAX_PROMPT} characters, got"
+                f" {plain_text(text, 60)!r}"
+            )
 
 
 def _mask(choice: str, picture: Picture) -> Tensor | str:

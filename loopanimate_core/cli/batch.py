@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import LoopAnimateError
 from ..exit_codes import ExitCode
+from ..parsing import plain_text
 from .options import Commands, add_command
-from .outputs import make_folder, require_writable
+from .outputs import make_folder
 from .run import say
 
 if TYPE_CHECKING:
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
 
     from ..batch import Batch, BatchEvent, BatchWorkflow, ComfyClient, PictureFile, Record
 
+MAX_LINE = 2000
 DEFAULT_SERVER = "http://127.0.0.1:8188"
 MAX_IN_FLIGHT = 4
 MAX_WAIT_S = 86400
+MAX_PICTURE_LIMIT_S = 30 * 86400
 
 EPILOG = """\
 examples:
@@ -94,6 +97,13 @@ def _add_servers(group: argparse._ArgumentGroup) -> None:
         help="seconds to wait for a server that stopped answering; the others take its pictures",
     )
     group.add_argument(
+        "--picture-limit",
+        type=float,
+        default=21600.0,
+        metavar="S",
+        help="seconds that a picture may wait in a server's queue, and then run, before it fails",
+    )
+    group.add_argument(
         "--retry-failed", action="store_true", help="try pictures again that failed in earlier runs"
     )
     group.add_argument(
@@ -119,7 +129,8 @@ def run(arguments: argparse.Namespace) -> int:
         make_folder(out)
     clients = _ready_servers(arguments.server or [DEFAULT_SERVER], workflow)
     state_path = Path(arguments.state) if arguments.state else _beside(folder)
-    require_writable(state_path, force=True)
+    if not state_path.parent.is_dir():
+        raise LoopAnimateError(f"cannot write {state_path}: there is no folder {state_path.parent}")
     state = BatchState(state_path, workflow.job(arguments.seed))
     progress = _Progress(quiet=arguments.quiet)
     try:
@@ -133,6 +144,7 @@ def run(arguments: argparse.Namespace) -> int:
             retry_failed=arguments.retry_failed,
             in_flight=arguments.in_flight,
             wait_s=arguments.wait,
+            picture_limit_s=arguments.picture_limit,
             listen=progress.show,
         )
         _work(work, pictures, progress)
@@ -163,6 +175,11 @@ def _check(arguments: argparse.Namespace) -> None:
         raise LoopAnimateError(
             f"--wait must be from 0 to {MAX_WAIT_S} seconds, got {arguments.wait:g}"
         )
+    if not 1 <= arguments.picture_limit <= MAX_PICTURE_LIMIT_S:
+        raise LoopAnimateError(
+            f"--picture-limit must be from 1 to {MAX_PICTURE_LIMIT_S} seconds, got"
+            f" {arguments.picture_limit:g}"
+        )
     if arguments.seed is not None and not 0 <= arguments.seed < 2**64:
         raise LoopAnimateError(f"--seed must be from 0 to 2^64 - 1, got {arguments.seed}")
 
@@ -192,7 +209,7 @@ def _ready_servers(urls: Sequence[str], workflow: BatchWorkflow) -> list[ComfyCl
     if not ready:
         raise LoopAnimateError(f"no ComfyUI server answers: {'; '.join(silent)}")
     for reason in silent:
-        _say(f"a server is skipped because it does not answer: {reason}")
+        _say(f"a server is skipped: {reason}")
     return ready
 
 
@@ -238,6 +255,7 @@ class _Progress:
             self._bar.refresh()
 
     def _write(self, line: str, file: Any) -> None:
+        line = plain_text(line, MAX_LINE)  # names and reasons come from servers
         if self._bar is None:
             print(line, file=file)
         else:
@@ -251,7 +269,7 @@ def _report(work: Batch, pictures: Sequence[PictureFile]) -> int:
     done = sum(record.status == "done" for record in records)
     print(f"{done} of {len(records)} pictures have a loop" + (", failed:" if failed else ""))
     for record in failed:
-        print(f"  {record.picture}: {record.reason}")
+        print(plain_text(f"  {record.picture}: {record.reason}", MAX_LINE))
     return ExitCode.FAILED if failed else ExitCode.OK
 
 

@@ -153,7 +153,9 @@ def run_assemble(arguments: argparse.Namespace) -> int:
 def run_extract(arguments: argparse.Namespace) -> int:
     """Write a bundle's parts for other programs."""
     folder = Path(arguments.output)
-    if folder.exists() and not arguments.force and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not folder.is_dir():
+        raise LoopAnimateError(f"{folder} is a file; choose a folder")
+    if folder.exists() and not arguments.force and any(folder.iterdir()):
         raise LoopAnimateError(f"{folder} exists and is not an empty folder; --force adds to it")
     import torch
 

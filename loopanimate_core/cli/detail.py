@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import LoopAnimateError
-from ..video.formats import FORMATS
+from ..video.formats import FORMATS, check_repeats, find_format
 from .drawing import (
     add_detail_options,
     detail_settings,
@@ -98,7 +98,11 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Redraw a loop, write it, and report whether it closes."""
-    output = require_writable(output_path(arguments, Path(arguments.picture).stem), arguments.force)
+    output = output_path(arguments, Path(arguments.picture).stem)
+    row = find_format(output, arguments.format)
+    require_writable(output, arguments.force, folder=row.writer == "folder")
+    row.setting(arguments.quality)
+    check_repeats(arguments.repeats)
     from ..detail import transfer
     from ..picture.images import load_picture
     from ..video import read_loop

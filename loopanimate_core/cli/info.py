@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from ..parsing import plain_text
 from .options import Commands, add_command
 
 if TYPE_CHECKING:
@@ -122,8 +123,9 @@ def _delta_lines(path: str, as_json: bool) -> list[str]:
 
 
 def _aligned(rows: Mapping[str, str]) -> list[str]:
-    width = max(map(len, rows))
-    return [f"{name:{width}}  {value}" for name, value in rows.items()]
+    shown = {plain_text(name, 60): plain_text(value, 2000) for name, value in rows.items()}
+    width = max(map(len, shown))
+    return [f"{name:{width}}  {value}" for name, value in shown.items()]
 
 
 def _table_lines(config: LoopUNetConfig) -> list[str]:

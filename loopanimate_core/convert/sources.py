@@ -25,7 +25,9 @@ from ..bundle.components import (
 from ..bundle.tensorfile import read_tensors
 from ..encoders.tokenizer import TOKENIZER_CLIP, clip_vocabulary, vocabulary_of
 from ..errors import LoopAnimateError
+from ..files import read_file
 from ..models import LoopUNetConfig
+from ..parsing import Fields, parse_json
 from . import layouts
 
 WEIGHT_FILES = (
@@ -49,6 +51,9 @@ class Source:
     state: dict[str, Tensor]
 
 
+MAX_JSON_BYTES = 64 * 2**20
+
+
 @dataclass
 class Folder:
     """The contents of a folder with `config.json` and a file of weights."""
@@ -66,18 +71,21 @@ def standard_settings(part: str) -> dict[str, Any]:
 
 def read_folder(path: Path) -> Folder:
     """Read a diffusers or transformers folder of one network."""
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise LoopAnimateError(f"{path} has no config.json") from None
-    except (OSError, ValueError) as error:
-        raise LoopAnimateError(f"{path / 'config.json'} cannot be read: {error}") from error
+    if not (path / "config.json").exists():
+        raise LoopAnimateError(f"{path} has no config.json")
+    config = _read_json(path / "config.json")
     weights = next((path / name for name in WEIGHT_FILES if (path / name).is_file()), None)
     if weights is None:
         raise LoopAnimateError(
             f"{path} has no weights; expected one of the files {', '.join(WEIGHT_FILES)}"
         )
     return Folder(config, read_tensors(weights), weights)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A file with one JSON object."""
+    content = read_file(path, "file", MAX_JSON_BYTES)
+    return dict(Fields(parse_json(content, str(path)), str(path)).values)
 
 
 def _subfolder(path: Path, part: str) -> Path:
@@ -310,9 +318,9 @@ def read_tokenizer(path: Path) -> str | dict[str, Any]:
     vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
     if not (vocabulary.is_file() and merges.is_file()):
         return TOKENIZER_CLIP
-    lines = merges.read_text(encoding="utf-8").splitlines()
+    lines = read_file(merges, "file", MAX_JSON_BYTES).decode(errors="replace").splitlines()
     spec = {
-        "vocab": json.loads(vocabulary.read_text(encoding="utf-8")),
+        "vocab": _read_json(vocabulary),
         "merges": [line for line in lines if line and not line.startswith("#version")],
     }
     return TOKENIZER_CLIP if vocabulary_of(spec) == clip_vocabulary() else spec

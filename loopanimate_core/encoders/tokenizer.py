@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LoopAnimateError
-from ..files import atomic_write
+from ..files import atomic_write, partial_folder
 
 # The bundle entry for the packaged vocabulary; any other entry is {"vocab": {...}, "merges": [...]}.
 TOKENIZER_CLIP = "clip"
@@ -101,6 +101,6 @@ def build_tokenizer(spec: str | dict[str, Any]) -> Any:
     # transformers 5 has one class; in transformers 4 the fast class behaves the same way.
     from transformers import CLIPTokenizerFast  # type: ignore[attr-defined]
 
-    with tempfile.TemporaryDirectory() as folder:
+    with partial_folder(Path(tempfile.gettempdir())) as folder:
         write_tokenizer_files(spec, folder)
         return CLIPTokenizerFast.from_pretrained(folder)

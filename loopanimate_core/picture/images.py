@@ -16,14 +16,18 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from ..errors import LoopAnimateError
-from ..files import atomic_write
+from ..files import atomic_write, read_file
+from ..memory import require_memory
 from . import SIZE_MULTIPLE_PX
+from .opening import MAX_FILE_BYTES, MAX_PIXELS, open_picture, reading, too_large
 
 MIN_SIDE_PX = 16
-MAX_PIXELS = 178_000_000  # Pillow rejects larger files as decompression bombs
+READING_BYTES_PER_PIXEL = (
+    28  # at the highest: Pillow's copy, the array, and colours and alpha as floats
+)
 MAX_ASPECT = 8.0
 MAX_FIT_PX = 8192
 OPAQUE_ALPHA = 254.5 / 255
@@ -91,28 +95,9 @@ def load_picture(path: str | os.PathLike[str]) -> Picture:
             16 px on a side, more than 8 times as long as wide, or larger than 178 megapixels.
     """
     path = Path(path)
-    if path.is_dir():
-        raise LoopAnimateError(f"{path} is a folder, expected a picture file")
-    if not path.is_file():
-        raise LoopAnimateError(f"there is no picture file {path}")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise LoopAnimateError(f"cannot read {path}: {error.strerror or error}") from error
-    try:
+    data = read_file(path, "picture file", MAX_FILE_BYTES)
+    with reading(path):
         rgb, alpha = _decode(data, path)
-    except LoopAnimateError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise _too_large(path) from error
-    except UnidentifiedImageError as error:
-        raise LoopAnimateError(
-            f"{path} is not a picture in a known format, such as PNG, JPEG, WebP, TIFF or GIF"
-        ) from error
-    except MemoryError as error:
-        raise LoopAnimateError(f"{path} does not fit into memory") from error
-    except Exception as error:  # decoders of damaged files raise almost anything
-        raise LoopAnimateError(f"{path} is damaged or cut off ({error})") from error
     return Picture(rgb, alpha, path)
 
 
@@ -238,8 +223,11 @@ def _decode(data: bytes, path: Path) -> tuple[torch.Tensor, torch.Tensor | None]
     with warnings.catch_warnings():
         # Pillow warns above 89 megapixels; _check_size decides instead.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = Image.open(io.BytesIO(data))
+        image = open_picture(io.BytesIO(data))
     _check_size(image, path)
+    width, height = image.size
+    needed = READING_BYTES_PER_PIXEL * width * height
+    require_memory(needed, f"reading {path} ({width} x {height} pixels)", "use a smaller picture")
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format not in _STILL_FORMATS:
         _log.warning("%s has %d frames; only the first is used", path, frames)
@@ -247,15 +235,16 @@ def _decode(data: bytes, path: Path) -> tuple[torch.Tensor, torch.Tensor | None]
     oriented = ImageOps.exif_transpose(image)
     if oriented.mode in ("F", "I") or oriented.mode.startswith("I;16"):
         grey = torch.from_numpy(_deep_grey(oriented, path))
-        return grey[..., None].expand(-1, -1, 3).contiguous(), None
-    rgba = _to_srgb(oriented)
-    pixels = torch.from_numpy(np.array(rgba)).float() / 255
-    if rgba.mode == "RGB":
-        return pixels, None
-    alpha = pixels[..., 3].contiguous()
+        rgb, alpha = grey[..., None].expand(-1, -1, 3).contiguous(), _deep_alpha(oriented)
+    else:
+        pixels = torch.from_numpy(np.array(_to_srgb(oriented)))
+        rgb = pixels[..., :3].float().contiguous().div_(255)
+        alpha = pixels[..., 3].float().div_(255) if pixels.shape[2] == 4 else None
+    if alpha is None:
+        return rgb, None
     if alpha.max() == 0:
         raise LoopAnimateError(f"{path} is fully transparent")
-    return pixels[..., :3].contiguous(), None if alpha.min() > OPAQUE_ALPHA else alpha
+    return rgb, None if alpha.min() > OPAQUE_ALPHA else alpha
 
 
 def _check_size(image: Image.Image, path: Path) -> None:
@@ -270,13 +259,7 @@ def _check_size(image: Image.Image, path: Path) -> None:
             " the shorter side"
         )
     if width * height > MAX_PIXELS:
-        raise _too_large(path)
-
-
-def _too_large(path: Path) -> LoopAnimateError:
-    return LoopAnimateError(
-        f"{path} has too many pixels; at most {MAX_PIXELS / 1e6:.0f} megapixels can be read"
-    )
+        raise too_large(path)
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
@@ -291,6 +274,8 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 def _apply_profile(image: Image.Image) -> Image.Image:
     """Convert an embedded colour profile (phones: Display P3, print: CMYK) to sRGB."""
     profile = image.info.get("icc_profile")
+    if profile and image.mode in ("P", "PA"):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     if not profile or image.mode not in ("RGB", "RGBA", "CMYK"):
         return image
     try:
@@ -319,6 +304,14 @@ def _deep_grey(image: Image.Image, path: Path) -> np.ndarray:
     if not (np.isfinite(grey).all() and grey.min() >= 0 and grey.max() <= 1):
         raise LoopAnimateError(f"{path} has floating-point pixels outside 0..1")
     return grey
+
+
+def _deep_alpha(image: Image.Image) -> torch.Tensor | None:
+    """The one transparent level that a PNG of 16-bit grey may have, as alpha `[H, W]`."""
+    level = image.info.get("transparency")
+    if not isinstance(level, int):
+        return None
+    return torch.from_numpy((np.asarray(image) != level).astype(np.float32))
 
 
 def _background_colour(picture: Picture, background: Background) -> torch.Tensor:

@@ -14,8 +14,11 @@ import numpy as np
 from PIL import Image, ImageSequence, PngImagePlugin, features
 
 from ..errors import LoopAnimateError
+from ..parsing import MalformedError, parse_json
+from ..picture.opening import open_picture, reading
 from .formats import Options, VideoFormat
 
+MAX_FRAMES = 200_000  # of one duration
 _GIF_SAMPLE_PX = 1e5  # pixels that the palette is computed from
 _GIF_DITHER = (
     8.0  # peak to peak, of 255; an ordered pattern stays still, error diffusion would flicker
@@ -76,17 +79,19 @@ def frame_durations_ms(row: VideoFormat, frames: int, fps: float) -> list[int] |
 
 def read_animation(path: Path) -> tuple[Iterator[np.ndarray], float]:
     """The frames, uint8 `[H, W, 4]`, and their fps. Frames that an encoder merged are repeated again."""
-    try:
-        with Image.open(path) as picture:
-            durations_ms = [_duration_ms(frame) for frame in ImageSequence.Iterator(picture)]
-    except (OSError, SyntaxError, ValueError) as error:
-        raise LoopAnimateError(f"cannot read {path}: {error}") from error
+    with reading(path), open_picture(path) as picture:
+        durations_ms = [_duration_ms(frame) for frame in ImageSequence.Iterator(picture)]
     counts, fps = _even_out(durations_ms)
+    if sum(counts) > max(MAX_FRAMES, len(counts)):
+        raise LoopAnimateError(
+            f"{path} shows a frame for {min(durations_ms):g} ms and another for {max(durations_ms):g} ms;"
+            f" frames of one duration would be {sum(counts):,}, at most {MAX_FRAMES:,} can be"
+        )
     return _iterate(path, counts), fps
 
 
 def _iterate(path: Path, counts: list[int]) -> Iterator[np.ndarray]:
-    with Image.open(path) as picture:
+    with reading(path), open_picture(path) as picture:
         for frame, count in zip(ImageSequence.Iterator(picture), counts, strict=True):
             pixels = np.asarray(frame.convert("RGBA"))
             for _ in range(count):
@@ -116,23 +121,20 @@ def nearest_fps(frames: int, duration_ms: float) -> float:
 
 def read_animation_metadata(path: Path) -> dict[str, str]:
     """The strings that `write_animation` or `png_folder.write_folder` stored in one picture file."""
-    try:
-        with Image.open(path) as picture:
-            if picture.format == "GIF":
-                return _json_strings(picture.info.get("comment", b""))
-            if isinstance(picture, PngImagePlugin.PngImageFile):
-                return {key: str(value) for key, value in picture.text.items()}
-            entries = [value for value in picture.getexif().values() if isinstance(value, str)]
-    except (OSError, SyntaxError, ValueError) as error:
-        raise LoopAnimateError(f"cannot read {path}: {error}") from error
-    texts = [entry.encode("latin-1").decode(errors="replace") for entry in entries]
+    with reading(path), open_picture(path) as picture:
+        if picture.format == "GIF":
+            return _json_strings(picture.info.get("comment", b""))
+        if isinstance(picture, PngImagePlugin.PngImageFile):
+            return {key: str(value) for key, value in picture.text.items()}
+        entries = [value for value in picture.getexif().values() if isinstance(value, str)]
+    texts = [entry.encode("latin-1", "replace").decode(errors="replace") for entry in entries]
     return dict(text.split(":", 1) for text in texts if ":" in text)
 
 
 def _json_strings(comment: bytes) -> dict[str, str]:
     try:
-        found = json.loads(comment)
-    except ValueError:  # a comment by another program
+        found = parse_json(comment, "the comment")
+    except MalformedError:  # a comment by another program
         return {}
     return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 

@@ -11,6 +11,9 @@ from functools import cache
 from pathlib import Path
 
 from ..errors import LoopAnimateError
+from ..processes import end_with_parent
+
+MAX_LOG_BYTES = 1 << 20
 
 
 @cache
@@ -67,7 +70,9 @@ def _running(
     """Run ffmpeg as a child process that never outlives the block: any exception kills it."""
     command = [ffmpeg_path(), "-hide_banner", "-v", "error", *arguments]
     with tempfile.TemporaryFile() as log:  # a file, because a full stderr pipe would stall ffmpeg
-        process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=log)
+        process = subprocess.Popen(
+            command, stdin=stdin, stdout=stdout, stderr=log, preexec_fn=end_with_parent()
+        )
         try:
             yield process
             if process.stdin:
@@ -82,7 +87,7 @@ def _running(
                     with suppress(OSError):
                         pipe.close()
         log.seek(0)
-        if reason := _reason(log.read().decode(errors="replace"), code):
+        if reason := _reason(log.read(MAX_LOG_BYTES).decode(errors="replace"), code):
             raise LoopAnimateError(f"{failure}: {reason}")
 
 
@@ -103,3 +108,8 @@ def _reason(log: str, code: int) -> str | None:
 def file_url(path: Path) -> str:
     """The path as `file:…`, so that ffmpeg does not read a protocol or an option in a file's name."""
     return f"file:{path}"
+
+
+def input_file(path: Path) -> list[str]:
+    """The arguments for a file to read; what is in it cannot open another kind of source, such as a socket."""
+    return ["-protocol_whitelist", "file,pipe", "-i", file_url(path)]

@@ -6,7 +6,11 @@ import re
 from datetime import datetime
 
 MAX_STEM = 80
-_FORBIDDEN = re.compile(r'[<>:"/\\|?*%\x00-\x1f\x7f]')  # on some system
+MAX_STEM_BYTES = 200  # file systems hold names of 255 bytes
+# On some system, in a terminal, or in UTF-8 (a name with other bytes has halves of surrogate pairs).
+_FORBIDDEN = re.compile(
+    r'[<>:"/\\|?*%\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]'
+)
 _DATE = re.compile(r"%date(?::([^%]*))?%")
 _DATE_PARTS = {
     "yyyy": "%Y",
@@ -34,7 +38,8 @@ def expand_prefix(prefix: str, picture_name: str | None, now: datetime) -> str:
 
 def safe_stem(name: str) -> str:
     """The name with characters replaced that some system does not allow in file names; may be empty."""
-    return _FORBIDDEN.sub("_", name)[:MAX_STEM].strip(" .")
+    stem = _FORBIDDEN.sub("_", name)[:MAX_STEM]
+    return stem.encode()[:MAX_STEM_BYTES].decode(errors="ignore").strip(" .")
 
 
 def _date(layout: str, now: datetime) -> str:

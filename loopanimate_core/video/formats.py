@@ -16,6 +16,8 @@ from ..errors import LoopAnimateError
 DEFAULT_QUALITY = 75
 """The quality (1..100, the same scale for all formats) at which the seams were measured."""
 
+MAX_REPEATS = 1000
+
 Options = dict[str, str | int]
 
 
@@ -277,6 +279,16 @@ def find_format(path: Path, name: str | None) -> VideoFormat:
             f"a file in format {name} must end in {' or '.join(row.suffixes)}, got {path.name}"
         )
     return row
+
+
+def check_repeats(repeats: int | None) -> None:
+    """Raise LoopAnimateError unless a file can hold a loop so many times; None leaves it to the format."""
+    if repeats is None:
+        return
+    if isinstance(repeats, bool) or not isinstance(repeats, int) or not 1 <= repeats <= MAX_REPEATS:
+        raise LoopAnimateError(
+            f"repeats must be a whole number from 1 to {MAX_REPEATS}, got {repeats!r}"
+        )
 
 
 def require_alpha(row: VideoFormat) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import LoopAnimateError
+from ..files import partial_folder
+from ..picture.opening import open_picture, reading
 from .animation import png_text
 
 FRAME_NAME = re.compile(r"frame_\d{5,}\.png")
@@ -51,11 +51,8 @@ def read_folder(folder: Path) -> Iterator[np.ndarray]:
     """
     size = None
     for file in frame_files(folder):
-        try:
-            with Image.open(file) as picture:
-                pixels = np.asarray(picture.convert("RGBA"))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise LoopAnimateError(f"cannot read {file}: {error}") from error
+        with reading(file), open_picture(file) as picture:
+            pixels = np.asarray(picture.convert("RGBA"))
         if size not in (None, pixels.shape):
             raise LoopAnimateError(
                 f"{file} has another size than the frames before it in the folder"
@@ -79,19 +76,16 @@ def _require_replaceable(path: Path) -> None:
 def _atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder that replaces `path` on success and is deleted otherwise."""
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=path.parent))
+        with partial_folder(path.parent) as temporary:
+            new, old = temporary / "new", temporary / "old"
+            try:
+                new.mkdir()  # the temporary folder is private; this one gets the usual permissions
+                yield new
+                if path.exists():
+                    os.rename(path, old)
+                os.rename(new, path)
+            finally:
+                if old.exists() and not path.exists():
+                    os.rename(old, path)
     except OSError as error:
         raise LoopAnimateError(f"cannot write {path}: {error.strerror or error}") from error
-    new, old = temporary / "new", temporary / "old"
-    try:
-        new.mkdir()  # mkdtemp's own folder is private; this one gets the usual permissions
-        yield new
-        if path.exists():
-            os.rename(path, old)
-        os.rename(new, path)
-    except OSError as error:
-        raise LoopAnimateError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        if old.exists() and not path.exists():
-            os.rename(old, path)
-        shutil.rmtree(temporary, ignore_errors=True)

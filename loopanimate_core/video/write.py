@@ -6,7 +6,6 @@ measures: `docs/export.md`.
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Iterator
 from fractions import Fraction
@@ -17,14 +16,13 @@ import torch
 from torch import Tensor
 
 from ..errors import LoopAnimateError
-from ..files import atomic_write
+from ..files import atomic_write, partial_file
 from . import animation, ffmpeg, png_folder
-from .formats import VideoFormat, find_format, require_alpha
+from .formats import VideoFormat, check_repeats, find_format, require_alpha
 from .frame_source import FrameSource
 from .metadata import loop_tags, to_ffmetadata
 
 MIN_FPS, MAX_FPS = 1.0, 120.0
-MAX_REPEATS = 1000
 
 _TO_VIDEO = (
     "scale=in_range=full:out_range=limited:out_color_matrix=bt709"
@@ -141,10 +139,7 @@ def _check_writer(row: VideoFormat) -> None:
 def _repeats(row: VideoFormat, repeats: int | None, frames: int, fps: float) -> int:
     if repeats is None:
         return row.automatic_repeats(frames, fps)
-    if isinstance(repeats, bool) or not isinstance(repeats, int) or not 1 <= repeats <= MAX_REPEATS:
-        raise LoopAnimateError(
-            f"repeats must be a whole number from 1 to {MAX_REPEATS}, got {repeats!r}"
-        )
+    check_repeats(repeats)
     return repeats
 
 
@@ -174,12 +169,20 @@ def _encode(
     _, height, width, channels = _shape(frames)
     layout = ("rgb24", "rgba") if row.white == 255 else ("rgb48le", "rgba64le")
     rate = Fraction(fps).limit_denominator(1001)
-    with tempfile.TemporaryDirectory() as folder:
-        tag_file = Path(folder) / "tags.txt"
+    with partial_file(temporary.parent, ".txt") as tag_file:
         tag_file.write_text(to_ffmetadata(tags), encoding="utf-8", newline="\n")
         source = ["-f", "rawvideo", "-pix_fmt", layout[channels - 3], "-s", f"{width}x{height}"]
         source += ["-framerate", f"{rate.numerator}/{rate.denominator}", "-i", "pipe:0"]
-        source += ["-f", "ffmetadata", "-i", str(tag_file), "-map", "0:v", "-map_metadata", "1"]
+        source += [
+            "-f",
+            "ffmetadata",
+            "-i",
+            ffmpeg.file_url(tag_file),
+            "-map",
+            "0:v",
+            "-map_metadata",
+            "1",
+        ]
         ffmpeg.feed(
             [
                 *source,

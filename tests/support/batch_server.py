@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 import threading
 import time
 import urllib.parse
@@ -12,6 +13,17 @@ from pathlib import Path
 from typing import Any
 
 NODE_TYPES = {"LoadImage", "LoopAnimate_SaveLoop", "LoopAnimate_LoopSampler", "SaveImage"}
+
+
+def mp4_of(text: str) -> bytes:
+    """A file with the boxes of an MP4 and a text in one of them."""
+    boxes = {b"ftyp": b"isom", b"moov": b"", b"mdat": text.encode()}
+    return b"".join(struct.pack(">I4s", 8 + len(c), kind) + c for kind, c in boxes.items())
+
+
+def text_of(mp4: bytes) -> str:
+    """The text in a file of `mp4_of`."""
+    return mp4.partition(b"mdat")[2].decode()
 
 
 class ComfyStandIn:
@@ -101,7 +113,7 @@ class ComfyStandIn:
         target.mkdir(parents=True, exist_ok=True)
         number = 1 + len(list(target.glob(f"{stem}_*_.mp4")))
         name = f"{stem}_{number:05}_.mp4"
-        (target / name).write_text(f"{picture['image']} {seed}")
+        (target / name).write_bytes(mp4_of(f"{picture['image']} {seed}"))
         self.made += 1
         saved = {"filename": name, "subfolder": folder, "type": "output"}
         return _entry({"9": {"images": [saved], "animated": [True]}}, "success", [])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_server import ComfyStandIn
+from batch_server import ComfyStandIn, text_of
 from PIL import Image
 from waiting import HANGS_S
 
@@ -117,7 +117,9 @@ def test_every_picture_gets_its_own_name_and_seed(
         assert graph["3"]["inputs"]["image"].startswith(f"loopanimate_batch/{stem}-")
     # The fake server writes the picture's name into the file.
     for name in ALL:
-        assert (tmp_path / "loops" / name).read_text().startswith(f"loopanimate_batch/{name[:2]}-")
+        assert text_of((tmp_path / "loops" / name).read_bytes()).startswith(
+            f"loopanimate_batch/{name[:2]}-"
+        )
 
 
 def test_a_second_run_posts_nothing_and_a_changed_picture_is_made_again(

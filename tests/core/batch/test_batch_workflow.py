@@ -49,7 +49,7 @@ def test_files_that_are_not_a_workflow(tmp_path: Path) -> None:
     (tmp_path / "text.json").write_text("hello")
     with pytest.raises(LoopAnimateError, match="not JSON"):
         read_workflow(tmp_path / "text.json")
-    with pytest.raises(LoopAnimateError, match="cannot read"):
+    with pytest.raises(LoopAnimateError, match="there is no workflow"):
         read_workflow(tmp_path / "nothing.json")
 
 

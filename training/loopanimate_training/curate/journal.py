@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.parsing import parse_json
 
 from ..config import MeasureConfig
 from ..data.index.earlier import signature_of
@@ -50,7 +50,7 @@ class Journal:
             with path.open(encoding="utf-8", errors="replace") as file:
                 for line in file:
                     try:
-                        values = json.loads(line)
+                        values = parse_json(line, "a row", finite=False)
                         found[values["key"]] = Outcome.from_values(values)
                     except (ValueError, KeyError, TypeError):  # cut off when the process was killed
                         continue

@@ -13,7 +13,7 @@ from loopanimate_core.errors import LoopAnimateError
 from ..config import CurateConfig, MeasureConfig
 from ..data.readers.requests import from_request, to_request
 from ..data.readers.rows import Row
-from ..storage.children import ChildPool
+from ..storage.children import ChildPool, requests
 from .outcome import FAILED, QUARANTINED, Outcome
 
 CRASHES, TOO_SLOW, TOO_LARGE = "kills its worker", "takes too long", "needs too much memory"
@@ -76,8 +76,8 @@ def main() -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     measured = MeasureConfig.model_validate(settings["measure"])
-    for line in sys.stdin:
-        print(json.dumps(_answer(json.loads(line), measured)), flush=True)
+    for request in requests():
+        print(json.dumps(_answer(request, measured)), flush=True)
 
 
 def limit_memory(megabytes: int | None) -> None:

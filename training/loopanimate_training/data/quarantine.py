@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.parsing import Fields, MalformedError, parse_json
 
 from ..storage.jsonl import JsonlWriter
 from .source import ClipSource
@@ -70,8 +70,8 @@ class Quarantine:
         keys = set()
         for line in lines:
             try:
-                keys.add(json.loads(line)["key"])
-            except (ValueError, KeyError, TypeError):
+                keys.add(Fields(parse_json(line, "a row", finite=False), "a row").text("key"))
+            except MalformedError:
                 continue
         return keys
 

@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any
 
 from loopanimate_core.errors import LoopAnimateError
-from loopanimate_core.files import atomic_write
+from loopanimate_core.files import atomic_write, read_file
+from loopanimate_core.parsing import Fields, parse_json
 
 from ..storage.locks import is_running
 
@@ -133,6 +134,10 @@ def _require_unused(run: Path) -> None:
 def read_heartbeat(run: Path) -> dict[str, Any] | None:
     """The last heartbeat in a run's folder; None when there is none."""
     try:
-        return json.loads((run / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_file(run / FILE, "heartbeat", 1 << 20)
+        beat = Fields(parse_json(content, "the heartbeat", finite=False), "the heartbeat")
+        beat.whole("pid", 0, 2**31, 0)
+        beat.number("time", 0, 1e12, 0.0)
+        return dict(beat.values)
+    except LoopAnimateError:
         return None

@@ -13,13 +13,20 @@ import torch
 from tqdm import tqdm
 
 from loopanimate_core.errors import LoopAnimateError
-from loopanimate_core.files import atomic_write
+from loopanimate_core.files import atomic_write, read_file
+from loopanimate_core.parsing import MalformedError, parse_json
 
 from ..progress import refresh_s
 from ..storage.jsonl import JsonlWriter
 from .tensorboard import TensorBoardLog
 
 FILE = "log.jsonl"
+NUMBERS = frozenset(
+    {
+        *("loss", "mean_loss", "validation_loss", "lr", "grad_norm"),
+        *("clips_per_s", "data_wait_s", "memory_gb", "time"),
+    }
+)
 SMOOTHING = 0.98  # of the loss on the progress bar, per step
 
 
@@ -135,18 +142,35 @@ def memory_gb() -> float:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """All complete rows of a log; a row that a crash cut off is skipped."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    content = read_file(path, "log").decode(errors="replace") if path.is_file() else ""
+    for line in content.splitlines():
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            values = parse_json(line, "a row", finite=False)
+        except MalformedError:
             continue
+        if isinstance(values, dict):
+            rows.append({name: value for name, value in values.items() if _fits(name, value)})
     return rows
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a field of a row has the type that it must have; other programs may have written it."""
+    if name == "step":
+        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+    if name not in NUMBERS:
+        return True
+    return type(value) in (int, float) and abs(value) < 1e300
+
+
+def _step_of(row: Mapping[str, Any]) -> float:
+    step = row.get("step")
+    return step if isinstance(step, (int, float)) and not isinstance(step, bool) else math.inf
 
 
 def remove_rows_after(path: Path, step: int) -> None:
     """Remove the rows of steps that a resumed run repeats, and a row that a crash cut off."""
     content = path.read_bytes() if path.is_file() else b""
-    kept = [json.dumps(row) + "\n" for row in read_log(path) if row["step"] <= step]
+    kept = [json.dumps(row) + "\n" for row in read_log(path) if _step_of(row) <= step]
     if len(kept) < len(content.splitlines()):
         with atomic_write(path) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")

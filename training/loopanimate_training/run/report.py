@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import datetime
 import itertools
-import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from loopanimate_core.errors import LoopAnimateError
-from loopanimate_core.files import atomic_write
+from loopanimate_core.files import atomic_write, read_file
+from loopanimate_core.parsing import parse_json
 
 from ..config import flat_settings
 from ..storage.checkpoint import STATE, checkpoints
@@ -22,7 +23,10 @@ from .curves import WIDE, curve, number
 
 PAGE = "report.html"
 STYLE = Path(__file__).parent / "report.css"
+SHEET = re.compile(r"sheet-\d{1,12}\.png")
 MAX_SHEETS = 6
+MAX_SHEET_BYTES = 50_000_000
+MAX_JSON_BYTES = 64 * 2**20
 MAX_VIDEO_BYTES = 4_000_000
 MAX_ROWS = 200
 # field of the log: title and unit
@@ -54,12 +58,12 @@ def write_page(
     Raises:
         LoopAnimateError: the folder does not hold a run.
     """
-    rows = runlog.read_log(run / runlog.FILE)
+    rows = [row for row in runlog.read_log(run / runlog.FILE) if "step" in row]
     saved = checkpoints(run) if run.is_dir() else []
     if not rows and not saved:
         raise LoopAnimateError(f"{run} does not hold a run: it has neither a log nor a checkpoint")
     target = target or run / PAGE
-    config = settings or (_read_json(saved[-1] / STATE).get("config", {}) if saved else {})
+    config = settings or (_mapping(_read_json(saved[-1] / STATE).get("config")) if saved else {})
     body = "".join(
         (
             _header(run, rows, config),
@@ -72,7 +76,7 @@ def write_page(
         )
     )
     style = STYLE.read_text(encoding="utf-8")
-    title = escape(config.get("title") or run.resolve().name)
+    title = _title(run, config)
     html = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -80,7 +84,7 @@ def write_page(
         f"<body><main>{body}</main></body></html>\n"
     )
     with atomic_write(target) as partial:
-        partial.write_text(html, encoding="utf-8")
+        partial.write_text(html, encoding="utf-8", errors="replace")
     return target
 
 
@@ -88,22 +92,26 @@ def _header(run: Path, rows: Sequence[Mapping[str, Any]], config: Mapping[str, A
     steps = [row for row in rows if "loss" in row]
     beat = _read_json(run / heartbeat.FILE)
     last = steps[-1] if steps else {}
-    of = config.get("steps", beat.get("steps", 0))
+    of = _whole(config, "steps", _whole(beat, "steps", 0))
     state = str(beat.get("state", heartbeat.FINISHED if last.get("step") == of else "unfinished"))
-    clip, batch = config.get("clip", {}), config.get("batch", {})
-    clips_per_step = batch.get("size", 1) * batch.get("accumulate", 1)
+    clip, batch = _mapping(config.get("clip")), _mapping(config.get("batch"))
+    clips_per_step = _whole(batch, "size", 1) * _whole(batch, "accumulate", 1)
     tiles = {
         "step": f"{last.get('step', 0):,}<small> of {of:,}</small>",
         "loss, smoothed": number(last["mean_loss"]) if last.get("mean_loss") else "–",
         "clips seen": f"{last.get('step', 0) * clips_per_step:,}" if batch else "–",
-        "speed": f"{number(last['clips_per_s'])}<small> clips/s</small>" if last else "–",
+        "speed": f"{number(last['clips_per_s'])}<small> clips/s</small>"
+        if "clips_per_s" in last
+        else "–",
         "time": _duration(steps),
-        "frames": f"{2 * clip['f'] - 1}<small> at {_sizes(clip)}</small>" if clip else "–",
+        "frames": f"{2 * _whole(clip, 'f', 1) - 1}<small> at {_sizes(clip)}</small>"
+        if clip
+        else "–",
     }
     cells = "".join(
         f"<div><span>{name}</span><b>{value}</b></div>" for name, value in tiles.items()
     )
-    title = escape(config.get("title") or run.resolve().name)
+    title = _title(run, config)
     kind = state if state in (heartbeat.FINISHED, heartbeat.FAILED) else "other"
     return (
         f'<header><p class="kicker">LoopAnimate training{escape(_kind_of_run(config))}</p>'
@@ -112,8 +120,9 @@ def _header(run: Path, rows: Sequence[Mapping[str, Any]], config: Mapping[str, A
 
 
 def _sizes(clip: Mapping[str, Any]) -> str:
-    shapes = clip.get("shapes") or [(clip["width_px"], clip["height_px"])]
-    return ", ".join(f"{width_px} × {height_px}" for width_px, height_px in shapes)
+    shapes = clip.get("shapes") or [(clip.get("width_px"), clip.get("height_px"))]
+    pairs = [shape for shape in shapes if isinstance(shape, (list, tuple)) and len(shape) == 2]
+    return ", ".join(f"{_cell(width)} × {_cell(height)}" for width, height in pairs)
 
 
 def _kind_of_run(config: Mapping[str, Any]) -> str:
@@ -121,7 +130,8 @@ def _kind_of_run(config: Mapping[str, Any]) -> str:
     if not config:
         return ""
     variant = f"-{config['variant']}" if config.get("variant") else ""
-    trained = ", ".join(config.get("model", {}).get("train", ())) or "adapters"
+    parts = _mapping(config.get("model")).get("train")
+    trained = ", ".join(map(str, parts)) if isinstance(parts, list) and parts else "adapters"
     return f" · stage {config.get('stage', '?')}{variant} · trains {trained}"
 
 
@@ -142,10 +152,13 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _loops(run: Path) -> str:
-    sheets = sorted(run.glob("sheet-*.png"))
+    sheets = [path for path in sorted(run.glob("sheet-*.png")) if SHEET.fullmatch(path.name)]
+    sheets = [path for path in sheets if path.is_file()]
     parts = []
     for path in reversed(_spread(sheets, MAX_SHEETS)):
         step = int(path.stem.removeprefix("sheet-"))
+        if path.stat().st_size > MAX_SHEET_BYTES:
+            continue
         parts.append(f"<h3>Step {step:,}</h3>")
         video = run / f"loops-{step:08d}.mp4"
         if path == sheets[-1] and video.is_file() and video.stat().st_size < MAX_VIDEO_BYTES:
@@ -153,14 +166,15 @@ def _loops(run: Path) -> str:
                 f'<video autoplay loop muted playsinline src="{_data_uri(video, "video/mp4")}"></video>'
             )
         parts.append(f'<img alt="Sheet of step {step}" src="{_data_uri(path, "image/png")}">')
-        parts.append(_figures(_read_json(run / f"loops-{step:08d}.json").get("loops", [])))
+        parts.append(_figures(_read_json(run / f"loops-{step:08d}.json").get("loops")))
     return "".join(parts)
 
 
-def _figures(loops: Sequence[Mapping[str, Any]]) -> str:
+def _figures(loops: Any) -> str:
+    found = [_mapping(loop) for loop in loops[:MAX_ROWS]] if isinstance(loops, list) else []
     rows = [
         [escape(str(loop.get("prompt", ""))), *(_cell(loop.get(name)) for name in FIGURES)]
-        for loop in loops
+        for loop in found
     ]
     return _table(["prompt", *FIGURES.values()], rows)
 
@@ -246,7 +260,22 @@ def _data_uri(path: Path, kind: str) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return _mapping(
+            parse_json(read_file(path, "file", MAX_JSON_BYTES), path.name, finite=False)
+        )
+    except LoopAnimateError:
         return {}
-    return found if isinstance(found, dict) else {}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """An object of a file that may hold anything; empty for another kind of value."""
+    return value if isinstance(value, dict) else {}
+
+
+def _whole(values: Mapping[str, Any], name: str, default: int) -> int:
+    value = values.get(name)
+    return value if type(value) is int and abs(value) < 2**53 else default
+
+
+def _title(run: Path, config: Mapping[str, Any]) -> str:
+    return escape(str(config.get("title") or run.resolve().name))

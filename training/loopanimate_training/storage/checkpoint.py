@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import pickle
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from loopanimate_core.errors import LoopAnimateError
-from loopanimate_core.files import umask
+from loopanimate_core.files import read_file, require_file, umask
+from loopanimate_core.parsing import Fields, MalformedError, parse_json, plain_text
 
 from ..config import relocated
 
@@ -30,6 +32,8 @@ PREFIX = "step-"
 MANIFEST = "manifest.json"
 WEIGHTS, AVERAGE = "weights.safetensors", "average.safetensors"
 OPTIMIZER, STATE = "optimizer.pt", "state.json"
+MAX_FILES = 1000
+MAX_JSON_BYTES = 64 * 2**20
 LATER = "later"  # folder of checkpoints that a run has gone back behind
 PARTIAL, REPLACED = ".partial-", ".replaced-"  # prefixes of what a killed process may leave behind
 
@@ -177,34 +181,70 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         _check_hashes(path)
-        state = json.loads((path / STATE).read_text(encoding="utf-8"))
-        scale = state.get("loss_scale")
+        state = _read_json(path / STATE)
+        optimizer = torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True)
+        if not isinstance(optimizer, dict):
+            raise MalformedError("the optimiser's state is not a dictionary")
         return Checkpoint(
-            state["step"],
-            relocated(state["config"], path.parent),
-            load_file(path / WEIGHTS),
-            load_file(path / AVERAGE),
-            torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True),
-            state["mean_loss"],
-            None if scale is None else (scale[0], scale[1]),
-            state.get("origin", {}),
+            step=state.whole("step", 0, 2**53),
+            config=relocated(state.fields("config").values, path.parent),
+            weights=load_file(path / WEIGHTS),
+            average=load_file(path / AVERAGE),
+            optimizer=optimizer,
+            mean_loss=_mean_loss(state),
+            loss_scale=_loss_scale(state),
+            origin=_origin(state),
         )
-    except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
+    except LoopAnimateError as error:
         raise LoopAnimateError(f"{path} is not a complete checkpoint ({error})") from error
+    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise LoopAnimateError(f"{path} is not a complete checkpoint ({error})") from error
+
+
+def _read_json(path: Path) -> Fields:
+    content = read_file(path, "file", MAX_JSON_BYTES)
+    return Fields(parse_json(content, path.name, finite=False), path.name)
+
+
+def _mean_loss(state: Fields) -> float | None:
+    value = state.values.get("mean_loss")
+    if value is not None and not isinstance(value, (int, float)):
+        raise MalformedError("'mean_loss' must be a number or null")
+    return value
+
+
+def _loss_scale(state: Fields) -> tuple[float, int] | None:
+    if "loss_scale" not in state:
+        return None
+    pair = state.items("loss_scale", 2)
+    if len(pair) != 2:
+        raise MalformedError("'loss_scale' must be a factor and a number of steps")
+    values = Fields({"factor": pair[0], "steps": pair[1]}, "'loss_scale'")
+    return values.number("factor", 0, 1e30), values.whole("steps", 0, 2**53)
+
+
+def _origin(state: Fields) -> dict[str, str]:
+    origin = state.fields("origin", {})
+    return {name: origin.text(name) for name in origin}
 
 
 def _check_hashes(path: Path) -> None:
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except ValueError as error:  # not UTF-8, or not JSON
+        manifest = _read_json(path / MANIFEST)
+    except LoopAnimateError as error:
         raise LoopAnimateError(f"{path / MANIFEST} is damaged ({error})") from error
-    missing = {WEIGHTS, AVERAGE, OPTIMIZER, STATE} - set(
-        manifest if isinstance(manifest, dict) else ()
-    )
+    missing = {WEIGHTS, AVERAGE, OPTIMIZER, STATE} - set(manifest)
     if missing:
         raise LoopAnimateError(f"{path / MANIFEST} is damaged (it lacks {min(missing)})")
-    for name, digest in manifest.items():
-        if _sha256(path / name) != digest:
+    if len(manifest.values) > MAX_FILES:
+        raise LoopAnimateError(f"{path / MANIFEST} is damaged (it lists too many files)")
+    for name in manifest:
+        if name != Path(name).name or plain_text(name) != name:
+            raise LoopAnimateError(
+                f"{path / MANIFEST} is damaged (it names {plain_text(name, 80)!r})"
+            )
+        require_file(path / name, "file of a checkpoint")
+        if _sha256(path / name) != manifest.values[name]:
             raise LoopAnimateError(f"{path / name} is damaged (its SHA-256 is not the manifest's)")
 
 

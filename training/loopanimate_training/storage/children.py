@@ -10,12 +10,18 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+LIMIT = "LOOPANIMATE_CHILD_LIMIT_S"
+GRACE_S = 5.0  # the parent ends a late child first, and knows why
+PARENT_POLL_S = 0.5
 
 Pool = TypeVar("Pool", bound="ChildPool")
 
@@ -104,6 +110,7 @@ class ChildPool:
         # The child finds the package where this process found it. In a session of its own, Ctrl-C does not
         # reach it; the parent ends it.
         paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        paths[LIMIT] = str(self._time_limit_s + GRACE_S)
         return subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
@@ -114,6 +121,27 @@ class ChildPool:
             env={**os.environ, **self._environment, **paths},
             start_new_session=os.name == "posix",
         )
+
+
+def requests() -> Iterator[dict[str, Any]]:
+    """For a child: the requests, until the parent closes the pipe or ends in any way.
+
+    The child has the time limit too: the kernel ends it when it is late, also while nobody waits for it.
+    """
+    limit_s = float(os.environ.get(LIMIT, 0))
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    for line in sys.stdin:
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, limit_s)
+        yield json.loads(line)
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_POLL_S)
+    os._exit(1)
 
 
 def _end(child: subprocess.Popen[str]) -> None:

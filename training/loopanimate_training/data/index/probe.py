@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from PIL import Image
+from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.picture.opening import open_picture, reading
 
 from ..readers.rows import Blob, Row, pictures_in
 from ..video.bad_clip import BadClip
@@ -58,6 +59,8 @@ def unusable(reason: str = "") -> ProbeResult:
 
 def probe(row: Row) -> ProbeResult:
     """Decode a clip and hash its file, in this process. See `ProbePool` for files that may crash it."""
+    if not (row.media.path.is_file() or row.media.path.is_dir()):  # a device or a pipe never ends
+        return unusable(UNDECODABLE)
     try:
         origin = _content_hash(row.media)
         if row.media.path.is_dir():
@@ -90,9 +93,9 @@ def _scan_pictures(folder: Path) -> VideoFacts:
     paths = pictures_in(folder)
     try:
         for path in paths:
-            with Image.open(path) as picture:
+            with reading(path), open_picture(path) as picture:
                 sizes.add(picture.size)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except LoopAnimateError as error:
         raise _OddPictures from error
     if len(sizes) > 1:
         raise _OddPictures

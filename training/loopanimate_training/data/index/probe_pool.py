@@ -3,10 +3,7 @@ clip, not the run. Run as a program, this module is the child."""
 
 from __future__ import annotations
 
-import json
-import sys
-
-from ...storage.children import ChildPool
+from ...storage.children import ChildPool, requests
 from ..readers.requests import from_request, to_request
 from ..readers.rows import Row
 from .probe import ProbeResult, probe, unusable
@@ -32,8 +29,8 @@ class ProbePool(ChildPool):
 
 def main() -> None:
     """The child: one answer per request, until the parent closes the pipe."""
-    for line in sys.stdin:
-        print(probe(from_request(json.loads(line))).to_json(), flush=True)
+    for request in requests():
+        print(probe(from_request(request)).to_json(), flush=True)
 
 
 if __name__ == "__main__":

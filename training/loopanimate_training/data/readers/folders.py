@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from loopanimate_core.parsing import MalformedError, parse_json
 
 from .rows import (
     BAD_ROW,
@@ -116,8 +117,8 @@ def caption_from(suffix: str, data: bytes) -> str:
     if suffix != ".json":
         return checked_text(text)
     try:
-        values = json.loads(text)
-    except ValueError as error:
+        values = parse_json(text, "a caption", finite=False)
+    except MalformedError as error:
         raise RowProblem(BAD_ROW) from error
     if not isinstance(values, dict):
         raise RowProblem(BAD_ROW)

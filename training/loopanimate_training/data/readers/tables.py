@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import importlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.parsing import MalformedError, parse_json
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 Values = Mapping[str, Any]
@@ -69,8 +69,8 @@ def _read_jsonl(path: Path) -> Iterator[Values | None]:
             if not line.strip():
                 continue
             try:
-                values = json.loads(line)
-            except ValueError:
+                values = parse_json(line, "a row", finite=False)
+            except MalformedError:
                 yield None
                 continue
             yield values if isinstance(values, dict) else None

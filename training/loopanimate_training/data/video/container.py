@@ -15,16 +15,24 @@ from ..readers.rows import Blob
 # PyAV raises the plain Python ones too, for files that are not videos.
 DECODER_ERRORS = (FFmpegError, OSError, ValueError, IndexError, KeyError, EOFError)
 
+# What is in a file cannot open another source: a text in SDP names network ports, a playlist other files.
+_CONTAINED = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,"
+    "webp,h264,hevc,ivf,y4m,yuv4mpegpipe,rawvideo,nut",
+}
+
 
 @contextmanager
 def open_video(media: Blob) -> Iterator[tuple[Any, Any]]:
     """The container and its first video stream."""
+    if not media.path.is_file():  # a device or a pipe never ends
+        raise OSError(f"{media.path} is not a file")
     if media.size < 0:
-        source: Any = str(media.path)
-        with av.open(source) as container:
+        with av.open(f"file:{media.path}", options=_CONTAINED) as container:
             yield container, _stream(container)
         return
-    with ByteRange(media) as file, av.open(file) as container:
+    with ByteRange(media) as file, av.open(file, options=_CONTAINED) as container:
         yield container, _stream(container)
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+
+from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.picture.opening import open_picture, reading
 
 from ..readers.rows import Blob
 from .bad_clip import BadClip
@@ -82,9 +84,10 @@ def read_pictures(paths: Sequence[Path], indices: Sequence[int], mode: str) -> n
     pictures = []
     for index in indices:
         try:
-            with Image.open(paths[index]) as picture:
+            path = paths[index]
+            with reading(path), open_picture(path) as picture:
                 pictures.append(np.asarray(picture.convert(mode)))
-        except (OSError, ValueError, IndexError) as error:
+        except (LoopAnimateError, IndexError) as error:
             raise BadClip(f"picture {index} of {len(paths)} cannot be read ({error})") from error
         if pictures[-1].shape != pictures[0].shape:
             raise BadClip(f"{paths[index]} has another size than the pictures before it")
