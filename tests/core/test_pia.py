@@ -199,7 +199,7 @@ def test_motion_and_prompt_act(bundle: Bundle, picture: Tensor) -> None:
     pipeline = LoopAnimatePipeline(bundle)
 
     def latents(prompt: str, motion: str | None) -> Tensor:
-        size = {"height_px": 64, "width_px": 64}
+        size: Any = {"height_px": 64, "width_px": 64}
         return pipeline(picture, prompt, steps=1, frames=6, seed=0, motion=motion, **size).latents
 
     base = latents("a box", None)
