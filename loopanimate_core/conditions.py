@@ -15,6 +15,18 @@ from .errors import LoopAnimateError
 
 MIN_FRAMES = 3  # the still at both ends, and one frame between them
 
+CONDITIONINGS = ("loop", "pia")
+"""What a network was trained to read beside the noisy clip: Eq. 11 of LoopAnimate, or PIA's Eq. 2."""
+
+MOTIONS: dict[str, tuple[float, ...]] = {
+    "small": (1, 0.9, 0.85, 0.85, 0.85, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.85, 0.85, 0.9, 1),
+    "medium": (1, 0.8, 0.8, 0.8, 0.79, 0.78, 0.75, 0.75, 0.75, 0.75, 0.75, 0.78, 0.79, 0.8, 0.8, 1),
+    "large": (1, 0.8, 0.7, 0.7, 0.7, 0.7, 0.6, 0.5, 0.5, 0.6, 0.7, 0.7, 0.7, 0.7, 0.8, 1),
+}
+"""PIA's own tables for loops of 16 frames: each frame's affinity to the still (its `--loop`)."""
+
+DEFAULT_MOTION = "medium"
+
 
 def repeat_still(z_first: Tensor, frames: int) -> Tensor:
     """The still at every frame, `[N, 4, h, w] -> [N, 4, F, h, w]`.
@@ -58,6 +70,52 @@ def semantic_mask(m_first: Tensor, frames: int, m_turn: Tensor | None = None) ->
     return _stack(m_first, frames, m_turn, torch.ones_like(m_first))
 
 
+def affinity(frames: int, motion: str = DEFAULT_MOTION) -> Tensor:
+    """PIA's affinity of each frame to the still, `[F]` in 0..1: a closed curve, 1 at both ends.
+
+    PIA's table for 16 frames, read at the same phases of the loop. Longer clips keep the curve, where PIA
+    itself would repeat the table's last value and so hold the rest of the clip still.
+
+    Raises:
+        LoopAnimateError: a name that is not in `MOTIONS`.
+    """
+    check_motion(motion)
+    table = torch.tensor(MOTIONS[motion])[None, None]
+    return F.interpolate(table, size=frames, mode="linear", align_corners=True)[0, 0]
+
+
+def pia_condition(z_still: Tensor, frames: int, motion: str = DEFAULT_MOTION) -> Tensor:
+    """What PIA reads beside Z_t: the still at every frame, and the affinity as a constant map.
+
+    Args:
+        z_still: `[N, 4, h, w]`.
+
+    Returns:
+        `[N, 5, F, h, w]` in our order of channels: the still, then the affinity.
+    """
+    still = repeat_still(z_still, frames)
+    level = affinity(frames, motion).to(z_still)[:, None, None]
+    return torch.cat([still, level.expand_as(still[:, :1])], dim=1)
+
+
+def static_condition(
+    conditioning: str, z_still: Tensor, m_still: Tensor, frames: int, motion: str
+) -> Tensor:
+    """The five channels beside Z_t at inference, for a network of that `conditioning`.
+
+    Args:
+        z_still: `[N, 4, h, w]`; m_still: `[N, 1, h, w]`, which PIA does not read.
+        motion: which PIA alone reads.
+
+    Returns:
+        `[N, 5, F, h, w]`.
+    """
+    if conditioning == "pia":
+        return pia_condition(z_still, frames, motion)
+    z_sd = stack_static_dynamic(z_still, frames)
+    return torch.cat([z_sd, semantic_mask(m_still, frames)], dim=1)
+
+
 def drop_turn(z_turn: Tensor, m_turn: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
     """Eq. 7 with one joint draw: a dropped latent becomes zeros and its mask ones, as at inference.
 
@@ -94,6 +152,12 @@ def check_frames(frames: int) -> None:
         raise LoopAnimateError(f"frames must be at least {MIN_FRAMES}, got {frames}")
 
 
+def check_motion(motion: str) -> None:
+    """Raises LoopAnimateError for a name that is not in `MOTIONS`."""
+    if motion not in MOTIONS:
+        raise LoopAnimateError(f"motion must be one of {', '.join(MOTIONS)}, got {motion!r}")
+
+
 @dataclass(frozen=True)
 class LoopConditions:
     """Everything one loop needs, from node to core to command line.
@@ -104,6 +168,8 @@ class LoopConditions:
         image_embeds: `[1, T_i, D]`.
         text_embeds, negative_embeds: `[1, T_t, D]`.
         frames: F, the frames that the loop is closed over; F-1 of them play.
+        conditioning: one of `CONDITIONINGS`.
+        motion: one of `MOTIONS`, for PIA.
     """
 
     z_still: Tensor
@@ -112,11 +178,14 @@ class LoopConditions:
     text_embeds: Tensor
     negative_embeds: Tensor
     frames: int
+    conditioning: str = "loop"
+    motion: str = DEFAULT_MOTION
 
     def __post_init__(self) -> None:
         check_frames(self.frames)
 
     def concat(self) -> Tensor:
-        """[Z_SD, Z_M] at inference, `[1, 5, F, h, w]`."""
-        z_sd = stack_static_dynamic(self.z_still, self.frames)
-        return torch.cat([z_sd, semantic_mask(self.m_still, self.frames)], dim=1)
+        """[Z_SD, Z_M] at inference, or PIA's condition, `[1, 5, F, h, w]`."""
+        return static_condition(
+            self.conditioning, self.z_still, self.m_still, self.frames, self.motion
+        )

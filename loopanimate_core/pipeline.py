@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .bundle import Bundle, mini_bundle_path, read_bundle
 from .closing import closed
-from .conditions import LoopConditions, mask_to_latent
+from .conditions import DEFAULT_MOTION, LoopConditions, mask_to_latent
 from .encoders.image import encode_image
 from .encoders.text import encode_prompts
 from .encoders.vae import decode_latents, encode_frames
@@ -142,6 +142,7 @@ class LoopAnimatePipeline:
         preset: str = "best",
         closing: str = "tie",
         start: float | None = None,
+        motion: str | None = None,
         hold_still: float | None = None,
         mask: Tensor | str = "auto",
         height_px: int | None = None,
@@ -168,6 +169,7 @@ class LoopAnimatePipeline:
             preset: `best`, or `fast` for few steps: with the model's few-step weights where it has them.
             closing: `tie`, `shift`, `windows` (any length) or `off`.
             start: share of the noise to start with, in (0, 1]; less noise, less motion.
+            motion: `small`, `medium` or `large`, only for models with PIA's conditioning.
             hold_still: 0 … 1; flicker weaker than this, in latents, is removed from places that hardly move.
                 0 switches it off.
             mask: `[H, W]` with 1 = object, `auto` to find the object, or `none` for the whole picture.
@@ -198,6 +200,7 @@ class LoopAnimatePipeline:
             closing=closing,
             start=start,
             strength=strength,
+            motion=motion,
             hold_still=hold_still,
             mask=mask,
             height_px=height_px,
@@ -209,7 +212,9 @@ class LoopAnimatePipeline:
         object_mask = mask_of(picture, still, settings.mask)
 
         # 3. Conditions
-        conditions = self.encode(still, object_mask, prompt, negative_prompt, settings.frames)
+        conditions = self.encode(
+            still, object_mask, prompt, negative_prompt, settings.frames, settings.motion
+        )
 
         # 4. Sampling
         latents = self.sample(conditions, settings, callback)
@@ -232,7 +237,13 @@ class LoopAnimatePipeline:
 
     @torch.inference_mode()
     def encode(
-        self, still: Tensor, object_mask: Tensor, prompt: str, negative_prompt: str, frames: int
+        self,
+        still: Tensor,
+        object_mask: Tensor,
+        prompt: str,
+        negative_prompt: str,
+        frames: int,
+        motion: str = DEFAULT_MOTION,
     ) -> LoopConditions:
         """What the network reads of `still [H, W, 3]`, `object_mask [H, W]` and the two prompts."""
         bundle = self.bundle
@@ -243,10 +254,12 @@ class LoopAnimatePipeline:
         return LoopConditions(
             z_still=z_still,
             m_still=mask_to_latent(object_mask[None].to(device), *z_still.shape[2:]).to(z_still),
-            image_embeds=encode_image(bundle.image_encoder, pixels),
+            image_embeds=_image_embeds(bundle, pixels, text),
             text_embeds=text[:1],
             negative_embeds=text[1:],
             frames=frames,
+            conditioning=bundle.config.conditioning,
+            motion=motion,
         )
 
     @torch.inference_mode()
@@ -301,6 +314,13 @@ def mask_of(picture: Picture, still: Tensor, mask: Tensor | str) -> Tensor:
         return torch.ones(height_px, width_px)
     alpha = None if picture.alpha is None else fit_mask(picture.alpha, height_px, width_px)
     return salient_mask(still, alpha=alpha)
+
+
+def _image_embeds(bundle: Bundle, pixels: Tensor, text: Tensor) -> Tensor:
+    """`[1, T_i, D]`; zeros, which nothing reads, for a model without an image encoder."""
+    if bundle.image_encoder is None:
+        return text.new_zeros(1, 1, text.shape[-1])
+    return encode_image(bundle.image_encoder, pixels)
 
 
 def _as_picture(image: str | PathLike[str] | Picture | Tensor) -> Picture:

@@ -13,7 +13,7 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .closing import Closing
-from .conditions import MIN_FRAMES
+from .conditions import DEFAULT_MOTION, MIN_FRAMES, check_motion
 from .errors import LoopAnimateError
 from .picture.images import check_fit_size
 from .picture.shapes import Shape, nearest_shape
@@ -98,6 +98,7 @@ class SamplingSettings:
         hold_still: the level of `sampling.filter_flicker`, 0 … 1.
         mask: `[H, W]` with 1 = object, "auto" to find the object, or "none" for the whole picture.
         few_steps: whether the model's few-step weights are used.
+        motion: small, medium or large; read by models with PIA's conditioning.
 
     Raises:
         LoopAnimateError: a setting out of its range.
@@ -115,11 +116,13 @@ class SamplingSettings:
     image_guidance: float = 1.0
     mask: Tensor | str = field(default="auto", compare=False)
     few_steps: bool = False
+    motion: str = DEFAULT_MOTION
 
     def __post_init__(self) -> None:
         _check_sampling(self)
         _check_whole("seed", self.seed, 0, MAX_SEED)
         _check_number("image_guidance", self.image_guidance, 0, 100)
+        check_motion(self.motion)
         check_fit_size(self.height_px, self.width_px)
         if isinstance(self.mask, str) and self.mask not in MASKS:
             raise LoopAnimateError(
@@ -143,6 +146,8 @@ class SamplingModel(Protocol):
     def width_px(self) -> int: ...
     @property
     def all_shapes(self) -> tuple[Shape, ...]: ...
+    @property
+    def conditioning(self) -> str: ...
     def window_frames(self, frames: int) -> int: ...
 
 
@@ -188,6 +193,11 @@ def resolve_settings(
     if preset == "fast" and own.fast is not None:
         values |= {**asdict(own.fast), "few_steps": True}
     values |= _given(chosen)
+    if "motion" in values and model.conditioning != "pia":
+        raise LoopAnimateError(
+            f"motion {values['motion']!r} needs a model with PIA's conditioning; with this one a start below 1"
+            " gives less motion"
+        )
     if "seed" not in values:
         values["seed"] = secrets.randbelow(2**32)
     frames = values.pop("frames")

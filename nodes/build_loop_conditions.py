@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from loopanimate_core.conditions import mask_to_latent
+from loopanimate_core.conditions import DEFAULT_MOTION, MOTIONS, check_motion, mask_to_latent
 from loopanimate_core.encoders.image import resize_for_clip
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.picture.images import fit_mask, fit_picture
 from loopanimate_core.picture.shapes import nearest_shape
 
+from .common import NoImageEncoder
 from .schema import supported
 
 MIN_FRAMES, MAX_FRAMES = 2, 1000  # a KSampler also takes 2; Loop Sampler needs 3
@@ -94,7 +95,17 @@ class BuildLoopConditions(io.ComfyNode):
                     optional=True,
                     tooltip=(
                         "The object that moves (1 = object), from Salient Mask. Without a mask the whole"
-                        " picture may move."
+                        " picture may move. PIA's models do not read it."
+                    ),
+                ),
+                io.Combo.Input(
+                    "motion",
+                    options=list(MOTIONS),
+                    default=DEFAULT_MOTION,
+                    optional=True,
+                    tooltip=(
+                        "How far frames may go from the picture. Only models with PIA's conditioning read"
+                        " it; with others use start."
                     ),
                 ),
             ],
@@ -131,6 +142,7 @@ class BuildLoopConditions(io.ComfyNode):
         frames: int,
         start: float,
         mask: torch.Tensor | None = None,
+        motion: str = DEFAULT_MOTION,
     ) -> io.NodeOutput:
         import node_helpers
 
@@ -138,6 +150,7 @@ class BuildLoopConditions(io.ComfyNode):
             raise LoopAnimateError(
                 f"frames must be between {MIN_FRAMES} and {MAX_FRAMES}, got {frames}"
             )
+        check_motion(motion)
         height, width = _loop_size(clip_vision, image, height, width)
         picture = fit_picture(image[0, ..., :3].float().cpu(), height, width)
         still = vae.encode(picture[None])
@@ -149,6 +162,7 @@ class BuildLoopConditions(io.ComfyNode):
             "loop_still": still[:1],
             "loop_mask": _latent_mask(mask, image, still, height, width),
             "loop_image_embeds": embed_picture(clip_vision, picture),
+            "loop_motion": motion,
         }
         latent = {"samples": still[:1].repeat(frames, 1, 1, 1), "loop_start": start}
         return io.NodeOutput(
@@ -177,8 +191,11 @@ def _loop_size(clip_vision: Any, image: torch.Tensor, height: int, width: int) -
 def embed_picture(clip_vision: Any, picture: torch.Tensor) -> torch.Tensor:
     """CLIP's projected image embedding `[1, 1, D]` of `picture [H, W, 3]`, resized as in training.
 
-    The picture gets the encoder's size here, so that ComfyUI does not resize or crop it.
+    The picture gets the encoder's size here, so that ComfyUI does not resize or crop it. A model without an
+    image encoder gets zeros, which it does not read.
     """
+    if isinstance(clip_vision, NoImageEncoder):
+        return clip_vision.image_embeds()
     side_px = getattr(clip_vision, "image_size", 224)
     pixels = resize_for_clip(picture.movedim(-1, 0)[None], side_px)
     return clip_vision.encode_image(pixels.movedim(1, -1), crop=False).image_embeds[:, None]

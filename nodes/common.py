@@ -6,15 +6,41 @@ import logging
 import secrets
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 import torch
 from comfy_api.latest import io
 
+from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.picture.shapes import Shape
+
 log = logging.getLogger("loopanimate")
 
 LoopIO = io.Custom("LOOPANIMATE_LOOP")
 """A loop that draws its frames one at a time: a `loopanimate_core.video.frame_source.FrameSource`."""
+
+
+class NoImageEncoder:
+    """The CLIP_VISION of a model that has no image encoder, such as PIA's.
+
+    Attributes:
+        loopanimate_shapes: the sizes that the model was trained on.
+    """
+
+    def __init__(self, channels: int, shapes: tuple[Shape, ...]) -> None:
+        self.channels = channels
+        self.loopanimate_shapes = shapes
+
+    def image_embeds(self) -> torch.Tensor:
+        """Zeros `[1, 1, D]`, which the model does not read."""
+        return torch.zeros(1, 1, self.channels)
+
+    def encode_image(self, *_args: Any, **_options: Any) -> Any:
+        """Raises LoopAnimateError: other nodes need a real image encoder."""
+        raise LoopAnimateError(
+            "this model has no image encoder; connect Load CLIP Vision with a CLIP ViT-L/14 file instead"
+        )
 
 
 def rgb(images: torch.Tensor) -> torch.Tensor:

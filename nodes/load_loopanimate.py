@@ -53,7 +53,11 @@ class LoadLoopAnimate(io.ComfyNode):
                     "animatediff_models",
                     "a motion module, AnimateDiff v1, v2, v3 or PIA, from models/animatediff_models.",
                 ),
-                _file("clip_vision", "clip_vision", "the CLIP ViT-L/14 image encoder."),
+                _file(
+                    "clip_vision",
+                    "clip_vision",
+                    "the CLIP ViT-L/14 image encoder. none is enough for PIA with a checkpoint's own UNet.",
+                ),
                 io.Combo.Input(
                     "dtype",
                     options=["auto", "fp32", "fp16", "bf16"],
@@ -113,7 +117,6 @@ class LoadLoopAnimate(io.ComfyNode):
             for name, what in (
                 ("checkpoint", "a Stable Diffusion 1.x checkpoint"),
                 ("motion_module", "a motion module"),
-                ("clip_vision", "the CLIP ViT-L/14 image encoder"),
             ):
                 if paths[name] is None:
                     raise LoopAnimateError(

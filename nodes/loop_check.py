@@ -14,7 +14,7 @@ from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.picture.images import save_picture
 from loopanimate_core.picture.sheet import draw_sheet, plan_sheet
 
-from .common import log, rgb, temp_file
+from .common import NoImageEncoder, log, rgb, temp_file
 from .schema import supported
 
 ENCODED_AT_ONCE = 16  # frames; ComfyUI moves the whole batch it is given to the device
@@ -127,7 +127,7 @@ class LoopCheck(io.ComfyNode):
             frames,
             fps=fps,
             reference=None if reference is None else rgb(reference)[0],
-            image_encoder=clip_vision and _encoder(clip_vision),
+            image_encoder=_encoder(clip_vision),
             thresholds=LoopThresholds(jump_ratio=jump_ratio, frozen_change=frozen_change),
         )
         if not report.passed:
@@ -147,8 +147,10 @@ class LoopCheck(io.ComfyNode):
         )
 
 
-def _encoder(clip_vision: Any) -> ImageEncoder:
-    """ComfyUI's CLIP_VISION as pictures `[N, H, W, 3]` to embeddings `[N, D]`."""
+def _encoder(clip_vision: Any) -> ImageEncoder | None:
+    """ComfyUI's CLIP_VISION as pictures `[N, H, W, 3]` to embeddings `[N, D]`; None without one."""
+    if clip_vision is None or isinstance(clip_vision, NoImageEncoder):
+        return None
 
     def encode(pictures: torch.Tensor) -> torch.Tensor:
         batches = pictures.split(ENCODED_AT_ONCE)

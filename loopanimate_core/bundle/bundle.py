@@ -27,6 +27,7 @@ class Bundle:
     """A model in memory.
 
     Attributes:
+        image_encoder: None where the model has none.
         provenance: where its weights came from.
         path: the file it was read from, if any.
         few_steps: the few-step weights as they are stored (`few_steps.py`); empty without.
@@ -41,6 +42,11 @@ class Bundle:
     provenance: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
     few_steps: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """Its networks by the prefixes of their tensors."""
+        return {part: self.module(part) for part in self.config.parts}
 
     def module(self, part: str) -> nn.Module:
         """One of the networks, by the prefix of its tensors."""

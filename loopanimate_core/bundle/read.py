@@ -13,7 +13,7 @@ from torch import Tensor
 from ..encoders.tokenizer import build_tokenizer
 from ..errors import LoopAnimateError
 from .bundle import FORMATS, Bundle
-from .components import PARTS, build_on_meta, load_weights, require_same_tensors, shapes_of
+from .components import build_on_meta, load_weights, require_same_tensors, shapes_of
 from .config import BundleConfig
 from .few_steps import PREFIX as FEW_STEPS
 from .few_steps import require_fit
@@ -63,14 +63,14 @@ def bundle_info(path: str | Path) -> BundleInfo:
     """
     header = read_header(path)
     config, provenance = _parse_metadata(header)
-    shapes = _shapes_by_part(header)
+    shapes = _shapes_by_part(header, config)
     dtypes = list(header.dtypes.values())
     return BundleInfo(
         path=header.path,
         config=config,
         provenance=provenance,
         metadata={k: v for k, v in header.metadata.items() if k not in ("config", "provenance")},
-        parameters={part: count_parameters(shapes[part]) for part in PARTS},
+        parameters={part: count_parameters(shapes[part]) for part in config.parts},
         dtype=max(set(dtypes), key=dtypes.count),
         size_bytes=header.size_bytes,
         few_steps=count_parameters(shapes[FEW_STEPS]),
@@ -92,14 +92,17 @@ def read_bundle(
     """
     header = read_header(path)
     config, provenance = _parse_metadata(header)
-    shapes = _shapes_by_part(header)
-    modules: dict[str, Any] = {part: build_on_meta(part, getattr(config, part)) for part in PARTS}
+    shapes = _shapes_by_part(header, config)
+    modules: dict[str, Any] = {
+        part: build_on_meta(part, getattr(config, part)) for part in config.parts
+    }
     for part, module in modules.items():  # checked before the first tensor is read
         require_same_tensors(f"{path}: {part}", shapes_of(part, module), shapes[part])
     require_fit(f"{path}: {FEW_STEPS}", shapes[FEW_STEPS], shapes["unet"])
     tokenizer = build_tokenizer(config.tokenizer)
     for part, module in modules.items():
         load_weights(part, module, _read_part(path, part, shapes[part], device, dtype))
+    modules.setdefault("image_encoder", None)
     few_steps = _read_part(path, FEW_STEPS, shapes[FEW_STEPS], device, dtype)
     return Bundle(
         config,
@@ -128,7 +131,7 @@ def read_parts(
     """
     header = read_header(path)
     config, provenance = _parse_metadata(header)
-    shapes = _shapes_by_part(header)
+    shapes = _shapes_by_part(header, config)
     expected = shapes_of("unet", build_on_meta("unet", config.unet))
     require_same_tensors(f"{path}: unet", expected, shapes["unet"])
     require_fit(f"{path}: {FEW_STEPS}", shapes[FEW_STEPS], shapes["unet"])
@@ -164,8 +167,10 @@ def _parse_metadata(header: Header) -> tuple[BundleConfig, dict[str, Any]]:
         raise LoopAnimateError(f"{header.path}: {error}") from None
 
 
-def _shapes_by_part(header: Header) -> dict[str, dict[str, tuple[int, ...]]]:
-    shapes: dict[str, dict[str, tuple[int, ...]]] = {part: {} for part in (*PARTS, FEW_STEPS)}
+def _shapes_by_part(header: Header, config: BundleConfig) -> dict[str, dict[str, tuple[int, ...]]]:
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {
+        part: {} for part in (*config.parts, FEW_STEPS)
+    }
     for name, shape in header.shapes.items():
         part, _, rest = name.partition(".")
         if part not in shapes or not rest:

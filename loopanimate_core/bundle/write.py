@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..settings import FewSteps
 from .bundle import FEW_STEPS_FORMAT, FORMAT, Bundle
-from .components import PARTS, build_on_meta, require_same_tensors, shapes_of, state_of
+from .components import build_on_meta, require_same_tensors, shapes_of, state_of
 from .config import BundleConfig
 from .few_steps import PREFIX as FEW_STEPS
 from .few_steps import require_fit
@@ -53,8 +53,8 @@ def write_bundle(
     """
     config = bundle.config
     tensors: dict[str, Tensor] = {}
-    for part in PARTS:
-        state = state_of(part, bundle.module(part))
+    for part, module in bundle.parts.items():
+        state = state_of(part, module)
         require_same_tensors(
             f"the {part}",
             shapes_of(part, build_on_meta(part, getattr(config, part))),

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from ..pipeline import Loop, LoopAnimatePipeline
     from ..sampling import StepState
 
-MAX_SEED = 2**64 - 1  # a copy, because the module of the original imports torch
+# Copies, because the modules of the originals import torch; a test compares them.
+MOTIONS = ("small", "medium", "large")
+MAX_SEED = 2**64 - 1
+
 MAX_CHAIN = 1000
 MAX_PROMPT = 10_000
 TILE_PX = 192  # the frames in a contact sheet
@@ -122,6 +125,12 @@ def _add_sampling(group: argparse._ArgumentGroup) -> None:
         type=float,
         metavar="X",
         help="share of the noise to start from, above 0 to 1; less noise gives less motion",
+    )
+    group.add_argument(
+        "--motion",
+        choices=MOTIONS,
+        help="how far frames may go from the picture, only for models with PIA's conditioning (default:"
+        " medium)",
     )
     group.add_argument(
         "--hold-still",
@@ -287,6 +296,7 @@ def _sample(
                 preset="fast" if arguments.fast else "best",
                 closing=arguments.closing,
                 start=arguments.start,
+                motion=arguments.motion,
                 hold_still=arguments.hold_still,
                 mask=mask,
                 height_px=arguments.height,

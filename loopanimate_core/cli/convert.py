@@ -10,7 +10,8 @@ from ..schedule import BETA_SCHEDULES
 from .options import DTYPES, Commands, HelpFormatter, add_command, add_force
 from .outputs import require_writable
 
-# A copy, because the module of the original imports torch; a test compares the two.
+# Copies, because the modules of the originals import torch; a test compares them.
+CONDITIONINGS = ("loop", "pia")
 LAYOUTS = ("diffusers", "checkpoint", "animatediff", "pia", "motion_adapter")
 SOURCES = ("unet", "motion", "vae", "text_encoder", "image_encoder")
 
@@ -18,6 +19,8 @@ EPILOG = """\
 examples:
   loopanimate convert assemble --unet sd-image-variations/ --text-encoder sd15.safetensors \\
       --motion mm_sd_v15_v2.ckpt -o model.safetensors
+  loopanimate convert assemble --unet sd15.safetensors --motion pia.ckpt --conditioning pia \\
+      -o pia.safetensors
   loopanimate convert extract model.safetensors --to diffusers -o parts/
   loopanimate convert apply stage3.delta.safetensors --base stage2.safetensors -o stage3.safetensors
 """
@@ -64,6 +67,13 @@ def _add_assemble(ways: Commands) -> None:
 
     model = parser.add_argument_group("the model")
     model.add_argument(
+        "--conditioning",
+        choices=CONDITIONINGS,
+        default="loop",
+        help="what the network reads beside the noise: loop is the paper's, which needs training; pia is"
+        " PIA's own, which needs its motion module and no image encoder",
+    )
+    model.add_argument(
         "--conv-in",
         choices=("zero", "random"),
         default="zero",
@@ -72,8 +82,8 @@ def _add_assemble(ways: Commands) -> None:
     model.add_argument(
         "--routing",
         metavar="DOWN,MIDDLE,UP",
-        default="image,text,text",
-        help="what the cross-attention of the down, middle and up blocks reads: image, text or none",
+        help="what the cross-attention of the down, middle and up blocks reads: image, text or none (default:"
+        " image,text,text; with pia text,text,text)",
     )
     model.add_argument(
         "--beta-schedule",
@@ -133,8 +143,9 @@ def run_assemble(arguments: argparse.Namespace) -> int:
     given = {name: getattr(arguments, name) for name in SOURCES if getattr(arguments, name)}
     bundle = assemble(
         PartFiles(**{name: Path(path) for name, path in given.items()}),
+        conditioning=arguments.conditioning,
         conv_in_init=arguments.conv_in,
-        routing=_routing(arguments.routing),
+        routing=arguments.routing and _routing(arguments.routing),
         schedule=ScheduleConfig(arguments.beta_schedule) if arguments.beta_schedule else None,
         seed=arguments.seed,
     )

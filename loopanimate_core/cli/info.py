@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from ..models import LoopUNetConfig
 
 HIDDEN_METADATA = {"format", "modelspec.thumbnail"}
+CONDITIONING_LINES = {
+    "loop": "the still at both ends, and the object's mask (LoopAnimate)",
+    "pia": "the still at every frame, and each frame's affinity to it (PIA)",
+}
 
 
 def add_parser(commands: Commands) -> None:
@@ -74,6 +78,7 @@ def _info_lines(found: BundleInfo) -> list[str]:
             "picture": f"{', '.join(map(str, config.all_shapes))} pixels",
             "frames": "trained on " + ", ".join(map(str, config.frames)),
             "schedule": f"{config.schedule.beta_schedule}, {config.schedule.prediction_type}",
+            "conditioning": CONDITIONING_LINES[config.conditioning],
             "reads": f"down blocks {down}, middle block {middle}, up blocks {up}",
             "defaults": f"{own.scheduler}, {own.steps} steps, guidance {own.guidance:g}, {own.frames}"
             f" frames at {own.fps:g} fps, start {own.start:g}, hold still {own.hold_still:g}",

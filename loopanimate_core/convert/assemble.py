@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..bundle import Bundle, BundleConfig
-from ..bundle.components import PARTS, build_on_meta, load_weights
+from ..bundle.components import build_on_meta, load_weights
+from ..conditions import CONDITIONINGS
 from ..encoders.tokenizer import build_tokenizer
 from ..errors import LoopAnimateError
 from ..models import LoopUNetConfig
@@ -21,6 +22,7 @@ from ..models.layers import MotionModule
 from ..schedule import ScheduleConfig
 from ..settings import SamplingDefaults
 from .sources import (
+    Source,
     read_image_encoder,
     read_motion,
     read_text_encoder,
@@ -31,6 +33,7 @@ from .sources import (
 
 CONV_IN_INITS = ("zero", "random")
 FULL_SIZE_RESIDUAL = 0.5  # such a model draws light and faces well, its finest grain less so
+PIA_FRAMES = 16  # of its training clips
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class PartFiles:
         unet: an sd-image-variations folder, or a Stable Diffusion 1.x folder or checkpoint.
         motion: motion modules (AnimateDiff v1, v2, v3, PIA, or a diffusers adapter); None creates untrained
             ones, for training.
-        vae, text_encoder, image_encoder: needed if `unet` has none, or to use another one.
+        vae, text_encoder, image_encoder: needed if `unet` has none, or to use another one. With PIA's
+            conditioning nothing reads an image encoder, so it may be left out.
     """
 
     unet: Path
@@ -54,18 +58,21 @@ class PartFiles:
 def assemble(
     files: PartFiles,
     *,
+    conditioning: str = "loop",
     conv_in_init: str = "zero",
-    routing: tuple[str, str, str] = ("image", "text", "text"),
+    routing: tuple[str, str, str] | None = None,
     schedule: ScheduleConfig | None = None,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> Bundle:
-    """Assemble a model of the paper's architecture from public parts (Sec. 3.5).
+    """Assemble a model of the paper's architecture from public parts (Sec. 3.5), or PIA as it was trained.
 
     Args:
+        conditioning: "loop" for the paper's, "pia" for PIA's own, which needs its motion module and no training.
         conv_in_init: start of the five new input channels: "zero" keeps the UNet's output, "random" is what
             the paper does. A PIA file has its own values for them.
-        routing: what the cross-attention of the down, middle and up blocks reads.
+        routing: what the cross-attention of the down, middle and up blocks reads; None is image, text, text,
+            and text everywhere with PIA's conditioning.
         schedule: by default `linear` with motion modules, as AnimateDiff was trained, else `scaled_linear`.
         seed: for everything that starts at random.
         dtype: the dtype of all weights.
@@ -74,12 +81,18 @@ def assemble(
         LoopAnimateError: a file cannot be used; the message names the file and the reason.
     """
     unet = assemble_unet(
-        files.unet, files.motion, conv_in_init=conv_in_init, routing=routing, seed=seed
+        files.unet,
+        files.motion,
+        conditioning=conditioning,
+        conv_in_init=conv_in_init,
+        routing=routing,
+        seed=seed,
     )
     vae = read_vae(files.vae or files.unet)
     text_path = files.text_encoder or _inside(files.unet, "text_encoder")
-    image_path = files.image_encoder or _inside(files.unet, "image_encoder")
-    text, image = read_text_encoder(text_path), read_image_encoder(image_path)
+    text, image = read_text_encoder(text_path), Source({}, {})
+    if files.image_encoder is not None or "image" in unet.config.routing:
+        image = read_image_encoder(files.image_encoder or _inside(files.unet, "image_encoder"))
 
     bundle_config = BundleConfig(
         unet=unet.config,
@@ -88,7 +101,7 @@ def assemble(
         image_encoder=image.settings,
         tokenizer=read_tokenizer(text_path),
         schedule=schedule or unet.schedule,
-        defaults=SamplingDefaults(residual=FULL_SIZE_RESIDUAL),
+        **sampling_of(conditioning),
     )
     states = {
         "unet": unet.state,
@@ -102,8 +115,9 @@ def assemble(
             build_on_meta(part, getattr(bundle_config, part)),
             {name: tensor.to(dtype) for name, tensor in states[part].items()},
         )
-        for part in PARTS
+        for part in bundle_config.parts
     }
+    modules.setdefault("image_encoder", None)
     provenance = {
         "assembled_from": {
             part: None if path is None else Path(path).name
@@ -139,14 +153,19 @@ def assemble_unet(
     unet_path: Path,
     motion_path: Path | None,
     *,
+    conditioning: str = "loop",
     conv_in_init: str = "zero",
-    routing: tuple[str, str, str] = ("image", "text", "text"),
+    routing: tuple[str, str, str] | None = None,
     seed: int = 0,
 ) -> AssembledUNet:
     """Assemble the UNet alone, without diffusers and transformers; arguments and errors as `assemble`."""
     if conv_in_init not in CONV_IN_INITS:
         raise LoopAnimateError(
             f"conv_in_init must be one of {', '.join(CONV_IN_INITS)}, got {conv_in_init!r}"
+        )
+    if conditioning not in CONDITIONINGS:
+        raise LoopAnimateError(
+            f"conditioning must be one of {', '.join(CONDITIONINGS)}, got {conditioning!r}"
         )
     unet = read_unet(unet_path)
     motion = None if motion_path is None else read_motion(motion_path)
@@ -155,7 +174,18 @@ def assemble_unet(
             f"{motion_path} has norm_num_groups {motion.norm_num_groups}, but {unet_path} has"
             f" {unet.settings.norm_num_groups}"
         )
-    config = replace(unet.settings, routing=routing, **(motion.settings if motion else {}))
+    pia = conditioning == "pia"
+    if pia and (motion is None or motion.conv_in is None):
+        raise LoopAnimateError(
+            "conditioning 'pia' needs PIA's motion module, which has nine input channels, got"
+            f" {motion_path or 'no motion module'}"
+        )
+    config = replace(
+        unet.settings,
+        routing=routing or (("text",) * 3 if pia else ("image", "text", "text")),
+        norm_scope="clip" if pia else "per_frame",  # as in diffusers' PIAPipeline
+        **(motion.settings if motion else {}),
+    )
     generator = torch.Generator().manual_seed(seed)
     new_channels = motion.conv_in if motion else None
     state = dict(unet.state)
@@ -169,6 +199,14 @@ def assemble_unet(
         ScheduleConfig("linear" if motion else "scaled_linear"),
         conv_in_init if new_channels is None else "PIA",
     )
+
+
+def sampling_of(conditioning: str) -> dict[str, Any]:
+    """The frames and sampling settings that a BundleConfig gets from `conditioning`."""
+    if conditioning != "pia":
+        return {"defaults": SamplingDefaults(residual=FULL_SIZE_RESIDUAL)}
+    defaults = SamplingDefaults(frames=PIA_FRAMES, residual=FULL_SIZE_RESIDUAL)
+    return {"conditioning": "pia", "frames": (PIA_FRAMES,), "defaults": defaults}
 
 
 def _inside(unet: Path, part: str) -> Path:

@@ -40,7 +40,8 @@ def extract(
         folder: created if it does not exist.
         layout: one of
             "diffusers": a folder for each part (`unet`, `motion_adapter`, `vae`, `text_encoder`, …);
-            "checkpoint": `checkpoint.safetensors` as Stable Diffusion 1.x, and `image_encoder.safetensors`;
+            "checkpoint": `checkpoint.safetensors` as Stable Diffusion 1.x, and `image_encoder.safetensors`
+            where there is one;
             "animatediff": `motion_module.safetensors` in AnimateDiff's original layout;
             "pia": the same with the nine-channel conv_in, in PIA's order of channels;
             "motion_adapter": diffusers' `MotionAdapter` folder, with conv_in in PIA's order.
@@ -74,6 +75,8 @@ def _write_diffusers(bundle: Bundle, folder: Path, dtype: torch.dtype | None) ->
     vae = state_of("vae", bundle.vae)
     written += _write_network(folder / "vae", weights, vae, config.vae, dtype)
     for part, (model_type, model) in _ENCODER_TYPES.items():
+        if part not in config.parts:
+            continue
         settings = getattr(config, part)
         described = {**settings, "model_type": model_type, "architectures": [model]}
         state = state_of(part, bundle.module(part))
@@ -115,6 +118,8 @@ def _write_checkpoint(bundle: Bundle, folder: Path, dtype: torch.dtype | None) -
         tensors[layouts.TEXT_PREFIX + name] = tensor
     checkpoint, encoder = folder / "checkpoint.safetensors", folder / "image_encoder.safetensors"
     write_tensors(checkpoint, tensors, {"format": "pt"}, dtype)
+    if bundle.image_encoder is None:
+        return [checkpoint]
     write_tensors(encoder, state_of("image_encoder", bundle.image_encoder), {"format": "pt"}, dtype)
     return [checkpoint, encoder]
 

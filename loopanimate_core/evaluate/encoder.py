@@ -78,6 +78,10 @@ def open_encoder(path: Path | None = None, device: torch.device | str = "cpu") -
 
 def _bundle_encoder(path: Path, device: torch.device | str) -> Callable[[Tensor], Tensor]:
     encoder = read_bundle(path, device=device).image_encoder
+    if encoder is None:
+        raise LoopAnimateError(
+            f"{path} has no image encoder; another one is needed for the CLIP figures"
+        )
     return lambda pictures: encode_image(encoder, pictures.permute(0, 3, 1, 2))[:, 0]
 
 

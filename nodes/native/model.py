@@ -18,7 +18,7 @@ from torch import Tensor
 
 from loopanimate_core.bundle import BundleConfig
 from loopanimate_core.bundle.components import require_same_tensors
-from loopanimate_core.conditions import semantic_mask, shown_frames, stack_static_dynamic
+from loopanimate_core.conditions import DEFAULT_MOTION, shown_frames, static_condition
 from loopanimate_core.encoders.vae import pixels_per_latent
 from loopanimate_core.errors import LoopAnimateError
 
@@ -135,8 +135,9 @@ class LoopModel(comfy.model_base.BaseModel):
         still = self.process_latent_in(kwargs["loop_still"].to(device))
         still = _resized(still, size, "bilinear")
         mask = _resized(kwargs["loop_mask"].to(device), size, "nearest-exact")
-        z_sd, z_m = stack_static_dynamic(still, frames), semantic_mask(mask, frames)
-        per_frame = torch.cat([z_sd, z_m], dim=1)[0].transpose(0, 1)  # [F, 5, h, w]
+        motion = kwargs.get("loop_motion", DEFAULT_MOTION)
+        beside = static_condition(self.bundle_config.conditioning, still, mask, frames, motion)
+        per_frame = beside[0].transpose(0, 1)  # [F, 5, h, w]
         return {
             "c_crossattn": CondText(kwargs["cross_attn"].to(device)),
             "image_embeds": CondPerClip(kwargs["loop_image_embeds"].to(device)),

@@ -67,6 +67,8 @@ def core_results(toy_path: Path, trained_path: Path) -> dict[str, torch.Tensor]:
     for prior in (0.0, 0.5):
         for closing, frames in (("tie", 5), ("shift", 5), ("off", 5), ("windows", 45)):
             found[f"euler_{closing}_{prior}"] = euler(toy, found, closing, frames, prior)
+    pia = dataclasses.replace(toy.config, conditioning="pia")
+    found["euler_pia"] = euler(dataclasses.replace(toy, config=pia), found, "shift", 6, 0.0)
     found["euler_trained"] = euler(read_bundle(trained_path), found, "tie", 5, 0.0)
     return {name: tensor.detach().contiguous() for name, tensor in found.items()}
 
@@ -89,6 +91,7 @@ def euler(
         given["text"],
         given["negative"],
         frames,
+        toy.config.conditioning,
     )
     closing = Closing(closing_name, frames, toy.config.window_frames(frames))
     scheduler = make_scheduler_with_steps(schedule)

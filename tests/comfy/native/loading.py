@@ -77,7 +77,7 @@ def check_size_0_is_the_shape_nearest_to_the_picture() -> None:
 
 
 def check_parts() -> None:
-    """Load a checkpoint, PIA's motion module and CLIP's image encoder with the node."""
+    """Load a checkpoint and PIA's motion module with the node, as PIA and as the paper's architecture."""
     names = {
         "checkpoint": ("checkpoints", "checkpoint.safetensors"),
         "motion_module": ("animatediff_models", "pia.safetensors"),
@@ -91,7 +91,35 @@ def check_parts() -> None:
     expected = load_file(str(FOLDER / "parts/whole.safetensors"))
     for name, tensor in model.model.diffusion_model.state_dict().items():
         assert torch.equal(tensor, expected[f"unet.{name}"]), name
-    assert model.model.bundle_config.schedule.beta_schedule == "linear"
+    found = model.model.bundle_config
+    assert (found.conditioning, found.unet.routing) == ("pia", ("text",) * 3)
+    assert found.schedule.beta_schedule == "linear"
+    two_unets = {**chosen, "image_unet": "checkpoint.safetensors"}
+    folder_paths.add_model_folder_path("diffusion_models", str(FOLDER / "parts"))
+    ours = LoadLoopAnimate.execute("parts", **two_unets).args[0].model.bundle_config
+    assert (ours.conditioning, ours.unet.routing[0]) == ("loop", "image")
+    without = {**chosen, "clip_vision": "none"}
+    blind = LoadLoopAnimate.execute("parts", **without, dtype="fp32").args
+    made = BuildLoopConditions.execute(
+        *([[torch.rand(1, 7, 64), {}]] for _ in range(2)),
+        blind[2],
+        blind[3],
+        torch.rand(1, 64, 64, 3),
+        width=0,
+        height=64,
+        frames=5,
+        start=1.0,
+        motion="large",
+    )
+    options = made.args[0][0][1]
+    assert options["loop_motion"] == "large" and not options["loop_image_embeds"].any()
+    assert made.args[2]["samples"].shape[-2:] == (8, 64)  # the assembled model's 512 pixels
+    try:
+        LoadLoopAnimate.execute("parts", **{**two_unets, "clip_vision": "none"})
+    except LoopAnimateError as error:
+        assert "clip_vision must be" in str(error), error
+    else:
+        raise AssertionError("the paper's architecture was loaded without an image encoder")
     picture = torch.rand(1, 64, 64, 3)
     latents = vae.encode(picture)
     text = clip.encode_from_tokens(clip.tokenize("a cat"))

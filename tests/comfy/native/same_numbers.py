@@ -43,6 +43,17 @@ def check_euler_agrees_with_the_core() -> None:
             close_to(found[: len(expected)], expected)
 
 
+def check_pia_agrees_with_the_core() -> None:
+    """The model decides what is put beside the noise; the prompts are those of every other model."""
+    given, sigmas = core(), core()["sigmas"]
+    parts = read_parts(FOLDER / "toy.safetensors")
+    config = dataclasses.replace(parts.config, conditioning="pia")
+    model = build_model(config, parts.states["unet"], toy().model.model.latent_format, "fp32")
+    noise = given["noise"][:6] * sigmas[0] / (1 + sigmas[0] ** 2).sqrt()
+    found = sample(close_loops(model, "shift"), sigmas=sigmas, noise=noise, frames=6)
+    close_to(found[: len(given["euler_pia"])], given["euler_pia"])
+
+
 def check_a_trained_bundle() -> None:
     """A bundle exported by the trainer: the node loads its weights and samples the core's loop."""
     folder_paths.add_model_folder_path("loopanimate", str(FOLDER))

@@ -20,6 +20,7 @@ from loopanimate_core.cli import mask as mask_command
 from loopanimate_core.cli.parser import build_parser
 from loopanimate_core.cli.run import run_command
 from loopanimate_core.closing import CLOSINGS
+from loopanimate_core.conditions import CONDITIONINGS, MOTIONS
 from loopanimate_core.convert import extract
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.exit_codes import ExitCode
@@ -161,6 +162,8 @@ def run_program(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
 
 def test_option_choices_match_the_core_modules() -> None:
     assert sampling.CLOSINGS == CLOSINGS
+    assert tuple(MOTIONS) == animate_command.MOTIONS
+    assert convert_command.CONDITIONINGS == CONDITIONINGS
     assert set(convert_command.LAYOUTS) == set(extract.LAYOUTS)
     assert set(mask_command.METHODS) == set(get_args(saliency.Method))
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from loopanimate_core.bundle import Bundle, read_bundle
+from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models import LoopUNet, LoopUNetConfig
 
 from ..config import ModelConfig, RunConfig, parse
@@ -38,6 +39,11 @@ def open_start(model: ModelConfig, seed: int) -> Bundle:
         merge_adapters(bundle.unet)
         bundle.config = dataclasses.replace(bundle.config, frames=trained_frames(bundle, earlier))
         bundle.provenance = add_provenance(bundle.provenance, found)
+    if bundle.config.conditioning != "loop":
+        raise LoopAnimateError(
+            f"model.start {model.start} has the conditioning {bundle.config.conditioning!r}, which is not trained"
+            " here; assemble it with `loopanimate convert assemble --conditioning loop`"
+        )
     if model.unet is not None:
         bundle = _with_new_unet(bundle, LoopUNetConfig.from_dict(model.unet), seed)
     changes = {
