@@ -170,10 +170,9 @@ class LoopSampler(io.ComfyNode):
         preset: str = "best",
         start: float = 0.0,
     ) -> io.NodeOutput:
-        from node_helpers import conditioning_set_values
-
         import comfy.sample
         import comfy.utils
+        from node_helpers import conditioning_set_values
 
         from .native.batch import FRAMES_KEY, with_closing_frames
         from .native.closing import close_loops

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import comfy.patcher_extension
 import torch
 from torch import Tensor
 
-import comfy.patcher_extension
 from loopanimate_core.closing import Closing, Window, blend, check_closing
 from loopanimate_core.conditions import MIN_FRAMES
 

@@ -9,14 +9,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import folder_paths
-import torch
-from torch import Tensor
-
 import comfy.clip_vision
 import comfy.sd
 import comfy.sd1_clip
 import comfy.supported_models_base
+import folder_paths
+import torch
+from torch import Tensor
+
 from loopanimate_core.encoders.tokenizer import (
     END,
     START,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import comfy.lora
 from torch import Tensor
 
-import comfy.lora
 from loopanimate_core.bundle.few_steps import low_rank_layers, replaced_tensors
 
 from .model import loop_model_of

@@ -6,9 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
 import comfy.conds
 import comfy.latent_formats
 import comfy.model_base
@@ -16,6 +13,9 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.supported_models_base
 import comfy.utils
+import torch
+from torch import Tensor
+
 from loopanimate_core.bundle import BundleConfig
 from loopanimate_core.bundle.components import require_same_tensors
 from loopanimate_core.conditions import semantic_mask, shown_frames, stack_static_dynamic

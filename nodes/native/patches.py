@@ -11,10 +11,10 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from torch import Tensor
-
 import comfy.controlnet
 import comfy.model_sampling
+from torch import Tensor
+
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.models.layers import Attention
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import comfy.model_management
 import torch
 from torch import Tensor
 
-import comfy.model_management
 from loopanimate_core.conditions import mask_to_latent
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.picture import SIZE_MULTIPLE_PX

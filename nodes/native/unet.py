@@ -7,12 +7,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor
-
 import comfy.ldm.modules.attention
 import comfy.model_management
 import comfy.patcher_extension
+import torch
+from torch import Tensor
+
 from loopanimate_core.models import LoopUNet, LoopUNetConfig
 from loopanimate_core.models.layers import SpatialTransformer
 from loopanimate_core.preconditioning import Preconditioning

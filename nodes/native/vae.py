@@ -8,15 +8,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 import comfy.latent_formats
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
 import comfy.sd
 import comfy.taesd.taesd
+import torch
+from torch import Tensor, nn
+
 from loopanimate_core.bundle.components import require_same_tensors
 from loopanimate_core.convert import layouts
 from loopanimate_core.encoders.vae import pixels_per_latent

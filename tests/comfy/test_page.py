@@ -175,7 +175,7 @@ def test_panels_are_not_saved_in_the_workflow(seen: Seen) -> None:
     saved = seen["saved"]
     assert not {"loop", "preview"} & {*saved["checkInputs"], *saved["samplerInputs"]}
     assert len(saved["checkValues"]) == 4  # fps, jump_ratio, frozen_change, on_fail
-    assert len(saved["samplerValues"]) == 9  # with control_after_generate
+    assert len(saved["samplerValues"]) == 10  # with control_after_generate
     assert None not in saved["checkValues"] + saved["samplerValues"]
 
 

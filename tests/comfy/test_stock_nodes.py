@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,9 +26,9 @@ def server(comfy: ComfyServer, toy_bundle_path: Path) -> Iterator[ComfyServer]:
 
 
 @pytest.fixture(scope="module")
-def plain(server: ComfyServer) -> list[bytes]:
-    """The loop without the node."""
-    return pictures(server, server.run(base_graph()))
+def plain(server: ComfyServer) -> Callable[[int], list[bytes]]:
+    """The loop without a node, at a size in pixels."""
+    return cache(lambda side: pictures(server, server.run(base_graph(side))))
 
 
 def spread(frames: list[bytes]) -> float:
@@ -36,25 +37,27 @@ def spread(frames: list[bytes]) -> float:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_stock_node(server: ComfyServer, plain: list[bytes], row: StockNode) -> None:
+def test_stock_node(
+    server: ComfyServer, plain: Callable[[int], list[bytes]], row: StockNode
+) -> None:
     if row.name not in server.get(f"/object_info/{row.name.replace(' ', '%20')}"):
         pytest.skip("this version of ComfyUI does not have the node")
-    graph = row.build(base_graph())
+    graph = row.build(base_graph(row.side))
     if row.effect == REFUSED:
         with pytest.raises(PromptError, match=row.sentence):
             server.run(graph)
         return
-    frames = pictures(server, server.run(graph))
+    frames, without = pictures(server, server.run(graph)), plain(row.side)
     assert len(frames) == row.frames
-    assert spread(frames) < 2 * spread(plain) + 10, "noise"
+    assert spread(frames) < 2 * spread(without) + 10, "noise"
     if row.effect == SAME:
         difference = [
             np.abs(np.frombuffer(a, np.uint8).astype(int) - np.frombuffer(b, np.uint8)).max()
-            for a, b in zip(frames, plain, strict=True)
+            for a, b in zip(frames, without, strict=True)
         ]
         assert max(difference) <= 1
     elif row.effect == CHANGES:
-        assert frames != plain
+        assert frames != without
     if row.effect in (SAME, CHANGES):
         assert frames[0] == frames[-1], "the loop is open"
 

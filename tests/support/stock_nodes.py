@@ -31,6 +31,7 @@ class StockNode:
         build: changes a graph of a KSampler so that it uses the node; a toy model, 15 frames.
         sentence: for REFUSED: a part of the message, else empty.
         frames: that are saved.
+        side: of the picture in pixels.
     """
 
     name: str
@@ -39,11 +40,12 @@ class StockNode:
     build: Callable[[Graph], Graph]
     sentence: str = ""
     frames: int = 15
+    side: int = 64
 
 
-def base_graph() -> Graph:
+def base_graph(side: int = 64) -> Graph:
     """What the rows change: the toy model, sampled by a KSampler."""
-    return ksampler_graph("ghost.png", bundle="toy.safetensors", side=64)
+    return ksampler_graph("ghost.png", bundle="toy.safetensors", side=side)
 
 
 def on_model(name: str, **inputs: object) -> Callable[[Graph], Graph]:
@@ -129,7 +131,9 @@ def second_pass(graph: Graph) -> Graph:
     """Loop Sampler, enlarged latents, and a KSampler from half of the noise."""
     stock = graph["sample"]["inputs"]
     graph = loop_graph("ghost.png", bundle="toy.safetensors", side=64) | {
-        "larger": node("LatentUpscaleBy", samples=["sample", 0], upscale_method="bislerp", scale_by=1.5),
+        "larger": node(
+            "LatentUpscaleBy", samples=["sample", 0], upscale_method="bislerp", scale_by=1.5
+        ),
         "again": node("KSampler", **{**stock, "latent_image": ["larger", 0], "denoise": 0.5}),
     }
     graph["decode"]["inputs"]["samples"] = ["again", 0]
@@ -149,10 +153,10 @@ ROWS = [
     # ------------------------------------------------------------------------- patches of the model
     StockNode("FreeU", CHANGES, "as on Stable Diffusion 1.x", on_model("FreeU", b1=1.1, b2=1.2, s1=0.9, s2=0.2)),
     StockNode("FreeU_V2", CHANGES, "as on Stable Diffusion 1.x", on_model("FreeU_V2", b1=1.3, b2=1.4, s1=0.9, s2=0.2)),
-    StockNode("PerturbedAttentionGuidance", CHANGES, "one more call of the network in each step", on_model("PerturbedAttentionGuidance", scale=3.0)),
+    StockNode("PerturbedAttentionGuidance", CHANGES, "one more call of the network in each step", on_model("PerturbedAttentionGuidance", scale=90.0), side=128),
     StockNode("SelfAttentionGuidance", REFUSED, "the network sees the first frame twice; use PerturbedAttentionGuidance", on_model("SelfAttentionGuidance", scale=0.5, blur_sigma=2.0), "Self-Attention Guidance does not work"),
     StockNode("TomePatchModel", CHANGES, "merges pixels within each frame", on_model("TomePatchModel", ratio=0.5)),
-    StockNode("HyperTile", SAME, "acts on frames of more than 256 pixels; a tile is never smaller", on_model("HyperTile", tile_size=256, swap_size=2, max_depth=0, scale_depth=False)),
+    StockNode("HyperTile", CHANGES, "acts if a frame is larger than *tile_size*", on_model("HyperTile", tile_size=32, swap_size=2, max_depth=0, scale_depth=False)),
     StockNode("PatchModelAddDownscale", CHANGES, "Deep Shrink, for sizes above the trained one", on_model("PatchModelAddDownscale", block_number=1, downscale_factor=2.0, start_percent=0.0, end_percent=1.0, downscale_after_skip=True, downscale_method="bicubic", upscale_method="bicubic")),
     StockNode("EasyCache", REFUSED, "for speed use preset *fast* of Loop Sampler", on_model("EasyCache", reuse_threshold=0.2, start_percent=0.15, end_percent=0.95, verbose=False), "EasyCache and LazyCache do not work"),
     StockNode("LazyCache", REFUSED, "as EasyCache", on_model("LazyCache", reuse_threshold=0.2, start_percent=0.15, end_percent=0.95, verbose=False), "EasyCache and LazyCache do not work"),
@@ -180,12 +184,12 @@ ROWS = [
     StockNode("UNetCrossAttentionMultiply", CHANGES, "text, picture, and the second attention over frames", on_model("UNetCrossAttentionMultiply", q=1.0, k=1.0, v=1.2, out=1.0)),
     StockNode("UNetTemporalAttentionMultiply", CHANGES, "only its structural values: the layers over frames have other names here", on_model("UNetTemporalAttentionMultiply", self_structural=1.2, self_temporal=1.0, cross_structural=1.0, cross_temporal=1.0)),
     StockNode("ModelMergeSimple", SAME, "here a model with itself", with_nodes({"patch": node("ModelMergeSimple", model1=["load", 0], model2=["load", 0], ratio=0.5)}, model=["patch", 0])),
-    StockNode("PerpNeg", CHANGES, "its empty prompt has to go through Build Loop Conditions too", on_model("PerpNeg", empty_conditioning=["build", 1], neg_scale=1.0)),
+    StockNode("PerpNeg", CHANGES, "its empty prompt has to go through Build Loop Conditions too", on_model("PerpNeg", empty_conditioning=["build", 0], neg_scale=1.0)),
     # ------------------------------------------------------------------------------------- prompts
     StockNode("ConditioningCombine", CHANGES, "both prompts through Build Loop Conditions", with_nodes(WITH_OTHER_PROMPT | BUILT_AGAIN | {"both": node("ConditioningCombine", conditioning_1=["build", 0], conditioning_2=["built", 0])}, positive=["both", 0])),
     StockNode("ConditioningAverage", CHANGES, "", on_prompt("ConditioningAverage", "conditioning_to", conditioning_from=["negative", 0], conditioning_to_strength=0.5)),
     StockNode("ConditioningConcat", CHANGES, "", on_prompt("ConditioningConcat", "conditioning_to", conditioning_from=["negative", 0])),
-    StockNode("ConditioningSetArea", CHANGES, "", on_prompt("ConditioningSetArea", width=64, height=32, x=0, y=0, strength=1.0)),
+    StockNode("ConditioningSetArea", CHANGES, "", on_prompt("ConditioningSetArea", width=64, height=64, x=64, y=0, strength=1.0), side=128),
     StockNode("ConditioningSetAreaPercentage", CHANGES, "", on_prompt("ConditioningSetAreaPercentage", width=1.0, height=0.5, x=0.0, y=0.0, strength=1.0)),
     StockNode("ConditioningSetMask", SAME, "a mask over everything; part of the picture otherwise", with_nodes({"all": node("SolidMask", value=1.0, width=64, height=64), "changed": node("ConditioningSetMask", conditioning=["build", 0], mask=["all", 0], strength=1.0, set_cond_area="default")}, positive=["changed", 0])),
     StockNode("ConditioningSetTimestepRange", CHANGES, "", on_prompt("ConditioningSetTimestepRange", start=0.0, end=0.5)),
@@ -207,7 +211,7 @@ ROWS = [
     # ------------------------------------------------------------------------------------ sampling
     StockNode("CFGGuider", SAME, "the same numbers as KSampler", custom_sampling({"guider": node("CFGGuider", model=["load", 0], positive=["build", 0], negative=["build", 1], cfg=2.0)})),
     StockNode("BasicGuider", CHANGES, "no guidance", custom_sampling({"guider": node("BasicGuider", model=["load", 0], conditioning=["build", 0])})),
-    StockNode("DualCFGGuider", CHANGES, "three branches", custom_sampling({"guider": node("DualCFGGuider", model=["load", 0], cond1=["build", 0], cond2=["build", 1], negative=["build", 1], cfg_conds=2.0, cfg_cond2_negative=3.0, style="regular")})),
+    StockNode("DualCFGGuider", CHANGES, "three branches", custom_sampling({"guider": node("DualCFGGuider", model=["load", 0], cond1=["build", 0], cond2=["build", 0], negative=["build", 1], cfg_conds=2.0, cfg_cond2_negative=3.0, style="regular")})),
     StockNode("KSamplerAdvanced", SAME, "the same numbers as KSampler", with_nodes({"sample": node("KSamplerAdvanced", model=["load", 0], positive=["build", 0], negative=["build", 1], latent_image=["build", 2], add_noise="enable", noise_seed=1, steps=2, cfg=2.0, sampler_name="euler", scheduler="normal", start_at_step=0, end_at_step=10000, return_with_leftover_noise="disable")})),
     StockNode("VAEDecodeTiled", SAME, "tiles of 512 are exact; smaller tiles show their edges", with_nodes({"decode": node("VAEDecodeTiled", samples=["sample", 0], vae=["load", 3], tile_size=512, overlap=64, temporal_size=64, temporal_overlap=8)})),
 ]  # fmt: skip
