@@ -127,11 +127,11 @@ def test_a_finished_loop_can_be_sampled_again(server: ComfyServer) -> None:
 
 
 def test_a_batch_of_pictures_makes_one_loop_of_each(server: ComfyServer) -> None:
-    give_picture(server, "star.png")
+    give_picture(server, "sun.png")
     graph = loop_graph("ghost.png", **TOY)
     alone = run(server, graph)
-    graph["star"] = node("LoadImage", image="star.png")
-    graph["both"] = node("ImageBatch", image1=["image", 0], image2=["star", 0])
+    graph["sun"] = node("LoadImage", image="sun.png")
+    graph["both"] = node("ImageBatch", image1=["image", 0], image2=["sun", 0])
     graph["build"]["inputs"]["image"] = ["both", 0]
     frames = run(server, graph)
     assert len(frames) == 28 and frames[:14] == alone and frames[14:] != alone
