@@ -14,9 +14,11 @@ from .loop_check import LoopCheck
 from .loop_interpolation import LoopAfterInterpolation, LoopForInterpolation
 from .loop_sampler import LoopSampler
 from .salient_mask import SalientMask
+from .sample_picture import offer_sample_picture
 from .save_loop import SaveLoop
 
 register_folders()
+offer_sample_picture()
 
 NODES: list[type[io.ComfyNode]] = [
     LoadLoopAnimate,

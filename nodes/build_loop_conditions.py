@@ -7,13 +7,21 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from loopanimate_core.conditions import DEFAULT_MOTION, MOTIONS, check_motion, mask_to_latent
+from loopanimate_core.conditions import DEFAULT_MOTION, MOTIONS, check_motion
 from loopanimate_core.encoders.image import resize_for_clip
 from loopanimate_core.errors import LoopAnimateError
-from loopanimate_core.picture.images import fit_mask, fit_picture
-from loopanimate_core.picture.shapes import nearest_shape
+from loopanimate_core.picture.framing import (
+    FITS,
+    POSITIONS,
+    Frame,
+    border_colour,
+    choose_frame,
+    take_frame,
+)
+from loopanimate_core.picture.images import fit_picture
+from loopanimate_core.picture.shapes import Shape, nearest_shape
 
-from .common import NoImageEncoder
+from .common import NoImageEncoder, log
 from .schema import supported
 
 MIN_FRAMES, MAX_FRAMES = 2, 1000  # a KSampler also takes 2; Loop Sampler needs 3
@@ -46,8 +54,8 @@ class BuildLoopConditions(io.ComfyNode):
                 io.Image.Input(
                     "image",
                     tooltip=(
-                        "The still picture; the first one of a batch. It is resized, and cropped to the"
-                        " centre if its shape differs."
+                        "The still picture. It is resized, and cropped or padded if its shape differs: see"
+                        " fit. A batch makes one loop of each picture."
                     ),
                 ),
                 io.Int.Input(
@@ -99,6 +107,26 @@ class BuildLoopConditions(io.ComfyNode):
                     ),
                 ),
                 io.Combo.Input(
+                    "fit",
+                    options=list(FITS),
+                    default="crop",
+                    optional=True,
+                    tooltip=(
+                        "If the loop has another shape than the picture. crop: fill it, and cut off what does not"
+                        " fit. pad: show the whole picture, with a border."
+                    ),
+                ),
+                io.Combo.Input(
+                    "position",
+                    options=list(POSITIONS),
+                    default="object",
+                    optional=True,
+                    tooltip=(
+                        "What a crop keeps. object: the middle, moved just so far that the masked object stays"
+                        " whole. centre: always the middle. The others: that edge of the picture."
+                    ),
+                ),
+                io.Combo.Input(
                     "motion",
                     options=list(MOTIONS),
                     default=DEFAULT_MOTION,
@@ -113,17 +141,32 @@ class BuildLoopConditions(io.ComfyNode):
                 io.Conditioning.Output(
                     "positive_out",
                     display_name="positive",
-                    tooltip="The positive prompt with the picture.",
+                    tooltip="The positive prompt with the picture; a list with one of each picture.",
+                    is_output_list=True,
                 ),
                 io.Conditioning.Output(
                     "negative_out",
                     display_name="negative",
                     tooltip="The negative prompt with the picture.",
+                    is_output_list=True,
                 ),
                 io.Latent.Output(
                     "latent",
                     display_name="latent",
                     tooltip="The still picture in every frame, ready to be sampled.",
+                    is_output_list=True,
+                ),
+                io.Image.Output(
+                    "picture",
+                    display_name="picture",
+                    tooltip="The part of the picture that the loop shows, at full size: still of Detail Transfer.",
+                    is_output_list=True,
+                ),
+                io.Mask.Output(
+                    "mask_out",
+                    display_name="mask",
+                    tooltip="The object in that part (all of it without a mask): mask of Detail Transfer.",
+                    is_output_list=True,
                 ),
             ],
             **supported(search_aliases=["image to video", "loop", "first frame"]),
@@ -142,34 +185,98 @@ class BuildLoopConditions(io.ComfyNode):
         frames: int,
         start: float,
         mask: torch.Tensor | None = None,
+        fit: str = "crop",
+        position: str = "object",
         motion: str = DEFAULT_MOTION,
     ) -> io.NodeOutput:
-        import node_helpers
-
         if not MIN_FRAMES <= frames <= MAX_FRAMES:
             raise LoopAnimateError(
                 f"frames must be between {MIN_FRAMES} and {MAX_FRAMES}, got {frames}"
             )
         check_motion(motion)
         height, width = _loop_size(clip_vision, image, height, width)
-        picture = fit_picture(image[0, ..., :3].float().cpu(), height, width)
-        still = vae.encode(picture[None])
-        if still.ndim != 4 or still.shape[1] != 4:
-            raise LoopAnimateError(
-                f"the VAE's latents have the shape {list(still.shape)}; connect the VAE of Load LoopAnimate"
+        built, notes = [], _size_notes(clip_vision, height, width)
+        for index in range(len(image)):
+            picture = image[index, ..., :3].float().cpu()
+            region = _mask_of(mask, index, picture)
+            frame = choose_frame(*picture.shape[:2], width / height, fit, position, region)
+            if frame.cuts_object:
+                notes.append({"key": "object_cut"})
+            shown, shown_mask = _shown(picture, region, frame)
+            # The middle is cut out by fitting, as it always was, so that older workflows give the same loop.
+            fitted_from = (
+                (picture, region) if frame.centred and fit == "crop" else (shown, shown_mask)
             )
-        conditions = {
-            "loop_still": still[:1],
-            "loop_mask": _latent_mask(mask, image, still, height, width),
-            "loop_image_embeds": embed_picture(clip_vision, picture),
-            "loop_motion": motion,
-        }
-        latent = {"samples": still[:1].repeat(frames, 1, 1, 1), "loop_start": start}
-        return io.NodeOutput(
-            node_helpers.conditioning_set_values(positive, conditions),
-            node_helpers.conditioning_set_values(negative, conditions),
-            latent,
-        )
+            conditions = _conditions(clip_vision, vae, *fitted_from, height, width, frames)
+            conditions["loop_motion"] = motion
+            latent = {
+                "samples": conditions["loop_still"].repeat(frames, 1, 1, 1),
+                "loop_start": start,
+                "loop_frames": frames,
+            }
+            everywhere = torch.ones(shown.shape[:2]) if shown_mask is None else shown_mask
+            prompts = (_with(prompt, conditions) for prompt in (positive, negative))
+            built.append((*prompts, latent, shown[None], everywhere[None]))
+        for note in notes:
+            log.warning("Build Loop Conditions: %s", NOTES[note["key"]].format(**note))
+        return io.NodeOutput(*map(list, zip(*built, strict=True)), ui={"loopanimate_notes": notes})
+
+
+NOTES = {
+    "untrained_size": "{size} is not a size that this model was trained on ({trained}); expect noise or glitter."
+    " Set width and height to 0 for the nearest one, and let Detail Transfer make it large",
+    "object_cut": "the object is larger than the part of the picture that the loop shows; set fit to pad to see all"
+    " of it",
+}
+"""What the node says of its settings, in English; the page has the same words in its languages."""
+
+
+def _size_notes(clip_vision: Any, height: int, width: int) -> list[dict[str, str]]:
+    from .native.encoders import shapes_of
+
+    shapes, size = shapes_of(clip_vision), Shape(width, height)
+    if not shapes or size in shapes:
+        return []
+    return [
+        {"key": "untrained_size", "size": str(size), "trained": ", ".join(map(str, shapes))},
+    ]
+
+
+def _conditions(
+    clip_vision: Any,
+    vae: Any,
+    picture: torch.Tensor,
+    mask: torch.Tensor | None,
+    height: int,
+    width: int,
+    frames: int,
+) -> dict[str, Any]:
+    """What `native.model.LoopModel` reads in a prompt."""
+    from .native.still import StillSource
+
+    source = StillSource(picture, mask, vae)
+    still, latent_mask = source.encode(height, width)
+    return {
+        "loop_still": still,
+        "loop_mask": latent_mask,
+        "loop_image_embeds": embed_picture(clip_vision, fit_picture(picture, height, width)),
+        "loop_frames": frames,
+        "loop_source": source,
+    }
+
+
+def _with(prompt: list[Any], conditions: dict[str, Any]) -> list[Any]:
+    import node_helpers
+
+    return node_helpers.conditioning_set_values(prompt, conditions)
+
+
+def _shown(
+    picture: torch.Tensor, mask: torch.Tensor | None, frame: Frame
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The part of picture and mask that the loop shows."""
+    part = take_frame(picture, frame, border_colour(picture))
+    return part, None if mask is None else take_frame(mask, frame)
 
 
 def _loop_size(clip_vision: Any, image: torch.Tensor, height: int, width: int) -> tuple[int, int]:
@@ -201,21 +308,12 @@ def embed_picture(clip_vision: Any, picture: torch.Tensor) -> torch.Tensor:
     return clip_vision.encode_image(pixels.movedim(1, -1), crop=False).image_embeds[:, None]
 
 
-def _latent_mask(
-    mask: torch.Tensor | None, image: torch.Tensor, still: torch.Tensor, height: int, width: int
-) -> torch.Tensor:
-    """The object at latent size, `[1, 1, h, w]` in {0, 1}; all ones without a mask."""
-    size = still.shape[-2:]
+def _mask_of(mask: torch.Tensor | None, index: int, picture: torch.Tensor) -> torch.Tensor | None:
+    """The mask `[H, W]` of one picture of a batch, at the picture's size; the last mask serves those without one."""
     if mask is None:
-        return torch.ones(1, 1, *size)
-    mask = mask.reshape(-1, *mask.shape[-2:])[:1].float().cpu()
-    # Some nodes make masks of another size than the picture.
-    if mask.shape[-2:] != image.shape[1:3]:
-        mask = torch.nn.functional.interpolate(mask[None], tuple(image.shape[1:3]))[0]
-    fitted = mask_to_latent(fit_mask(mask[0], height, width)[None], *size)
-    if not fitted.any():
-        raise LoopAnimateError(
-            "the mask is empty, so nothing would move; 1 must be the object (in Load Image's mask 1 is"
-            " transparent: use Salient Mask in between)"
-        )
-    return fitted
+        return None
+    mask = mask.reshape(-1, *mask.shape[-2:])
+    own = mask[min(index, len(mask) - 1)].float().cpu()
+    if own.shape != picture.shape[:2]:  # some nodes make masks of another size than the picture
+        own = torch.nn.functional.interpolate(own[None, None], tuple(picture.shape[:2]))[0, 0]
+    return own

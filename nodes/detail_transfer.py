@@ -67,8 +67,8 @@ class DetailTransfer(io.ComfyNode):
                     default=SIZES[0],
                     tooltip=(
                         "original: the size of the still. model: the size of the frames. 1080p, 4k: the still's"
-                        " shape, as large as fits into 1920 x 1080 or 3840 x 2160, upright or not. custom: width"
-                        " and height below."
+                        " shape, as large as fits into 1920 x 1080 or 3840 x 2160, upright or not. at most 1080p:"
+                        " original, or 1080p if that is smaller. custom: width and height below."
                     ),
                 ),
                 io.Int.Input(

@@ -114,18 +114,31 @@ class LoadLoopAnimate(io.ComfyNode):
 
         if bundle == PARTS:
             paths = _part_paths(checkpoint, image_unet, motion_module, clip_vision)
-            for name, what in (
-                ("checkpoint", "a Stable Diffusion 1.x checkpoint"),
-                ("motion_module", "a motion module"),
-            ):
-                if paths[name] is None:
-                    raise LoopAnimateError(
-                        f"{name} must be {what} if bundle is 'parts', got 'none'"
-                    )
+            _require(paths)
             loaded = load_parts(**paths, dtype=dtype)  # type: ignore[arg-type]
         else:
             loaded = load_bundle(bundle_path(bundle), dtype)
         return io.NodeOutput(loaded.model, loaded.clip, loaded.clip_vision, loaded.vae)
+
+
+SOURCES = {
+    "checkpoint": "checkpoint: any Stable Diffusion 1.x checkpoint, in models/checkpoints"
+    " (huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5)",
+    "motion_module": "motion_module: an AnimateDiff motion module, in models/animatediff_models"
+    " (huggingface.co/guoyww/animatediff)",
+    "clip_vision": "clip_vision: the CLIP ViT-L/14 image encoder, in models/clip_vision"
+    " (huggingface.co/openai/clip-vit-large-patch14), which PIA does not need",
+}
+"""The parts of a model, and where to get them."""
+
+
+def _require(paths: dict[str, Path | None]) -> None:
+    """Raises LoopAnimateError that names all parts that are not chosen, if one is needed by every model."""
+    missing = [source for name, source in SOURCES.items() if paths[name] is None]
+    if paths["checkpoint"] is None or paths["motion_module"] is None:
+        raise LoopAnimateError(
+            f"bundle 'parts' needs {len(missing)} more of its files. Choose " + "; ".join(missing)
+        )
 
 
 def _file(name: str, folder: str, tooltip: str) -> Any:

@@ -35,6 +35,7 @@ class LoopCheck(io.ComfyNode):
                 " is visible at the seam."
             ),
             is_output_node=True,
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Image.Input("images", tooltip="The frames that play, in order, 4 or more."),
                 io.Float.Input(
@@ -137,7 +138,7 @@ class LoopCheck(io.ComfyNode):
                 )
             log.warning("Loop Check: %s", report.summary)
         chart = seam_chart(report)
-        shown = _shown(frames, report, chart)
+        shown = _shown(frames, report, chart) | {"sampled": _sampled(cls.hidden)}
         return io.NodeOutput(
             images,
             json.dumps(report.to_dict(), indent=2, allow_nan=False),
@@ -157,6 +158,31 @@ def _encoder(clip_vision: Any) -> ImageEncoder | None:
         return torch.cat([clip_vision.encode_image(batch).image_embeds.cpu() for batch in batches])
 
     return encode
+
+
+def _sampled(hidden: Any) -> dict[str, Any]:
+    """`closing` and `start` of the Loop Sampler that the frames come from, as far as the prompt says them.
+
+    The page needs them for its advice: "set closing to tie" helps nobody whose closing is tie.
+    """
+    prompt = getattr(hidden, "prompt", None) or {}
+    waiting, seen, found = [getattr(hidden, "unique_id", None)], set(), {}
+    while waiting:
+        name = waiting.pop(0)
+        if name in seen or name not in prompt:
+            continue
+        seen.add(name)
+        inputs = prompt[name].get("inputs", {})
+        for key, kind in (
+            ("closing", "LoopAnimate_LoopSampler"),
+            ("start", "LoopAnimate_LoopSampler"),
+            ("start", "LoopAnimate_BuildLoopConditions"),
+        ):
+            value = inputs.get(key) if prompt[name].get("class_type") == kind else None
+            if value and not isinstance(value, list):  # 0 leaves it to the next node
+                found.setdefault(key, value)
+        waiting += [value[0] for value in inputs.values() if isinstance(value, list) and value]
+    return found
 
 
 def _shown(frames: torch.Tensor, report: LoopReport, chart: torch.Tensor) -> dict[str, Any]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from comfy_api.latest import io
 
 from loopanimate_core.closing import CLOSINGS
@@ -12,6 +11,9 @@ from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.settings import MAX_SEED, PRESETS, resolve_settings
 
 from .schema import supported
+
+if TYPE_CHECKING:
+    from .native.batch import LoopBatch
 
 BEST = "model's best"
 
@@ -124,12 +126,28 @@ class LoopSampler(io.ComfyNode):
                         " weights if it has them. Steps, cfg, sampler and scheduler override either."
                     ),
                 ),
+                io.Float.Input(
+                    "start",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip=(
+                        "Share of the noise to start with. 0: start of Build Loop Conditions. For a second pass over"
+                        " a finished loop, for example one of enlarged latents: about 0.5, and less keeps more of it."
+                    ),
+                ),
             ],
             outputs=[
                 io.Latent.Output(
                     "latent_out",
                     display_name="latent",
-                    tooltip="The frames that play, one less than requested, for VAE Decode.",
+                    tooltip=(
+                        "The frames that play, one less than requested, for VAE Decode; a list with one loop of"
+                        " each in a latent batch."
+                    ),
+                    is_output_list=True,
                 ),
             ],
             **supported(search_aliases=["ksampler", "loop", "seamless"]),
@@ -150,25 +168,33 @@ class LoopSampler(io.ComfyNode):
         closing: str,
         hold_still: float = -1.0,
         preset: str = "best",
+        start: float = 0.0,
     ) -> io.NodeOutput:
         import comfy.sample
         import comfy.utils
+        from node_helpers import conditioning_set_values
 
+        from .native.batch import FRAMES_KEY, with_closing_frames
         from .native.closing import close_loops
         from .native.few_steps import with_few_steps
         from .native.model import loop_model_of
         from .native.still import without_flicker
 
-        still = _with_closing_frame(latent)
+        batch = _loops_of(latent)
+        positive, negative = (
+            conditioning_set_values(prompt, {FRAMES_KEY: batch.frames})
+            for prompt in (positive, negative)
+        )
+        still = with_closing_frames(latent["samples"], batch)
         settings = resolve_settings(
             loop_model_of(model).bundle_config,
             preset=preset,
             seed=seed,
-            frames=len(still),
+            frames=batch.frames,
             steps=None if steps == 0 else steps,
             guidance=None if cfg == 0 else cfg,
             closing=closing,
-            start=latent.get("loop_start"),
+            start=start or latent.get("loop_start"),
             hold_still=None if hold_still < 0 else hold_still,
         )
         sampler, scheduler = _comfy_names(sampler, scheduler, settings.scheduler)
@@ -190,9 +216,12 @@ class LoopSampler(io.ComfyNode):
             callback=lambda step, x0, x, total: bar.update_absolute(step + 1, total),
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         )
-        playing = without_flicker(model, samples[:-1], positive, settings.hold_still)
         kept = {k: v for k, v in latent.items() if k in ("loop_start", "noise_mask")}
-        return io.NodeOutput({**kept, "samples": playing, "loop_plays": len(playing)})
+        finished = []
+        for loop in samples.split(batch.frames):
+            playing = without_flicker(model, loop[:-1], positive, settings.hold_still)
+            finished.append({**kept, "samples": playing, "loop_plays": len(playing)})
+        return io.NodeOutput(finished)
 
 
 def _comfy_names(sampler: str, scheduler: str, best: str) -> tuple[str, str]:
@@ -211,13 +240,21 @@ def _comfy_names(sampler: str, scheduler: str, best: str) -> tuple[str, str]:
     return sampler, scheduler
 
 
-def _with_closing_frame(latent: dict[str, Any]) -> torch.Tensor:
-    """The frames the loop is closed over, `[F, 4, h, w]`; a finished loop gets its first frame again at the end."""
+def _loops_of(latent: dict[str, Any]) -> LoopBatch:
+    """The loops of a latent, from Build Loop Conditions or finished ones.
+
+    Raises:
+        LoopAnimateError: a latent of another kind.
+    """
+    from .native.batch import FRAMES_KEY, LoopBatch, loops_in
+
     samples = latent["samples"]
     if samples.ndim != 4 or samples.shape[1] != 4 or len(samples) < 2:
         raise LoopAnimateError(
             f"the latent has the shape {list(samples.shape)}; connect the latent of Build Loop Conditions"
         )
-    if latent.get("loop_plays") == len(samples):
-        samples = torch.cat([samples, samples[:1]])
-    return samples
+    plays = latent.get("loop_plays")
+    if plays and len(samples) % plays == 0:
+        return LoopBatch(len(samples) // plays, plays + 1, finished=True)
+    batch = loops_in(len(samples), latent.get(FRAMES_KEY))
+    return batch if not batch.finished else LoopBatch(1, len(samples))

@@ -20,6 +20,7 @@ from loopanimate_core.video.filenames import expand_prefix
 from loopanimate_core.video.formats import FORMATS
 from loopanimate_core.video.frame_source import FrameSource, Mapped
 from loopanimate_core.video.shapes import PRESETS, apply_preset
+from loopanimate_core.video.sound import add_sound, require_sound
 from loopanimate_core.video.workflow_tags import workflow_tags
 
 from .common import LoopIO, log, progress, temp_file
@@ -124,6 +125,22 @@ class SaveLoop(io.ComfyNode):
                         " while the file is written, so a 4K loop needs little memory."
                     ),
                 ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip=(
+                        "Makes the loop transparent where the mask is 0: one mask for all frames, or one for each."
+                        " For webm, webp, avif, apng, gif, png, prores and ffv1."
+                    ),
+                ),
+                io.Audio.Input(
+                    "audio",
+                    optional=True,
+                    tooltip=(
+                        "Sound for mp4, webm, webm-av1 and prores. It starts again until the file ends. Most players"
+                        " leave a gap where a file restarts, so choose repeats for a whole length of the sound."
+                    ),
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -150,11 +167,20 @@ class SaveLoop(io.ComfyNode):
         repeats: int,
         picture_name: str | None = None,
         loop: FrameSource | None = None,
+        mask: torch.Tensor | None = None,
+        audio: dict[str, Any] | None = None,
     ) -> io.NodeOutput:
         if format not in SUFFIXES:
             raise LoopAnimateError(f"format must be one of {', '.join(SUFFIXES)}, got {format!r}")
+        if audio is not None:
+            require_sound(FORMATS[format])
         if loop is None:
-            frames = apply_preset(images, preset).float()
+            seen = images if mask is None else _cut_out(images, mask)
+            frames = apply_preset(seen, preset).float()
+        elif mask is not None:
+            raise LoopAnimateError(
+                "mask cuts out images, not loop; switch transparent on in Detail Transfer instead"
+            )
         else:
             frames = _streamed(loop, preset, _draws(format, repeats, len(loop), fps))
         prefix = expand_prefix(filename_prefix, picture_name, datetime.now())
@@ -171,6 +197,11 @@ class SaveLoop(io.ComfyNode):
                 repeats=repeats or None,
                 metadata=_metadata(cls.hidden),
             )
+        if audio is not None:
+            played = _draws(format, repeats, len(frames), fps)
+            add_sound(
+                path, FORMATS[format], audio["waveform"][0], audio["sample_rate"], played / fps
+            )
         for warning in warned:
             log.warning("Save Loop: %s", warning.message)
         log.info("Save Loop: %s", path)
@@ -179,6 +210,22 @@ class SaveLoop(io.ComfyNode):
         described = saved | {"format": format, "frames": len(frames), "fps": fps}
         ui = {"images": [shown], "animated": [True], "loopanimate_saved": [described]}
         return io.NodeOutput(images, str(path), ui=ui)
+
+
+def _cut_out(images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Images `[P, H, W, 4]` that are transparent where the mask, of one frame or of P, is 0."""
+    mask = mask.reshape(-1, *mask.shape[-2:]).float()
+    if len(mask) not in (1, len(images)):
+        raise LoopAnimateError(
+            f"mask must have 1 frame or as many as images, {len(images)}, got {len(mask)}"
+        )
+    size = tuple(images.shape[1:3])
+    if mask.shape[-2:] != size:
+        mask = torch.nn.functional.interpolate(mask[:, None], size, mode="bilinear")[:, 0]
+    alpha = mask.to(images).expand(len(images), -1, -1)[..., None]
+    if images.shape[-1] == 4:
+        alpha = alpha * images[..., 3:]
+    return torch.cat([images[..., :3], alpha], dim=-1)
 
 
 def _streamed(loop: FrameSource, preset: str, draws: int) -> FrameSource:

@@ -20,8 +20,6 @@ _GRID = (226, 229, 236)
 _BAR = (122, 146, 196)
 _GOOD = (34, 150, 94)
 _BAD = (205, 62, 62)
-_GOOD_BAND = (214, 240, 226)
-_BAD_BAND = (252, 224, 224)
 
 _PLOT = (24, 84, WIDTH_PX - 24, HEIGHT_PX - 54)  # left, top, right, bottom
 
@@ -60,8 +58,6 @@ def _bars(draw: ImageDraw.ImageDraw, report: LoopReport, accent: tuple[int, ...]
     for share in (0.25, 0.5, 0.75, 1.0):
         y = bottom - share * (bottom - top)
         _box(draw, (left, y, right, y + 0.5), _GRID)
-    band = _GOOD_BAND if accent == _GOOD else _BAD_BAND  # visible even if the seam has no bar
-    _box(draw, (left + seam * width, top, left + (seam + 1) * width, bottom), band)
     for index, step in enumerate(steps):
         x = left + index * width
         gap = min(2.0, width * 0.18)
@@ -71,7 +67,10 @@ def _bars(draw: ImageDraw.ImageDraw, report: LoopReport, accent: tuple[int, ...]
     for x in range(left, right, 10):
         _box(draw, (x, y - 0.75, x + 6, y + 0.75), _INK)
     middle = left + (seam + 0.5) * width
-    _text(draw, (middle, bottom + 4), "seam", 13, accent, anchor="ma")
+    _box(
+        draw, (middle - 0.75, bottom, middle + 0.75, bottom + 6), accent
+    )  # finds a seam of no height
+    _text(draw, (middle, bottom + 7), "seam", 13, accent, anchor="ma")
     _text(draw, (left, bottom + 4), "earlier", 12, _FAINT)
     _text(draw, (right, bottom + 4), "later", 12, _FAINT, anchor="ra")
 

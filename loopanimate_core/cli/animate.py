@@ -202,7 +202,7 @@ def run(arguments: argparse.Namespace) -> int:
         require_writable(sheet, arguments.force)
     picture = load_picture(arguments.picture)
     mask = _mask(arguments.mask, picture)
-    settings, plate = detail_settings(arguments, picture), load_plate(arguments, picture)
+    settings, plate = detail_settings(arguments), load_plate(arguments, picture)
     loops = _sample(_open_pipeline(arguments), picture, mask, arguments)
     fps = settings.fps
     if fps is None and settings.mode != "off":

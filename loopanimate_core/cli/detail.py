@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..video import read_loop
 
     picture = load_picture(arguments.picture)
-    settings = detail_settings(arguments, picture)
+    settings = detail_settings(arguments)
     plate = load_plate(arguments, picture)
     mask = None
     if arguments.mask != "auto":

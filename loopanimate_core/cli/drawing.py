@@ -62,22 +62,21 @@ def add_detail_options(group: argparse._ActionsContainer, default_size: str) -> 
     )
 
 
-def detail_settings(arguments: argparse.Namespace, picture: Picture) -> DetailSettings:
+def detail_settings(arguments: argparse.Namespace) -> DetailSettings:
     """What the options say, checked. Without --size: the picture's own size, at most 1080p.
 
     Raises:
         LoopAnimateError: an option out of its range.
     """
     from ..detail import DetailSettings
+    from ..detail.settings import AT_MOST
     from ..video.write import check_fps
 
     if arguments.fps is not None:
         check_fps(arguments.fps)
     size = arguments.size
     if size is None:
-        long_px, short_px = sorted((picture.height_px, picture.width_px), reverse=True)
-        fits = long_px <= 1920 and short_px <= 1080
-        size = "model" if arguments.detail == "off" else "original" if fits else "1080p"
+        size = "model" if arguments.detail == "off" else AT_MOST
     return DetailSettings(
         mode=arguments.detail,
         residual=arguments.residual or 0.0,

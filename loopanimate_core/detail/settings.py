@@ -13,7 +13,8 @@ MIN_SIDE_PX, MAX_SIDE_PX = 16, 8192
 BAND = 0.12
 MAX_FPS = 240.0
 _BOXES = {"1080p": (1920, 1080), "4k": (3840, 2160)}
-SIZES = ("original", "model", *_BOXES)
+AT_MOST = "at most 1080p"
+SIZES = ("original", "model", *_BOXES, AT_MOST)
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class DetailSettings:
         band: 0 … 1, width of the bent zone in `elastic` mode over the longer side of the picture;
             it grows by itself where the motion is too large for it.
         size: `original` (the still's own), `model` (the frames'), `1080p` and `4k` (the still's shape,
-            as large as fits into 1920 x 1080 or 3840 x 2160, upright or not), or `WIDTHxHEIGHT`, which crops
-            the still evenly to that shape.
+            as large as fits into 1920 x 1080 or 3840 x 2160, upright or not), `at most 1080p` (the still's
+            own, or 1080p if that is smaller), or `WIDTHxHEIGHT`, which crops the still evenly to that shape.
         fps: frames per second of the result; None keeps the frames there are.
         transparent: the object alone, as RGBA.
 
@@ -66,11 +67,12 @@ class DetailSettings:
             height, width = still
         elif self.size == "model":
             height, width = frames
-        elif self.size in _BOXES:
-            long_px, short_px = _BOXES[self.size]
+        elif self.size in (*_BOXES, AT_MOST):
+            long_px, short_px = _BOXES.get(self.size, _BOXES["1080p"])
             height, width = still
             scale = min(long_px / max(still), short_px / min(still))
-            height, width = (max(2, 2 * round(side * scale / 2)) for side in (height, width))
+            if self.size != AT_MOST or scale < 1:
+                height, width = (max(2, 2 * round(side * scale / 2)) for side in (height, width))
         else:
             width, height = _parse_size(self.size)
         if max(height, width) > MAX_SIDE_PX:

@@ -267,18 +267,16 @@ class LoopUNet(nn.Module):
 
         time = self.time_embedding(timestep, sample.dtype)
         x = sample.transpose(1, 2).flatten(0, 1)  # [N*F, 9, h, w]
-        x = self.conv_in(x)
-        skips = [x]
+        skips: list[Tensor] = []
+        x = self._keep(self.conv_in(x), skips)
         for block in self.down_blocks:
             for i, resnet in enumerate(block.resnets):
                 x = self._spatial(resnet, x, time, frames)
                 if block.attentions:
                     x = self._spatial(block.attentions[i], x, down, frames)
-                x = self._temporal(block.motion_modules[i], x, frames)
-                skips.append(x)
+                x = self._keep(self._temporal(block.motion_modules[i], x, frames), skips)
             if hasattr(block, "downsamplers"):
-                x = block.downsamplers[0](x)
-                skips.append(x)
+                x = self._keep(block.downsamplers[0](x), skips)
 
         x, time = (
             x.repeat(branches, 1, 1, 1),
@@ -290,11 +288,12 @@ class LoopUNet(nn.Module):
             up = image.repeat(branches)
         x = self._spatial(self.mid_block.resnets[0], x, time, frames)
         x = self._spatial(self.mid_block.attentions[0], x, middle, frames)
-        x = self._spatial(self.mid_block.resnets[1], x, time, frames)
+        x = self._middle(self._spatial(self.mid_block.resnets[1], x, time, frames))
 
         for block in self.up_blocks:
             for i, resnet in enumerate(block.resnets):
-                x = torch.cat([x, skips.pop().repeat(branches, 1, 1, 1)], dim=1)
+                skip = skips.pop().repeat(branches, 1, 1, 1)
+                x = torch.cat(self._joined(x, skip, len(skips)), dim=1)
                 x = self._spatial(resnet, x, time, frames)
                 if block.attentions:
                     x = self._spatial(block.attentions[i], x, up, frames)
@@ -339,6 +338,20 @@ class LoopUNet(nn.Module):
             and self.config.routing[0] != "text"
             and image_embeds.shape[0] == clips
         )
+
+    # Another framework may change the feature maps here; its patches and ControlNets are written for such places.
+    def _keep(self, x: Tensor, skips: list[Tensor]) -> Tensor:
+        """Keep `x`, a result of the down path, for the up path; returns what the down path goes on with."""
+        skips.append(x)
+        return x
+
+    def _middle(self, x: Tensor) -> Tensor:
+        """The result of the middle block."""
+        return x
+
+    def _joined(self, x: Tensor, skip: Tensor, skips_left: int) -> tuple[Tensor, Tensor]:
+        """What a layer of the up path reads: the result of the layer before it, and a result of the down path."""
+        return x, skip
 
     def _spatial(
         self, layer: nn.Module, x: Tensor, condition: Tensor | Condition, frames: int

@@ -8,6 +8,7 @@ CFG++ and future ones close their loops too.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import comfy.patcher_extension
@@ -16,8 +17,9 @@ from torch import Tensor
 
 from loopanimate_core.closing import Closing, Window, blend, check_closing
 from loopanimate_core.conditions import MIN_FRAMES
-from loopanimate_core.errors import LoopAnimateError
 
+from .batch import frames_in_prompts, loops_in, with_closing_frames
+from .patches import refuse_model_patches, refuse_sampling
 from .preview import LoopPreview
 
 if TYPE_CHECKING:
@@ -57,35 +59,51 @@ def _sampler_wrapper(closing_name: str) -> Callable[..., Tensor]:
         *args: Any,
         **kwargs: Any,
     ) -> Tensor:
-        """Sample the frames that play, and return the first one again at the end."""
+        """Sample the frames that play of each loop, and return what came in: with the first one again at the end."""
         options = extra_args["model_options"]
-        if options.get("context_handler") is not None:
-            raise LoopAnimateError(
-                "Context Windows do not work with LoopAnimate; use closing 'windows' in Loop Sampler for long loops"
-            )
-        frames = len(noise)
-        if frames < MIN_FRAMES:  # a picture, not a clip
+        refuse_model_patches(options)
+        model = guider.model_patcher.model
+        refuse_sampling(model.predicts, model.model_sampling)
+        prompts = [prompt for of_kind in guider.conds.values() for prompt in of_kind or ()]
+        batch = loops_in(len(noise), frames_in_prompts(prompts))
+        if batch.frames < MIN_FRAMES:  # a picture, not a clip
             inputs = (callback, noise, latent_image, denoise_mask)
             return executor(guider, sigmas, extra_args, *inputs, *args, **kwargs)
-        model = guider.model_patcher.model
         preview = LoopPreview(model.latent_format, model.bundle_config.defaults.fps)
-        closing = Closing(closing_name, frames, model.bundle_config.window_frames(frames))
+        closing = Closing(
+            closing_name, batch.frames, model.bundle_config.window_frames(batch.frames)
+        )
         options.setdefault("transformer_options", {})[KEY] = closing
         ring = closing.sampled_frames
+        sampled: list[Tensor] = []
+        shown: list[Tensor] = []  # the last predictions of the loops before
 
-        def cut(batch: Tensor | None) -> Tensor | None:
-            return batch[:ring] if torch.is_tensor(batch) and len(batch) == frames else batch
+        def part(frames: Tensor | None, loop: int) -> Tensor | None:
+            if not torch.is_tensor(frames) or len(frames) != len(noise):
+                return frames
+            return with_closing_frames(batch.split(frames)[loop], replace(batch, loops=1))[:ring]
 
-        def close(batch: Tensor) -> Tensor:
-            return torch.cat([batch, batch[: frames - ring]])
+        def whole(frames: Tensor) -> Tensor:
+            """As many frames of a loop as came in."""
+            return torch.cat([frames, frames[: batch.frames - ring]])[: batch.rows]
 
-        def closed_callback(step: int, x0: Tensor, x: Tensor, steps: int) -> None:
-            preview.show(x0[: frames - 1], step, steps)
-            if callback is not None:
-                callback(step, close(x0), close(x), steps)
+        for loop in range(batch.loops):
 
-        inputs = (closed_callback, cut(noise), cut(latent_image), cut(denoise_mask))
-        return close(executor(guider, sigmas, extra_args, *inputs, *args, **kwargs))
+            def of_all(step: int, x0: Tensor, x: Tensor, steps: int, loop: int = loop) -> None:
+                step, steps = step + loop * steps, steps * batch.loops
+                preview.show(x0[: batch.frames - 1], step, steps)
+                if callback is not None:
+                    predicted = torch.cat([*shown, whole(x0)])
+                    callback(step, predicted, torch.cat([*sampled, whole(x)]), steps)
+                if step + 1 == (loop + 1) * steps // batch.loops:
+                    shown.append(whole(x0))
+
+            inputs = (
+                of_all,
+                *(part(frames, loop) for frames in (noise, latent_image, denoise_mask)),
+            )
+            sampled.append(whole(executor(guider, sigmas, extra_args, *inputs, *args, **kwargs)))
+        return torch.cat(sampled)
 
     return sample
 
@@ -118,9 +136,12 @@ def apply_in_windows(
             return value[seen_rows] if torch.is_tensor(value) and len(value) == rows else value
 
         inside = {name: seen(value) for name, value in conds.items()}
+        controlled = control and {
+            part: [seen(residual) for residual in residuals] for part, residuals in control.items()
+        }
         inside["num_video_frames"] = len(indices)
         predicted = executor(
-            seen(x), seen(t), seen(c_concat), c_crossattn, control, options, **inside
+            seen(x), seen(t), seen(c_concat), c_crossattn, controlled, options, **inside
         )
         return predicted.unflatten(0, (branches, -1)).transpose(1, 2)
 

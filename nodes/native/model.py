@@ -22,7 +22,10 @@ from loopanimate_core.conditions import DEFAULT_MOTION, shown_frames, static_con
 from loopanimate_core.encoders.vae import pixels_per_latent
 from loopanimate_core.errors import LoopAnimateError
 
+from .batch import FRAMES_KEY, loops_in
 from .closing import close_loops
+from .patches import prediction_of, refuse_prompt
+from .still import still_and_mask
 from .unet import ComfyLoopUNet
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -88,6 +91,7 @@ class LoopModelConfig(comfy.supported_models_base.BASE):
             "loop_config": config.unet,
             "schedule": config.schedule,
             "pixels_per_latent": pixels_per_latent(config.vae),
+            "model_channels": config.unet.block_out_channels[0],
         }
         super().__init__(network)
         self.bundle_config = config
@@ -110,6 +114,7 @@ class LoopModel(comfy.model_base.BaseModel):
 
     Attributes:
         bundle_config: the configuration stored in the bundle.
+        predicts: what the network predicts, as `patches.prediction_of` says it.
         few_steps: the bundle's few-step weights as they are stored; see `few_steps.py`.
     """
 
@@ -121,6 +126,9 @@ class LoopModel(comfy.model_base.BaseModel):
         )
         super().__init__(model_config, kind, device=device, unet_model=ComfyLoopUNet)
         self.bundle_config = config
+        self.predicts = prediction_of(
+            self.model_sampling
+        )  # which nodes may replace while they sample
         self.few_steps: Mapping[str, Tensor] = {}
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
@@ -131,15 +139,19 @@ class LoopModel(comfy.model_base.BaseModel):
                 "a prompt has no picture to animate: both prompts, positive and negative, must go through"
                 " Build Loop Conditions"
             )
-        frames, size = noise.shape[0], noise.shape[-2:]
-        still = self.process_latent_in(kwargs["loop_still"].to(device))
-        still = _resized(still, size, "bilinear")
-        mask = _resized(kwargs["loop_mask"].to(device), size, "nearest-exact")
+        unet = self.bundle_config.unet
+        refuse_prompt(kwargs, unet.block_out_channels[0])
+        size = noise.shape[-2:]
+        frames = loops_in(noise.shape[0], kwargs.get(FRAMES_KEY)).frames
+        still, mask = still_and_mask(kwargs, size, self.diffusion_model.pixels_per_latent)
+        still, mask = self.process_latent_in(still.to(device)), mask.to(device)
         motion = kwargs.get("loop_motion", DEFAULT_MOTION)
         beside = static_condition(self.bundle_config.conditioning, still, mask, frames, motion)
         per_frame = beside[0].transpose(0, 1)  # [F, 5, h, w]
+        text = kwargs["cross_attn"].to(device)
         return {
-            "c_crossattn": CondText(kwargs["cross_attn"].to(device)),
+            "c_crossattn": CondText(text),
+            "crossattn_controlnet": comfy.conds.CONDCrossAttn(text),  # one row per frame
             "image_embeds": CondPerClip(kwargs["loop_image_embeds"].to(device)),
             "loop_still": CondMap(still),
             "loop_concat": comfy.conds.CONDNoiseShape(per_frame),
@@ -208,9 +220,3 @@ def loop_model_of(model: comfy.model_patcher.ModelPatcher) -> LoopModel:
             "the model is not a LoopAnimate model; connect the model of Load LoopAnimate"
         )
     return model.model
-
-
-def _resized(latents: Tensor, size: torch.Size, mode: str) -> Tensor:
-    if latents.shape[-2:] == size:
-        return latents
-    return torch.nn.functional.interpolate(latents, size=tuple(size), mode=mode)

@@ -18,6 +18,8 @@ from loopanimate_core.models.layers import SpatialTransformer
 from loopanimate_core.preconditioning import Preconditioning
 from loopanimate_core.schedule import ScheduleConfig
 
+from .patches import ActivePatches, Running, make_patchable
+
 log = logging.getLogger("loopanimate")
 
 
@@ -33,11 +35,18 @@ class ComfyLoopUNet(LoopUNet):
         loop_config: LoopUNetConfig,
         schedule: ScheduleConfig,
         pixels_per_latent: int,
+        model_channels: int,
         dtype: torch.dtype | None = None,
         device: torch.device | None = None,
         operations: Any = None,
     ) -> None:
+        assert (
+            model_channels == loop_config.block_out_channels[0]
+        )  # ComfyUI's name, for nodes like FreeU
         super().__init__(loop_config, dtype=dtype, device=device, ops=operations)
+        self.running = Running()
+        self.layers_up = sum(len(block.resnets) for block in self.up_blocks)
+        make_patchable(self, self.running)
         self.dtype = dtype
         self.preconditioning = Preconditioning(schedule)
         self.pixels_per_latent = pixels_per_latent
@@ -69,7 +78,7 @@ class ComfyLoopUNet(LoopUNet):
         x: Tensor,
         timesteps: Tensor,
         context: Tensor,
-        control: Any,
+        control: dict[str, Any] | None,
         transformer_options: dict[str, Any],
         *,
         num_video_frames: int,
@@ -91,9 +100,11 @@ class ComfyLoopUNet(LoopUNet):
         z_t = x.unflatten(0, rows).transpose(1, 2)  # [B, 4, F, h, w]
         z_c = torch.cat([z_t, loop_concat.unflatten(0, rows).transpose(1, 2)], dim=1)  # Eq. 11
         timestep = timesteps.unflatten(0, rows)[:, 0]
-        if all(same_in_all_rows(part) for part in (z_c, timestep, image_embeds)):
-            z_c, timestep, image_embeds = z_c[:1], timestep[:1], image_embeds[:1]
-        output = self._within_memory(z_c, timestep, image_embeds, context)
+        patches = ActivePatches(transformer_options, control, x.shape)
+        parts = (z_c, timestep, image_embeds)
+        if not patches.before_the_prompt and all(map(same_in_all_rows, parts)):
+            z_c, timestep, image_embeds = (part[:1] for part in parts)
+        output = self._within_memory(z_c, timestep, image_embeds, context, patches)
         predicted = self.preconditioning.prediction(
             output,
             z_t,
@@ -104,17 +115,22 @@ class ComfyLoopUNet(LoopUNet):
         return predicted.transpose(1, 2).flatten(0, 1)
 
     # -------------------------------------------------------------------------------- memory, interrupts
-    def _within_memory(self, z_c: Tensor, timestep: Tensor, image: Tensor, text: Tensor) -> Tensor:
+    def _within_memory(
+        self, z_c: Tensor, timestep: Tensor, image: Tensor, text: Tensor, patches: ActivePatches
+    ) -> Tensor:
         """The network's output, computed in smaller and smaller chunks if memory is short."""
         frames, height, width = z_c.shape[2:]
         key = (len(text), frames, height, width)
         while True:
             self.chunk_frames, self.chunk_pixels = self._chunks.get(key, (None, None))
+            self.running.active = patches.copy() if patches.any else None
             try:
                 return super().forward(z_c, timestep, image, text)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
+            finally:
+                self.running.active = None
             # Not inside the except block: the exception keeps every tensor of the failed call alive.
             comfy.model_management.soft_empty_cache()
             chunk_frames, chunk_pixels = self.chunk_frames, self.chunk_pixels
@@ -136,6 +152,22 @@ class ComfyLoopUNet(LoopUNet):
     def _run(self, layer: Callable[..., Tensor], *args: Any) -> Tensor:
         comfy.model_management.throw_exception_if_processing_interrupted()
         return super()._run(layer, *args)
+
+    # ---------------------------------------------------------------------------- patches, ControlNets
+    def _keep(self, x: Tensor, skips: list[Tensor]) -> Tensor:
+        if (active := self.running.active) is None:
+            return super()._keep(x, skips)
+        kept, x = active.down(x, len(skips))
+        skips.append(kept)
+        return x
+
+    def _middle(self, x: Tensor) -> Tensor:
+        return x if self.running.active is None else self.running.active.middle(x)
+
+    def _joined(self, x: Tensor, skip: Tensor, skips_left: int) -> tuple[Tensor, Tensor]:
+        if self.running.active is None:
+            return x, skip
+        return self.running.active.up(x, skip, self.layers_up - 1 - skips_left)
 
 
 def same_in_all_rows(batch: Tensor) -> bool:

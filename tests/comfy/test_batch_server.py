@@ -57,12 +57,18 @@ def quick_workflow(path: Path) -> Path:
     changes = {
         "LoopAnimate_BuildLoopConditions": {"width": 64, "height": 64, "frames": FRAMES},
         "LoopAnimate_LoopSampler": {"steps": 1, "cfg": 1.0},
-        "LoopAnimate_DetailTransfer": {"size": "model", "fps": 0},
         "LoopAnimate_SaveLoop": {"format": "webp"},
         "LoopAnimate_SalientMask": {"grow_px": 1},
     }
     for node in graph.values():
         node["inputs"] |= changes.get(node["class_type"], {})
+        if (
+            node["class_type"] == "LoopAnimate_LoopCheck"
+        ):  # so little sampling moves nothing to transfer
+            (decode,) = (k for k, other in graph.items() if other["class_type"] == "VAEDecode")
+            node["inputs"] |= {"images": [decode, 0], "fps": 8}
+        if node["class_type"] == "LoopAnimate_SaveLoop":
+            node["inputs"]["fps"] = 8
     path.write_text(json.dumps(graph))
     return path
 

@@ -153,6 +153,15 @@ def results(
     folder = tmp_path_factory.mktemp("checks")
     shutil.copy(toy_bundle_path, folder / "toy.safetensors")
     shutil.copy(mini_bundle_path(), folder / "mini.safetensors")
+    wide = LoopUNetConfig(
+        block_out_channels=(32, 64, 128, 128),
+        layers_per_block=2,
+        cross_attention_dim=16,
+        num_attention_heads=2,
+        motion_num_attention_heads=2,
+        norm_num_groups=4,
+    )
+    write_bundle(folder / "wide.safetensors", build_toy_bundle(unet=wide), title="Wide")
     tensors = core_results(toy_bundle_path, make_trained(folder, toy_bundle_path))
     kl = make_kl()
     with torch.inference_mode():

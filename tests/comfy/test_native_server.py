@@ -126,6 +126,75 @@ def test_a_finished_loop_can_be_sampled_again(server: ComfyServer) -> None:
     assert len(run(server, graph)) == 14
 
 
+def test_a_batch_of_pictures_makes_one_loop_of_each(server: ComfyServer) -> None:
+    give_picture(server, "sun.png")
+    graph = loop_graph("ghost.png", **TOY)
+    alone = run(server, graph)
+    graph["sun"] = node("LoadImage", image="sun.png")
+    graph["both"] = node("ImageBatch", image1=["image", 0], image2=["sun", 0])
+    graph["build"]["inputs"]["image"] = ["both", 0]
+    frames = run(server, graph)
+    assert len(frames) == 28 and frames[:14] == alone and frames[14:] != alone
+
+
+def test_a_latent_batch_makes_loops_apart(server: ComfyServer) -> None:
+    graph = loop_graph("ghost.png", **TOY)
+    graph["twice"] = node("RepeatLatentBatch", samples=["build", 2], amount=2)
+    graph["sample"]["inputs"]["latent"] = ["twice", 0]
+    frames = run(server, graph)
+    assert len(frames) == 28 and frames[:14] != frames[14:]
+    executed = server.run(
+        graph
+        | {
+            "check": node(
+                "LoopAnimate_LoopCheck",
+                images=["decode", 0],
+                fps=8.0,
+                jump_ratio=1.6,
+                frozen_change=3.0,
+                on_fail="warn",
+            )
+        }
+    )
+    assert [
+        shown["report"]["frames"] for shown in executed["outputs"]["check"]["loopanimate_check"]
+    ] == [14, 14]
+
+
+def test_a_second_pass_at_another_size_stays_closed(server: ComfyServer) -> None:
+    """The still is encoded again; without that it would be a smear of enlarged latents."""
+    graph = loop_graph("ghost.png", **TOY)
+    graph["larger"] = node(
+        "LatentUpscaleBy", samples=["sample", 0], upscale_method="bislerp", scale_by=1.5
+    )
+    again = {**graph["sample"]["inputs"], "latent": ["larger", 0], "start": 0.5, "hold_still": 0.05}
+    graph["again"] = node("LoopAnimate_LoopSampler", **again)
+    frames = run(server, graph | saved(["again", 0]))
+    assert len(frames) == 14 and {len(frame) for frame in frames} == {96 * 96 * 3}
+
+
+def test_sizes_and_crops_are_named(server: ComfyServer) -> None:
+    graph = loop_graph("ghost.png", bundle="toy.safetensors", side=128)
+    notes = server.run(graph)["outputs"]["build"]["loopanimate_notes"]
+    assert [note["key"] for note in notes] == ["untrained_size"]
+    assert notes[0]["size"] == "128 x 128" and "64 x 64" in notes[0]["trained"]
+    assert "not a size that this model was trained on" in server.log()
+
+
+def test_loop_check_knows_how_the_loop_was_sampled(server: ComfyServer) -> None:
+    graph = loop_graph("ghost.png", closing="shift", start=0.5, **TOY)
+    graph["check"] = node(
+        "LoopAnimate_LoopCheck",
+        images=["decode", 0],
+        fps=8.0,
+        jump_ratio=1.6,
+        frozen_change=3.0,
+        on_fail="warn",
+    )
+    (shown,) = server.run(graph)["outputs"]["check"]["loopanimate_check"]
+    assert shown["sampled"] == {"closing": "shift", "start": 0.5}
+
+
 def test_prompt_without_picture_raises_one_sentence(server: ComfyServer) -> None:
     graph = ksampler_graph("ghost.png", **TOY)
     graph["sample"]["inputs"]["negative"] = ["negative", 0]
@@ -366,7 +435,7 @@ def test_mini_bundle_is_listed_first(server: ComfyServer) -> None:
         (
             "parts",
             {},
-            "checkpoint must be a Stable Diffusion 1.x checkpoint if bundle is 'parts', got 'none'",
+            r"needs 3 more of its files. Choose checkpoint: .*motion_module: .*animatediff.*clip_vision: ",
         ),
         ("gone.safetensors", {}, "gone.safetensors"),
         ("not_a_bundle.safetensors", {}, "is a safetensors file but not a LoopAnimate bundle"),

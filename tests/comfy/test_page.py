@@ -1,8 +1,8 @@
 """The extension in a real page: a browser loads a workflow, runs it and inspects it.
 
 `browser/page.mjs` uses the page and records the results; the tests here check them. They share one browser
-session. $COMFYUI_FRONTEND, the `static` folder of another comfyui-frontend-package, adds
-a session with that front-end and its Vue nodes.
+session. The first is with ComfyUI's own front-end. The extra `page` installs a newer one, which adds two sessions:
+with its classic nodes, and with its Vue nodes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comfy_server import PACK, ComfyServer
+from comfy_server import PACK, ComfyServer, front_end
 
 BROWSER = Path(__file__).parent / "browser"
 TIMEOUT_S = 600
@@ -76,7 +76,7 @@ def _visit(url: str, *, vue: bool) -> Seen:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-FRONTEND = os.environ.get("COMFYUI_FRONTEND")
+FRONTEND = front_end()
 VISITS = ["classic nodes"]
 if FRONTEND:
     VISITS += ["classic nodes, other front-end", "Vue nodes, other front-end"]
@@ -86,12 +86,12 @@ if FRONTEND:
 def other_front_end(
     comfyui: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[], ComfyServer]]:
-    """Starts a server with the front-end of $COMFYUI_FRONTEND, once."""
+    """Starts a server with the front-end that the extra `page` installs, once."""
     servers: list[ComfyServer] = []
 
     def start() -> ComfyServer:
         if not servers:
-            arguments = ["--front-end-root", str(Path(FRONTEND or "").expanduser().resolve())]
+            arguments = ["--front-end-root", str(FRONTEND)]
             folder = tmp_path_factory.mktemp("page")
             servers.append(ComfyServer.start(comfyui, folder, extra_args=arguments))
         return servers[0]
@@ -175,7 +175,7 @@ def test_panels_are_not_saved_in_the_workflow(seen: Seen) -> None:
     saved = seen["saved"]
     assert not {"loop", "preview"} & {*saved["checkInputs"], *saved["samplerInputs"]}
     assert len(saved["checkValues"]) == 4  # fps, jump_ratio, frozen_change, on_fail
-    assert len(saved["samplerValues"]) == 9  # with control_after_generate
+    assert len(saved["samplerValues"]) == 10  # with control_after_generate
     assert None not in saved["checkValues"] + saved["samplerValues"]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import extension
 import onnx
 import pytest
 import torch
@@ -16,7 +17,7 @@ from onnx import TensorProto, helper
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.picture.folder import BUNDLED, list_pictures
-from loopanimate_core.picture.images import save_picture
+from loopanimate_core.picture.images import load_picture, save_picture
 
 MASKING: dict[str, Any] = {
     "method": "auto",
@@ -200,3 +201,15 @@ def test_invalid_arguments_raise_one_sentence(
 ) -> None:
     with pytest.raises(LoopAnimateError, match=words):
         nodes["SalientMask"].execute(scene[0], **MASKING | changes)
+
+
+def test_the_sample_picture_is_offered_once(folder_paths: Any) -> None:
+    """A file of the user's is kept, and nothing fails where nothing can be written."""
+    sample = importlib.import_module(f"{extension.PACK}.nodes.sample_picture")
+    target = Path(folder_paths.get_input_directory()) / sample.NAME
+    sample.offer_sample_picture()
+    assert load_picture(target).rgb.shape == (512, 512, 3)
+    target.write_bytes(b"mine")
+    sample.offer_sample_picture()
+    assert target.read_bytes() == b"mine"
+    assert [path.name for path in target.parent.iterdir()] == [sample.NAME]

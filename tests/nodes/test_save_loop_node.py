@@ -141,3 +141,32 @@ def test_missing_encoder_raises(
     monkeypatch.setattr(ffmpeg, "encoders", lambda: frozenset({"libx264"}))
     with pytest.raises(LoopAnimateError, match="no encoder libsvtav1, so webm-av1 cannot be"):
         save(nodes, loop, format="webm-av1")
+
+
+def test_a_moving_mask_makes_a_sticker(nodes: Any, loop: torch.Tensor) -> None:
+    """The mask of each frame becomes its transparency; one mask serves all."""
+    bright = (loop[..., 0] > 0.5).float()
+    for mask in (bright, bright[:1]):
+        _, path = save(nodes, loop, mask=mask).result
+        frames, _ = read_video(path, alpha=True)
+        assert frames.shape == (16, 48, 64, 4)
+        assert float((frames[..., 3] - mask.expand(16, -1, -1)).abs().mean()) < 0.02
+    with pytest.raises(
+        LoopAnimateError, match="mask must have 1 frame or as many as images, 16, got 3"
+    ):
+        save(nodes, loop, mask=bright[:3])
+    with pytest.raises(LoopAnimateError, match="mp4 cannot store transparency"):
+        save(nodes, loop, mask=bright, format="mp4")
+
+
+def test_sound_is_put_into_the_file(nodes: Any, loop: torch.Tensor) -> None:
+    audio = {"waveform": torch.rand(1, 2, 4800) - 0.5, "sample_rate": 48_000}
+    hidden = page(nodes["SaveLoop"])
+    _, silent = save(nodes, loop, hidden, format="mp4", repeats=1).result
+    _, path = save(nodes, loop, hidden, format="mp4", repeats=1, audio=audio).result
+    assert Path(path).stat().st_size > Path(silent).stat().st_size
+    assert json.loads(read_metadata(path)["workflow"]) == WORKFLOW
+    with pytest.raises(
+        LoopAnimateError, match="webp cannot hold sound; mp4, webm, webm-av1, prores can"
+    ):
+        save(nodes, loop, audio=audio)

@@ -22,6 +22,8 @@ SCHEMAS: dict[str, Any] = json.loads((ROOT / "tests/nodes/schemas.json").read_te
 STOCK = {
     "CLIPTextEncode": ["text"],
     "VAEDecode": [],
+    "LoadImage": ["image", "upload"],
+    "LatentUpscaleBy": ["upscale_method", "scale_by"],
     "PreviewImage": [],
     "MarkdownNote": ["text"],
     "InvertMask": [],
@@ -79,6 +81,7 @@ def test_expected_templates_exist() -> None:
         "stock_ksampler_lora",
         "parts_sd15",
         "seed_hunt",
+        "refine",
     }
     assert {path.stem for path in TEMPLATES} == {f"loopanimate_{use}" for use in uses}
     # If two of these folders exist, ComfyUI cannot open the files of one of them.
@@ -189,8 +192,9 @@ def test_frames_are_made_of_the_still_that_they_move(path: Path) -> None:
                 "latent_image",
             }
             at = made_from(graph, at, name)[0]
-        still = made_from(graph, transfer["id"], "still")
-        assert made_from(graph, at, "image") == still
+        shown, object_in_it = 3, 4  # outputs of Build Loop Conditions, which may have cropped them
+        assert made_from(graph, transfer["id"], "still") == (at, shown)
+        assert made_from(graph, transfer["id"], "mask") == (at, object_in_it)
 
 
 @each_template
@@ -205,15 +209,38 @@ def test_templates_have_a_note_and_a_thumbnail(path: Path) -> None:
         assert min(image.size) >= 300
 
 
+def test_the_second_pass_starts_from_the_first() -> None:
+    graph = load(FOLDER / "loopanimate_refine.json")
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    starts = {}
+    for node in nodes.values():
+        if node["type"] == "LoopAnimate_LoopSampler":
+            starts[nodes[made_from(graph, node["id"], "latent")[0]]["type"]] = widgets(node)[
+                "start"
+            ]
+    assert starts == {"LoopAnimate_BuildLoopConditions": 0, "LatentUpscaleBy": 0.5}
+
+
+def test_the_basic_template_takes_ones_own_picture() -> None:
+    graph = load(FOLDER / "loopanimate_basic.json")
+    (loader,) = (node for node in graph["nodes"] if node["type"] == "LoadImage")
+    assert widgets(loader)["image"] == "loopanimate_ghost.png"  # nodes/sample_picture.py
+
+
 def test_api_copy_equals_the_basic_template() -> None:
+    """But for the node that loads the picture: the one of a folder knows the picture's name."""
     graph, basic = load(API), load(FOLDER / "loopanimate_basic.json")
     drawn = {str(n["id"]): n for n in basic["nodes"] if n["type"] != "MarkdownNote"}
-    assert {key: node["class_type"] for key, node in graph.items()} == {
-        key: node["type"] for key, node in drawn.items()
-    }
+    kinds = {key: node["type"] for key, node in drawn.items()}
+    (picture,) = (key for key, kind in kinds.items() if kind == "LoadImage")
+    kinds[picture] = "LoopAnimate_LoadPictureFromFolder"
+    assert {key: node["class_type"] for key, node in graph.items()} == kinds
     for key, node in graph.items():
         linked = {name for name, value in node["inputs"].items() if isinstance(value, list)}
-        assert linked == {e["name"] for e in drawn[key]["inputs"] if e.get("link")}
+        drawn_links = {e["name"] for e in drawn[key]["inputs"] if e.get("link")}
+        assert linked - {"picture_name"} == drawn_links
+        if key == picture:
+            continue
         for name, value in widgets(drawn[key]).items():
             if name != "control_after_generate" and name not in linked:
                 assert node["inputs"][name] == value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -48,6 +49,14 @@ def install_pack(base_dir: Path, name: str = "LoopAnimate") -> Path:
     if not target.exists():
         target.symlink_to(PACK, target_is_directory=True)
     return target
+
+
+def front_end() -> Path | None:
+    """The installed comfyui-frontend-package, which the extra `page` brings; ComfyUI has an older one of its own."""
+    spec = importlib.util.find_spec("comfyui_frontend_package")
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent / "static"
 
 
 def free_port() -> int:

@@ -6,6 +6,7 @@ import { loadPicture } from "./loop_stage.js"
 import { drawChart } from "./seam_chart.js"
 import { readSheet } from "./sheet.js"
 import { verdictWords } from "./verdict.js"
+import { say } from "./words.js"
 
 export class CheckPanel {
   /** @param {(file: object) => string} addressOf returns the URL of a file in the node's output. */
@@ -19,14 +20,14 @@ export class CheckPanel {
     this.chart = html(
       "figure",
       { class: "la-chart" },
-      html("figcaption", {}, html("span", {}, "Change from frame to frame"), this.median),
+      html("figcaption", {}, html("span", {}, say("chart")), this.median),
       this.plot,
       html(
         "div",
         { class: "la-axis", "aria-hidden": "true" },
-        html("span", {}, "earlier"),
-        html("span", { class: "la-seam" }, "seam"),
-        html("span", {}, "later"),
+        html("span", {}, say("earlier")),
+        html("span", { class: "la-seam" }, say("at_seam")),
+        html("span", {}, say("later")),
       ),
     )
     this.verdict = html("div", { class: "la-verdict", role: "status" })
@@ -42,7 +43,7 @@ export class CheckPanel {
 
   clear() {
     this.latest = null
-    this.say("Run the workflow to see the loop")
+    this.say(say("hint"))
     this.chart.hidden = this.verdict.hidden = true
     this.element.classList.remove("la-passed", "la-failed", "la-stopped")
   }
@@ -56,14 +57,14 @@ export class CheckPanel {
     const picture = sheet && (await loadPicture(this.addressOf(entry.sheet)).catch(() => null))
     if (this.latest !== entry) return // a newer run has replaced it
     if (picture) this.player.show(sheet, picture)
-    else this.say("The frames are no longer in ComfyUI’s temporary folder. Run again to see them.")
+    else this.say(say("no_frames"))
   }
 
   /** The node stopped the run: clear older results, so that they are not taken for its verdict. */
   stop(message) {
     this.clear()
-    this.say("No loop to show: the run stopped here")
-    this.showWords("stopped", "Stopped", String(message ?? "").trim(), "")
+    this.say(say("no_loop"))
+    this.showWords("stopped", say("stopped"), String(message ?? "").trim(), "")
   }
 
   say(words) {
@@ -91,9 +92,9 @@ export class CheckPanel {
     this.chart.hidden = !steps.length
     if (!steps.length) return
     const motion = report.motion ?? 0
-    this.median.textContent = `median ${motion.toFixed(motion < 10 ? 1 : 0)} of 255`
+    this.median.textContent = say("median", { value: motion.toFixed(motion < 10 ? 1 : 0) })
     const seam = steps.at(-1).toFixed(2)
-    const label = `Seam chart: seam step ${seam}, median step ${motion.toFixed(2)}, of 255`
+    const label = say("chart_label", { seam, median: motion.toFixed(2) })
     this.plot.setAttribute("aria-label", label)
     this.mark = drawChart(this.plot, { steps, motion }, (frame) => this.player.seek(frame))
   }

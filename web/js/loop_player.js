@@ -2,6 +2,7 @@
 
 import { html, icon } from "./dom.js"
 import { LoopStage, wantsStill } from "./loop_stage.js"
+import { say } from "./words.js"
 
 const SPEEDS = [0.25, 0.5, 1, 2]
 
@@ -19,7 +20,7 @@ export class LoopPlayer {
 
   build() {
     this.notice = html("div", { class: "la-notice" })
-    this.badge = html("div", { class: "la-badge", hidden: "" }, "first frame over last")
+    this.badge = html("div", { class: "la-badge", hidden: "" }, say("first_over_last"))
     this.screen = html("div", { class: "la-screen" }, this.stage.canvas, this.notice, this.badge)
     this.screen.addEventListener("click", () => this.toggle())
     this.playButton = button("la-play", () => this.toggle())
@@ -27,7 +28,7 @@ export class LoopPlayer {
     this.slider.className = "la-slider"
     this.slider.addEventListener("input", () => this.scrub(Number(this.slider.value)))
     this.counter = html("output", { class: "la-counter" })
-    this.speed = html("select", { class: "la-speed", "aria-label": "Playing speed", title: "Playing speed" })
+    this.speed = html("select", { class: "la-speed", "aria-label": say("speed"), title: say("speed") })
     for (const speed of SPEEDS) {
       const option = html("option", { value: speed }, `${speed}×`)
       option.selected = speed === 1
@@ -37,8 +38,8 @@ export class LoopPlayer {
       this.stage.speed = Number(this.speed.value)
     })
     this.seamButton = button("la-compare", () => this.compare(!this.comparing))
-    this.seamButton.append(icon("seam"), "Seam")
-    this.seamButton.title = "Lay the first frame over the last (O)"
+    this.seamButton.append(icon("seam"), say("seam"))
+    this.seamButton.title = say("seam_help")
     this.controls = html(
       "div",
       { class: "la-controls" },
@@ -50,7 +51,7 @@ export class LoopPlayer {
     )
     this.element = html(
       "div",
-      { class: "la-player", role: "group", "aria-label": "Loop player", tabindex: "0" },
+      { class: "la-player", role: "group", "aria-label": say("player"), tabindex: "0" },
       this.screen,
       this.controls,
     )
@@ -93,9 +94,9 @@ export class LoopPlayer {
   setPlaying(on) {
     if (on) this.compare(false)
     this.stage.play(on)
-    const word = on ? "Pause" : "Play"
+    const word = say(on ? "pause" : "play")
     this.playButton.replaceChildren(icon(on ? "pause" : "play"))
-    this.playButton.title = `${word} (space)`
+    this.playButton.title = `${word} (${say("key_space")})`
     this.playButton.setAttribute("aria-label", word)
   }
 
@@ -119,7 +120,7 @@ export class LoopPlayer {
     this.comparing = on
     this.seamButton.setAttribute("aria-pressed", String(on))
     this.badge.hidden = !on
-    this.slider.setAttribute("aria-label", on ? "From the last frame to the first" : "Frame")
+    this.slider.setAttribute("aria-label", say(on ? "seam_slider" : "frame"))
     this.slider.max = String(on ? 100 : Math.max(this.frames - 1, 0))
     if (on) {
       this.setPlaying(false)
@@ -134,7 +135,7 @@ export class LoopPlayer {
     this.setSlider(percent)
     this.counter.textContent = `${this.frames}→1`
     this.badge.textContent =
-      percent === 0 ? "last frame" : percent === 100 ? "first frame" : "first frame over last"
+      say(percent === 0 ? "last_frame" : percent === 100 ? "first_frame" : "first_over_last")
     this.onFrame(this.frames - 1)
   }
 

@@ -6,9 +6,12 @@ import { app } from "../../../scripts/app.js"
 import { CheckPanel } from "./check_panel.js"
 import { findNode } from "./graph.js"
 import { wantsStill } from "./loop_stage.js"
+import { NotesPanel } from "./notes_panel.js"
 import { PreviewPanel } from "./preview_panel.js"
 import { playOnceShown, videoOf } from "./saved_loop.js"
+import { speak } from "./words.js"
 
+const BUILD = "LoopAnimate_BuildLoopConditions"
 const CHECK = "LoopAnimate_LoopCheck"
 const SAMPLER = "LoopAnimate_LoopSampler"
 const FOLDER = "LoopAnimate_LoadPictureFromFolder"
@@ -16,6 +19,7 @@ const SAVE = "LoopAnimate_SaveLoop"
 const CHECK_HEIGHT_PX = 380
 const CHECK_WIDTH_PX = 320
 const PREVIEW_HEIGHT_PX = 240
+const NOTES_HEIGHT_PX = 84
 
 const panels = new WeakMap() // node -> its panel
 const previews = new Map() // node with a visible preview -> its height before and with it, in pixels
@@ -24,6 +28,7 @@ app.registerExtension({
   name: "loopanimate.loops",
 
   init() {
+    speak(app.ui?.settings?.getSettingValue?.("Comfy.Locale") ?? navigator.language)
     const style = document.createElement("link")
     style.rel = "stylesheet"
     style.href = new URL("./loopanimate.css", import.meta.url).href
@@ -32,6 +37,7 @@ app.registerExtension({
 
   setup() {
     api.addEventListener("loopanimate.preview", ({ detail }) => showPreview(detail))
+    api.addEventListener("progress", ({ detail }) => showProgress(detail))
     api.addEventListener("progress_state", ({ detail }) => clearFinished(detail))
     api.addEventListener("execution_error", ({ detail }) => showStop(detail))
     for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
@@ -43,6 +49,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass === CHECK) addCheck(node)
     if (node.comfyClass === SAMPLER) addPreview(node)
+    if (node.comfyClass === BUILD) addNotes(node)
     if (node.comfyClass === SAVE) whenExecuted(node, startVideo)
     if (node.comfyClass === FOLDER) goThroughInOrder(node)
   },
@@ -90,6 +97,20 @@ function addPreview(node) {
   })
 }
 
+function addNotes(node) {
+  const panel = new NotesPanel()
+  const height = () => (panel.active ? NOTES_HEIGHT_PX : 0)
+  addPanel(node, "notes", panel.element, { getMinHeight: height, getMaxHeight: height })
+  whenExecuted(node, (executed, output) => {
+    const before = panel.active
+    panel.show(output?.loopanimate_notes)
+    if (panel.active === before) return
+    const change = panel.active ? NOTES_HEIGHT_PX : -NOTES_HEIGHT_PX
+    executed.setSize([executed.size[0], executed.size[1] + change])
+    executed.setDirtyCanvas?.(true, true)
+  })
+}
+
 /** The page's default is a random picture per run. A saved workflow's value is set after this. */
 function goThroughInOrder(node) {
   const control = node.widgets?.find((widget) => widget.name === "control_after_generate")
@@ -131,6 +152,12 @@ function showPreview(data) {
   const height = node.size[1]
   node.setSize([node.size[0], Math.max(height, node.computeSize()[1])])
   previews.set(node, { before: height, grown: node.size[1] })
+}
+
+function showProgress({ value, max, node: id, prompt_id: prompt }) {
+  const node = previews.size ? findNode(rootGraph(), id) : null
+  const panel = previews.has(node) ? panels.get(node) : null
+  if (panel && (!prompt || !panel.prompt || panel.prompt === prompt)) panel.step(value, max)
 }
 
 /** Remove the node's preview and restore its size, however the run ended. */

@@ -3,6 +3,7 @@
 import { html } from "./dom.js"
 import { LoopStage, loadPicture, wantsStill } from "./loop_stage.js"
 import { readSheet } from "./sheet.js"
+import { say } from "./words.js"
 
 export class PreviewPanel {
   constructor() {
@@ -17,6 +18,7 @@ export class PreviewPanel {
     )
     this.latest = null
     this.prompt = null
+    this.done = this.steps = 0
   }
 
   get active() {
@@ -34,12 +36,21 @@ export class PreviewPanel {
     this.element.hidden = false
     this.stage.show(sheet, picture)
     if (!this.stage.playing) this.stage.play(!wantsStill())
-    this.words.textContent = `Step ${data.step} of ${data.steps}`
-    this.bar.style.setProperty("--la-share", `${(100 * data.step) / data.steps}%`)
+    this.step(data.step, data.steps)
+  }
+
+  /** Say how far sampling is; progress comes more often than pictures, and never goes back. */
+  step(step, steps) {
+    if (!this.active || !(steps > 0) || (steps === this.steps && step < this.done)) return
+    this.done = step
+    this.steps = steps
+    this.words.textContent = say("progress", { step, steps })
+    this.bar.style.setProperty("--la-share", `${(100 * step) / steps}%`)
   }
 
   clear() {
     this.latest = this.prompt = null
+    this.done = this.steps = 0
     this.element.hidden = true
     this.stage.play(false)
     this.stage.clear()

@@ -1,6 +1,7 @@
 // The seam chart: one bar per step of the loop, with the seam in the middle.
 
 import { svg } from "./dom.js"
+import { say } from "./words.js"
 
 const MAX_BARS = 121 // of a long clip only the steps around the seam are drawn
 const HEADROOM = 1.08
@@ -56,7 +57,7 @@ export function drawChart(plot, { steps, motion }, onPick) {
     const column = { x: `${(i / bars.length) * 100}%`, width: `${100 / bars.length}%`, height: "100%" }
     const title = svg("title")
     title.textContent = stepWords(bar, steps.length)
-    const target = svg("rect", { class: bar.seam ? "la-column la-seam" : "la-column", ...column })
+    const target = svg("rect", { class: "la-column", ...column })
     const group = svg("g", {}, title, target, mark)
     group.addEventListener("click", () => onPick(bar.frame))
     return group
@@ -73,6 +74,6 @@ export function drawChart(plot, { steps, motion }, onPick) {
 }
 
 function stepWords({ frame, seam, step }, count) {
-  const from = `Frame ${frame + 1} to ${seam ? 1 : frame + 2}`
-  return `${from}${seam ? `, the seam of ${count} frames` : ""}: ${step.toFixed(2)} of 255`
+  const values = { from: frame + 1, to: seam ? 1 : frame + 2, count, value: step.toFixed(2) }
+  return say(seam ? "seam_step" : "step", values)
 }

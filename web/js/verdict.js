@@ -1,15 +1,6 @@
 // The text under the player.
 
-// The usual fix for each reason of `loopanimate_core.check`; see docs/loop-check.md.
-const REMEDIES = {
-  frozen: "use a stronger word for the motion, or a higher start",
-  jump: "set closing to “tie”, and check that only a repeated frame was dropped",
-  held_frame: "drop the last frame: it repeats the first",
-  stall: "try another seed",
-  colour_drift: "pass the frames through the VAE less often",
-  ping_pong: "sample a loop instead of mirroring a clip",
-  keyframe_pop: "raise the quality, or save as VP9",
-}
+import { say } from "./words.js"
 
 /**
  * The verdict as a headline, the findings, and advice.
@@ -19,25 +10,35 @@ const REMEDIES = {
  */
 export function verdictWords(entry) {
   if (entry.passed) {
-    return { headline: "Seamless", found: facts(entry.report ?? {}), advice: "" }
+    return { headline: say("seamless"), found: facts(entry.report ?? {}), advice: "" }
   }
+  const reasons = entry.reasons ?? []
+  const known = reasons.every((reason) => say(`found_${reason}`))
   // The summary reads "Not seamless, 34 frames: what is seen; what else."
-  const seen = String(entry.summary ?? "").replace(/^[^:]*:\s*/, "")
-  const remedies = (entry.reasons ?? []).map((reason) => REMEDIES[reason]).filter(Boolean)
+  const said = String(entry.summary ?? "").replace(/^[^:]*:\s*/, "")
+  const found = known && reasons.length ? `${reasons.map((reason) => say(`found_${reason}`)).join("; ")}.` : said
+  const remedies = reasons.map((reason) => remedy(reason, entry.sampled ?? {})).filter(Boolean)
   return {
-    headline: "Not seamless",
-    found: capital(seen),
+    headline: say("not_seamless"),
+    found: capital(found),
     advice: remedies.length ? `${capital(remedies.join("; "))}.` : "",
   }
+}
+
+/** The usual fix for a reason of `loopanimate_core.check`, see docs/loop-check.md, given how the loop was sampled. */
+function remedy(reason, { closing, start }) {
+  if (reason === "jump" && closing && closing !== "off") return say("do_jump_closed")
+  if (reason === "frozen" && start >= 1) return say("do_frozen_full")
+  return say(`do_${reason}`)
 }
 
 /** Length and seam in a few words; skips what was not measured. */
 export function facts(report) {
   const said = []
-  if (report.frames) said.push(`${report.frames} frames`)
-  if (report.duration_s) said.push(`${report.duration_s.toFixed(1)} s`)
+  if (report.frames) said.push(say("frames", { count: report.frames }))
+  if (report.duration_s) said.push(say("seconds", { value: report.duration_s.toFixed(1) }))
   if (typeof report.seam_jump === "number") {
-    said.push(`the seam moves ${report.seam_jump.toFixed(2)}× as much as the steps beside it`)
+    said.push(say("seam_moves", { value: report.seam_jump.toFixed(2) }))
   }
   return said.join(" · ")
 }

@@ -7,6 +7,7 @@ import { findNode } from "../../../web/js/graph.js"
 import { chartBars } from "../../../web/js/seam_chart.js"
 import { advance, cellOf, readSheet, wrap } from "../../../web/js/sheet.js"
 import { facts, verdictWords } from "../../../web/js/verdict.js"
+import { say, speak, WORDS } from "../../../web/js/words.js"
 
 test("cells lie row by row", () => {
   const sheet = { columns: 3, width: 10, height: 20 }
@@ -89,4 +90,25 @@ test("the verdict's words", () => {
   assert.equal(failed.headline, "Not seamless")
   assert.equal(failed.found, "The picture jumps at the seam; something new.")
   assert.match(failed.advice, /^Set closing to “tie”.*\.$/)
+  const advice = (reason, sampled) => verdictWords({ passed: false, reasons: [reason], sampled }).advice
+  assert.match(advice("jump", { closing: "tie" }), /^The loop was closed .*more steps/)
+  assert.match(advice("jump", { closing: "off" }), /^Set closing to “tie”/)
+  assert.match(advice("frozen", { start: 0.5 }), /higher start/)
+  assert.doesNotMatch(advice("frozen", { start: 1 }), /higher start/)
+})
+
+test("every language has all words, with the same values in them", () => {
+  const values = (words) => (words.match(/\{\w+\}/g) ?? []).sort()
+  for (const [language, words] of Object.entries(WORDS)) {
+    assert.deepEqual(Object.keys(words).sort(), Object.keys(WORDS.en).sort(), language)
+    for (const [key, text] of Object.entries(words)) {
+      assert.deepEqual(values(text), values(WORDS.en[key]), `${language} ${key}`)
+    }
+  }
+  speak("zh-TW")
+  assert.equal(say("frames", { count: 3 }), "3 帧")
+  assert.equal(verdictWords({ passed: false, reasons: ["frozen"] }).headline, WORDS.zh.not_seamless)
+  speak("de")
+  assert.equal(say("play"), "Play")
+  assert.equal(say("a key of tomorrow"), "")
 })

@@ -45,6 +45,7 @@ async function watchRun() {
     page.evaluate((name) => app.graph.nodes.find((node) => node.type === name).size[1], type)
   const height = await heightOf(SAMPLER)
   saved = success(page)
+  saved.catch(() => {}) // if the page is closed before, the reason is reported elsewhere
   await queue(page)
   await waitForPreview(page)
   const first = await pixels(page, ".la-preview canvas")

@@ -2,8 +2,7 @@
 
     make comfy-pictures [ARGS='--url RUNNING_SERVER']
 
-$COMFYUI_FRONTEND (the `static` folder of a comfyui-frontend-package with Vue nodes), $PLAYWRIGHT_CORE
-and $CHROMIUM are used as in test_page.py.
+They show the front-end that the extra `page` installs. $PLAYWRIGHT_CORE and $CHROMIUM are used as in test_page.py.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from comfy_server import PACK, ComfyServer, find_comfyui
+from comfy_server import PACK, ComfyServer, find_comfyui, front_end
 from PIL import Image
 
 WIDE_PX = 2000
@@ -44,8 +43,8 @@ def _take_on_own_server(folder: Path) -> None:
     root = find_comfyui()
     if root is None:
         sys.exit("no ComfyUI found; set COMFYUI_PATH to the folder that holds its main.py")
-    front_end = os.environ.get("COMFYUI_FRONTEND")
-    arguments = ["--front-end-root", front_end] if front_end else []
+    newest = front_end()
+    arguments = ["--front-end-root", str(newest)] if newest else []
     server = ComfyServer.start(root, folder / "server", extra_args=arguments)
     try:
         _take(server.url, folder)
@@ -57,7 +56,7 @@ def _take(url: str, folder: Path) -> None:
     playwright = os.environ.get("PLAYWRIGHT_CORE", "~/comfy/browser/node_modules")
     options = {
         "url": url,
-        "vue": "COMFYUI_FRONTEND" in os.environ,
+        "vue": front_end() is not None,
         "browser": os.environ.get("CHROMIUM", "/usr/bin/chromium"),
         "playwright": str(Path(playwright).expanduser()),
         "workflow": str(PACK / "workflows" / "loopanimate_basic.json"),

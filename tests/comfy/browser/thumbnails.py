@@ -27,13 +27,13 @@ PARTS = "loopanimate_parts_sd15"  # it is not run, because its models are not av
 NODES = {
     "loopanimate_basic": {
         "LoopAnimate_LoadLoopAnimate": "load_loopanimate",
-        "LoopAnimate_LoadPictureFromFolder": "load_picture_from_folder",
         "LoopAnimate_BuildLoopConditions": "build_loop_conditions",
         "LoopAnimate_LoopSampler": "loop_sampler",
         "LoopAnimate_DetailTransfer": "detail_transfer",
         "LoopAnimate_LoopCheck": "loop_check",
         "LoopAnimate_SaveLoop": "save_loop",
     },
+    "loopanimate_batch_folder": {"LoopAnimate_LoadPictureFromFolder": "load_picture_from_folder"},
     "loopanimate_wallpaper": {"LoopAnimate_SalientMask": "salient_mask"},
     "loopanimate_long_chain": {"LoopAnimate_ChainLoops": "chain_loops"},
 }

@@ -58,7 +58,7 @@ def check_size_0_is_the_shape_nearest_to_the_picture() -> None:
         made = BuildLoopConditions.execute(
             *texts, vision, loaded.vae, picture, width=0, height=0, frames=5, start=1.0
         )
-        return tuple(made.args[2]["samples"].shape[-2:])
+        return tuple(made.args[2][0]["samples"].shape[-2:])
 
     assert size(loaded.clip_vision, 48, 90) == (8, 8)  # the toy has one size
     config = dataclasses.replace(

@@ -25,12 +25,13 @@ from toy import SIDE, core, import_pack
 import_pack()
 
 import closings
+import controls
 import loading
 import memory
 import same_numbers
 import torch
 
-MODULES = (loading, same_numbers, closings, memory)
+MODULES = (loading, same_numbers, closings, controls, memory)
 
 
 def main() -> None:

@@ -93,7 +93,8 @@ def check_flicker_filter_agrees_with_the_core() -> None:
     scale = model.model.latent_format.scale_factor = 0.18215  # Stable Diffusion's
     still, change = torch.randn(1, 4, 4, 4), 0.1 * torch.rand(1, 1, 4, 4)
     z = still[:, :, None] + change[:, :, None] * torch.randn(1, 4, 7, 4, 4)
-    positive = [[None, {}], [None, {"loop_still": still / scale}]]
+    prompt = {"loop_still": still / scale, "loop_mask": torch.ones(1, 1, 4, 4)}
+    positive = [[None, {}], [None, prompt]]
     found = without_flicker(model, z[0].transpose(0, 1) / scale, positive, 0.05)
     close_to(found * scale, filter_flicker(z, still, 0.05)[0].transpose(0, 1))
     assert not torch.equal(found * scale, z[0].transpose(0, 1))

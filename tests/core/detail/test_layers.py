@@ -99,7 +99,7 @@ def test_opencv_and_grid_sample_draw_the_same(swaying, monkeypatch, bent, kind):
         ({"fps": 0.0}, "fps must be above 0"),
         (
             {"size": "huge"},
-            "size must be one of original, model, 1080p, 4k or WIDTHxHEIGHT, got 'huge'",
+            "size must be one of original, model, 1080p, 4k, at most 1080p or WIDTHxHEIGHT, got 'huge'",
         ),
         ({"size": "9000x100"}, "sides of 16 to 8192 pixels"),
         ({"mode": "elastic", "transparent": True}, "mode 'elastic' has none"),
@@ -118,6 +118,8 @@ def test_settings_are_checked(options, message):
         ("1080p", (3000, 4000), (1080, 1440)),
         ("1080p", (1600, 900), (1920, 1080)),
         ("4k", (900, 1600), (2160, 3840)),
+        ("at most 1080p", (3000, 4000), (1080, 1440)),
+        ("at most 1080p", (301, 203), (301, 203)),
         ("640x480", (3000, 4000), (480, 640)),
     ],
 )

@@ -155,6 +155,7 @@ Combo = _widget(
 )
 Image = Custom("IMAGE")
 Mask = Custom("MASK")
+Audio = Custom("AUDIO")
 Latent = Custom("LATENT")
 Conditioning = Custom("CONDITIONING")
 Clip = Custom("CLIP")
