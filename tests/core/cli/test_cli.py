@@ -14,6 +14,7 @@ import torch
 from moving_picture import disc, swaying
 
 from loopanimate_core import __version__
+from loopanimate_core.cli import animate as animate_command
 from loopanimate_core.cli import convert as convert_command
 from loopanimate_core.cli import main, sampling
 from loopanimate_core.cli import mask as mask_command
