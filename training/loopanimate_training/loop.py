@@ -23,6 +23,7 @@ from .run.log import RunLog
 from .run.report import write_page
 from .run.requests import Requests
 from .run.saver import Saver
+from .run.trackers import TrackerLog, open_trackers
 from .setup import Run, open_run
 from .signals import Outcome, Request, caught_signals
 from .storage.checkpoint import go_back, remove_leftovers
@@ -50,9 +51,10 @@ def train(
                 accelerator.wait_for_everyone()
             run = open_run(config, accelerator, allow_change)
         step, mean_loss = run.state.step, run.state.mean_loss
+        trackers = trackers_of(config, step) if is_main else []
         with (
             caught_signals() as caught,
-            RunLog(config.out, config.steps, step, mean_loss, is_main, config.tensorboard) as log,
+            RunLog(config.out, config.steps, step, mean_loss, is_main, trackers) as log,
             run.loader.batches(step) as batches,
             safe_kernels(config.precision, accelerator.device),
         ):
@@ -69,6 +71,12 @@ def train(
                 write_report(run, log)
             accelerator.wait_for_everyone()  # a launcher ends all processes once one has ended
     return outcome
+
+
+def trackers_of(config: RunConfig, step: int) -> list[TrackerLog]:
+    """TensorBoard and other trackers of a run that starts or resumes at `step`."""
+    settings = config.model_dump(mode="json")
+    return open_trackers(config.out, step, config.tensorboard, config.tracker, settings)
 
 
 def take_steps(

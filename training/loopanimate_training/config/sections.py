@@ -258,6 +258,11 @@ class RunConfig(Section):
         description="Write the log for TensorBoard as well, in the run's folder.",
         json_schema_extra=MAY_CHANGE,
     )
+    tracker: Literal["trackio", "wandb"] | None = Field(
+        default=None,
+        description="Write the log to trackio (on this machine) or to wandb as well, in the project `loopanimate`.",
+        json_schema_extra=MAY_CHANGE,
+    )
     title: str = Field(
         default="",
         description="Title of the run and of bundles made from it.",

@@ -18,7 +18,7 @@ from loopanimate_core.parsing import MalformedError, parse_json
 
 from ..progress import refresh_s
 from ..storage.jsonl import JsonlWriter
-from .tensorboard import TensorBoardLog
+from .trackers import TrackerLog
 
 FILE = "log.jsonl"
 NUMBERS = frozenset(
@@ -39,6 +39,7 @@ class RunLog:
         step: the step that the run starts or resumes at; later rows are removed from the log.
         mean_loss: the smoothed loss at that step.
         active: whether this is the first process.
+        trackers: what gets the rows as well; closed with the log.
     """
 
     def __init__(
@@ -48,10 +49,10 @@ class RunLog:
         step: int,
         mean_loss: float | None,
         active: bool,
-        tensorboard: bool = False,
+        trackers: Sequence[TrackerLog] = (),
     ) -> None:
         self.mean_loss = mean_loss
-        self._tensorboard = TensorBoardLog(run, step) if active and tensorboard else None
+        self._trackers = trackers
         self._bar = tqdm(
             total=steps,
             initial=step,
@@ -70,8 +71,8 @@ class RunLog:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        for tracker in self._trackers:
+            tracker.close()
 
     def advance(self, loss: float, clips_per_s: float) -> float | None:
         """Move the bar by one step; returns the smoothed loss, None before the first finite one."""
@@ -90,8 +91,8 @@ class RunLog:
             row = {**row, "memory_gb": round(memory_gb(), 2)}
         if self._rows is not None:
             self._rows.write(row)
-        if self._tensorboard is not None:
-            self._tensorboard.write(row)
+        for tracker in self._trackers:
+            tracker.write(row)
 
     def sync(self) -> None:
         """Make sure that all rows are on the disk.
