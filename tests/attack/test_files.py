@@ -30,6 +30,7 @@ from loopanimate_core.bundle.tensorfile import read_header, read_tensors, write_
 from loopanimate_core.check import check_file
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.picture.images import load_picture
+from loopanimate_core.picture.opening import formats
 from loopanimate_core.schedule import alphas_cumprod
 from loopanimate_core.video import write_video
 from loopanimate_core.video.read import stream_video
@@ -282,6 +283,7 @@ def test_bombs_and_special_files(tmp_path: Path) -> None:
     attack(counters, "durations", tmp_path / "slow.gif", content, check_file)
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n%%EndComments\nshowpage\n%%EOF\n"
     attack(counters, "EPS", tmp_path / "eps.png", eps, load_picture)
+    assert not {"EPS", "WMF", "PDF", "MPEG"} & set(formats()), "readers that start programs"
     sparse = tmp_path / "sparse.png"
     with sparse.open("wb") as sink:
         sink.truncate(40 * 2**30)
