@@ -1,5 +1,5 @@
 # One list of commands, used by people, by pre-commit and by .ci/run.
-.PHONY: fmt lint types test check soak train-demo node-schemas fit-workflows comfy-thumbnails comfy-pictures
+.PHONY: fmt lint types test check soak attack train-demo node-schemas fit-workflows comfy-thumbnails comfy-pictures
 
 fmt:
 	ruff check --fix .
@@ -22,6 +22,11 @@ check: lint types test
 SOAK_MINUTES ?= 10
 soak:
 	python -m loopanimate_training.soak --minutes $(SOAK_MINUTES)
+
+# The standing attack of tests/attack for longer: hostile servers, damaged files, signals. MINUTES=30 for half an hour.
+MINUTES ?= 10
+attack:
+	ATTACK_MINUTES=$(MINUTES) python -m pytest -s tests/attack
 
 # The whole training on two cores: videos, three stages, a kill, a bundle, a loop. Nothing is downloaded.
 WORK ?= work/demo

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from .errors import LoopAnimateError
 
+# Folder, limit and use of a control group, of both versions.
 _CGROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ("/sys/fs/cgroup", "memory.max", "memory.current"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
 )
 
 
@@ -19,7 +20,7 @@ def available_bytes() -> int | None:
 
     None where the system does not tell.
     """
-    limits = [_of_machine(), *(_of_group(*paths) for paths in _CGROUPS), _of_process()]
+    limits = [_of_machine(), *map(_of_group, _CGROUPS), _of_process()]
     known = [limit for limit in limits if limit is not None]
     return max(0, min(known)) if known else None
 
@@ -48,12 +49,18 @@ def _of_machine() -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def _of_group(limit: str, usage: str) -> int | None:
+def _of_group(names: tuple[str, str, str]) -> int | None:
+    folder = Path(names[0])
     try:
-        most, used = Path(limit).read_text().strip(), Path(usage).read_text().strip()
+        most, used = ((folder / name).read_text().strip() for name in names[1:])
+        figures = (folder / "memory.stat").read_text()
     except OSError:
         return None
-    return int(most) - int(used) if most.isdecimal() and used.isdecimal() else None
+    if not (most.isdecimal() and used.isdecimal()):
+        return None
+    # Contents of files that are kept in memory count as used, but give way.
+    cached = re.findall(r"^(?:active|inactive)_file (\d+)$", figures, re.MULTILINE)
+    return int(most) - int(used) + sum(map(int, cached))
 
 
 def _of_process() -> int | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .budget import require_loop_memory
 from .bundle import Bundle, mini_bundle_path, read_bundle
 from .closing import closed
 from .conditions import DEFAULT_MOTION, LoopConditions, mask_to_latent
@@ -206,6 +207,10 @@ class LoopAnimatePipeline:
             height_px=height_px,
             width_px=width_px,
         )
+
+        weight = next(self.bundle.unet.parameters())
+        if weight.device.type == "cpu":  # a GPU says itself that it is full
+            require_loop_memory(self.bundle.config, settings, weight.element_size())
 
         # 2. The picture and its salient object
         still = fit_picture(picture, settings.height_px, settings.width_px)

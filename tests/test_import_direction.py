@@ -69,6 +69,7 @@ LAYERS = {
         {"settings"},
         {"bundle"},
         {"check", "convert", "sampling"},
+        {"budget"},
         {"pipeline", "batch", "check_chart"},
         {"evaluate"},
         {"cli"},

@@ -18,7 +18,7 @@ from ..parsing import MalformedError, parse_json
 from ..picture.opening import open_picture, reading
 from .formats import Options, VideoFormat
 
-MAX_FRAMES = 200_000  # of one duration
+MAX_FRAMES = 10_000  # of one duration; more only if the file stores more
 _GIF_SAMPLE_PX = 1e5  # pixels that the palette is computed from
 _GIF_DITHER = (
     8.0  # peak to peak, of 255; an ordered pattern stays still, error diffusion would flicker

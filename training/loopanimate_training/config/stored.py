@@ -32,12 +32,12 @@ def relocated(values: Mapping[str, Any], run: Path) -> dict[str, Any]:
     versions paths may be relative to a folder that nobody knows, but so is `out`, which makes up for it.
     """
     moved, out = copy.deepcopy(dict(values)), values.get("out")
-    if not isinstance(out, str):
+    if not isinstance(out, str) or not out:
         return moved
     for name in path_settings():
         section, key = _find(moved, name)
         stored = section.get(key)
-        if isinstance(stored, str) and os.path.isabs(stored) == os.path.isabs(out):
+        if isinstance(stored, str) and stored and os.path.isabs(stored) == os.path.isabs(out):
             beside = os.path.normpath(run.absolute() / os.path.relpath(stored, out))
             section[key] = beside if os.path.exists(beside) else stored
     return moved
