@@ -110,8 +110,6 @@ class LoadLoopAnimate(io.ComfyNode):
         clip_vision: str = NONE,
         dtype: str = "auto",
     ) -> io.NodeOutput:
-        from .native.load import load_bundle, load_parts
-
         if bundle == PARTS:
             paths = _part_paths(checkpoint, image_unet, motion_module, clip_vision)
             for name, what in (
@@ -120,11 +118,17 @@ class LoadLoopAnimate(io.ComfyNode):
             ):
                 if paths[name] is None:
                     raise LoopAnimateError(
-                        f"{name} must be {what} if bundle is 'parts', got 'none'"
+                        f"{name} must be {what} if bundle is 'parts', got 'none'; `loopanimate fetch pia"
+                        " --comfyui FOLDER` downloads one into its folder"
                     )
+            from .native.load import load_parts
+
             loaded = load_parts(**paths, dtype=dtype)  # type: ignore[arg-type]
         else:
-            loaded = load_bundle(bundle_path(bundle), dtype)
+            path = bundle_path(bundle)
+            from .native.load import load_bundle
+
+            loaded = load_bundle(path, dtype)
         return io.NodeOutput(loaded.model, loaded.clip, loaded.clip_vision, loaded.vae)
 
 

@@ -69,7 +69,7 @@ LAYERS = {
         {"settings"},
         {"bundle"},
         {"check", "convert", "sampling"},
-        {"pipeline", "batch", "check_chart"},
+        {"pipeline", "batch", "check_chart", "fetch"},
         {"evaluate"},
         {"cli"},
     ),

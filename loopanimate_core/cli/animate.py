@@ -113,7 +113,11 @@ def _add_motion(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_sampling(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--bundle", metavar="FILE", help="the model (default: the bundled mini)")
+    group.add_argument(
+        "--bundle",
+        metavar="FILE",
+        help="the model: a file, or the name of a fetched one (default: the bundled mini)",
+    )
     group.add_argument("--steps", type=int, metavar="N", help="denoising steps, 1 to 1000")
     group.add_argument(
         "--fast",
