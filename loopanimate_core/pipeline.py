@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .budget import require_loop_memory
-from .bundle import Bundle, mini_bundle_path, read_bundle
+from .bundle import Bundle, find_bundle, mini_bundle_path, read_bundle
 from .closing import closed
 from .conditions import DEFAULT_MOTION, LoopConditions, mask_to_latent
 from .encoders.image import encode_image
@@ -122,10 +122,9 @@ class LoopAnimatePipeline:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> LoopAnimatePipeline:
-        """Open a bundle file; without a path, the mini model that ships with the package."""
-        return cls(
-            read_bundle(Path(path) if path else mini_bundle_path(), device=device, dtype=dtype)
-        )
+        """Open a bundle, by its path or the name of a fetched model; None is the mini that ships with the package."""
+        file = find_bundle(Path(path)) if path else mini_bundle_path()
+        return cls(read_bundle(file, device=device, dtype=dtype))
 
     @torch.inference_mode()
     def __call__(

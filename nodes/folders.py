@@ -8,6 +8,7 @@ from pathlib import Path
 import folder_paths
 
 from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.fetch import source_of
 
 NONE = "none"
 MINI = "mini (bundled)"
@@ -63,6 +64,9 @@ def model_path(folder: str, name: str) -> Path:
     for spelling in (name, name.replace("\\", "/"), name.replace("/", "\\")):
         if path := folder_paths.get_full_path(folder, spelling):
             return Path(path)
+    source = source_of(folder, name)
     raise LoopAnimateError(
-        f"there is no file {name!r} in models/{folder}; reload the page to update the list"
+        f"there is no file {name!r} in models/{folder}; "
+        + (f"{source}, then " if source else "")
+        + "reload the page to update the list"
     )

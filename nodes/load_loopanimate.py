@@ -110,14 +110,17 @@ class LoadLoopAnimate(io.ComfyNode):
         clip_vision: str = NONE,
         dtype: str = "auto",
     ) -> io.NodeOutput:
-        from .native.load import load_bundle, load_parts
-
         if bundle == PARTS:
             paths = _part_paths(checkpoint, image_unet, motion_module, clip_vision)
             _require(paths)
+            from .native.load import load_parts
+
             loaded = load_parts(**paths, dtype=dtype)  # type: ignore[arg-type]
         else:
-            loaded = load_bundle(bundle_path(bundle), dtype)
+            path = bundle_path(bundle)
+            from .native.load import load_bundle
+
+            loaded = load_bundle(path, dtype)
         return io.NodeOutput(loaded.model, loaded.clip, loaded.clip_vision, loaded.vae)
 
 
@@ -137,7 +140,9 @@ def _require(paths: dict[str, Path | None]) -> None:
     missing = [source for name, source in SOURCES.items() if paths[name] is None]
     if paths["checkpoint"] is None or paths["motion_module"] is None:
         raise LoopAnimateError(
-            f"bundle 'parts' needs {len(missing)} more of its files. Choose " + "; ".join(missing)
+            f"bundle 'parts' needs {len(missing)} more of its files. Choose "
+            + "; ".join(missing)
+            + ". `loopanimate fetch pia --comfyui FOLDER` downloads the first two into their folders"
         )
 
 

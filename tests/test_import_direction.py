@@ -70,7 +70,7 @@ LAYERS = {
         {"bundle"},
         {"check", "convert", "sampling"},
         {"budget"},
-        {"pipeline", "batch", "check_chart"},
+        {"pipeline", "batch", "check_chart", "fetch"},
         {"evaluate"},
         {"cli"},
     ),

@@ -109,7 +109,11 @@ def _add_motion(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_sampling(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--bundle", metavar="FILE", help="the model (default: the bundled mini)")
+    group.add_argument(
+        "--bundle",
+        metavar="FILE",
+        help="the model: a file, or the name of a fetched one (default: the bundled mini)",
+    )
     add_sampling_options(group)
     group.add_argument(
         "--image-guidance",

@@ -38,13 +38,14 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what the header of a bundle or of a delta says; no weights are read."""
-    from ..bundle import bundle_info, mini_bundle_path
+    from ..bundle import bundle_info, find_bundle, mini_bundle_path
     from ..bundle.delta import is_delta
 
-    if arguments.bundle is not None and is_delta(arguments.bundle):
-        print("\n".join(_delta_lines(arguments.bundle, arguments.json)))
+    path = find_bundle(arguments.bundle) if arguments.bundle else mini_bundle_path()
+    if is_delta(path):
+        print("\n".join(_delta_lines(str(path), arguments.json)))
         return 0
-    found = bundle_info(arguments.bundle or mini_bundle_path())
+    found = bundle_info(path)
     if arguments.json:
         print(json.dumps(_info_values(found, arguments.table), indent=2, ensure_ascii=False))
         return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .. import __version__
-from . import animate, batch, check, convert, demo, detail, evaluate, info, mask
+from . import animate, batch, check, convert, demo, detail, evaluate, fetch, info, mask
 from .options import HelpFormatter
 
 EPILOG = """\
@@ -28,6 +28,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"loopanimate {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (animate, demo, detail, mask, check, evaluate, batch, info, convert):
+    for command in (animate, demo, detail, mask, check, evaluate, batch, info, convert, fetch):
         command.add_parser(commands)
     return parser

@@ -39,6 +39,18 @@ def split_frames(x: Tensor, frames: int) -> Tensor:
     return x.unflatten(0, (-1, frames))
 
 
+def add(fresh: Tensor, x: Tensor) -> Tensor:
+    """`fresh + x` of one shape, into the memory of `fresh` where autograd does not need it: the same numbers."""
+    if torch.is_grad_enabled() or fresh.shape != x.shape or fresh.dtype != x.dtype:
+        return fresh + x
+    return fresh.add_(x)
+
+
+def silu(fresh: Tensor) -> Tensor:
+    """SiLU, into the memory of `fresh` where autograd does not need it."""
+    return F.silu(fresh, inplace=not torch.is_grad_enabled())
+
+
 class TimeEmbedding(nn.Module):
     """Timestep `[N]` to embedding `[N, 4*C]`."""
 
@@ -82,11 +94,11 @@ class ResnetBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, time: Tensor, frames: int) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv1(silu(self.norm1(x)))
         shift = self.time_emb_proj(F.silu(time))  # once per clip, not per frame
         h = (split_frames(h, frames) + shift[:, None, :, None, None]).flatten(0, 1)
-        h = self.conv2(F.silu(self.norm2(h)))
-        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        h = self.conv2(silu(self.norm2(h)))
+        return add(h, x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
 class Attention(nn.Module):
@@ -145,7 +157,8 @@ class GEGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * F.gelu(gate)
+        gate = F.gelu(gate)
+        return value * gate if torch.is_grad_enabled() else gate.mul_(value)
 
 
 class FeedForward(nn.Module):
@@ -232,11 +245,11 @@ class SpatialTransformer(nn.Module):
         height = x.shape[2]
         h = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)  # [N*F, H*W, C]
         for block in self.transformer_blocks:
-            h = h + block.attn1(block.norm1(h))
+            h = add(block.attn1(block.norm1(h)), h)
             h = h + self._cross_attention(block, h, condition, frames)
-            h = h + block.ff(block.norm3(h))
+            h = add(block.ff(block.norm3(h)), h)
         h = h.transpose(1, 2).unflatten(2, (height, -1))
-        return self.proj_out(h) + x
+        return x + self.proj_out(h)  # in the layout of `x`
 
     @staticmethod
     def _cross_attention(
@@ -292,7 +305,8 @@ class MotionModule(nn.Module):
             else self._over_time(h)
         )
         h = h.unflatten(0, (-1, height * width)).permute(0, 2, 3, 1)  # [N, F, C, H*W]
-        return x + h.reshape(x.shape[0], -1, height, width)
+        # added as it lies, which saves a copy; the sum has the layout of `x`
+        return (split_frames(x, frames).flatten(3) + h).flatten(0, 1).unflatten(2, (height, width))
 
     def _norm(self, x: Tensor, frames: int) -> Tensor:
         if self.norm_scope == "per_frame":
@@ -306,9 +320,9 @@ class MotionModule(nn.Module):
         positions = sinusoid(torch.arange(h.shape[1], device=h.device), h.shape[2]).to(h.dtype)
         h = self.proj_in(h)
         for block in self.transformer_blocks:
-            h = h + block.attn1(block.norm1(h) + positions)
-            h = h + block.attn2(block.norm2(h) + positions)
-            h = h + block.ff(block.norm3(h))
+            h = add(block.attn1(block.norm1(h) + positions), h)
+            h = add(block.attn2(block.norm2(h) + positions), h)
+            h = add(block.ff(block.norm3(h)), h)
         return self.proj_out(h)
 
 

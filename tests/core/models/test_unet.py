@@ -277,3 +277,28 @@ def test_file_with_a_setting_of_the_wrong_type_is_rejected(
 ) -> None:
     with pytest.raises(LoopAnimateError, match=rf"{name} of the UNet must be {legal}, got"):
         LoopUNetConfig.from_dict({name: value})
+
+
+@pytest.mark.parametrize("norm_scope", ["per_frame", "clip"])
+@pytest.mark.parametrize("routing", ROUTINGS[:3])
+def test_sums_in_place_change_nothing(routing: tuple[str, str, str], norm_scope: str) -> None:
+    """Without autograd, layers reuse the memory of what they just computed; inputs stay as they were."""
+    unet = make_unet(routing=routing, norm_scope=norm_scope)
+    given = inputs(branches=2)
+    before = [tensor.clone() for tensor in given]
+    with torch.enable_grad():
+        expected = unet(*given)
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            assert_close(unet(*given), expected.detach(), depth=NETWORK)
+    assert all(torch.equal(a, b) for a, b in zip(given, before, strict=True))
+
+
+def test_layers_keep_the_memory_layout(unet: LoopUNet) -> None:
+    with torch.no_grad():
+        x = torch.randn(10, 16, 8, 8)
+        for layer, arguments in (
+            (unet.down_blocks[0].motion_modules[0], (5,)),
+            (unet.down_blocks[0].attentions[0], (unet.prepare_text(torch.randn(2, 4, 12)), 5)),
+        ):
+            assert layer(x, *arguments).is_contiguous()
