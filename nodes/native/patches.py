@@ -237,6 +237,11 @@ def refuse_model_patches(model_options: Mapping[str, Any]) -> None:
 
 def refuse_kinds(options: Mapping[str, Any]) -> None:
     """Raises LoopAnimateError if `transformer_options` hold a kind of patch that LoopUNet does not apply."""
+    if (options.get("ad_params") or {}).get("sub_idxs") is not None:
+        raise LoopAnimateError(
+            "AnimateDiff-Evolved's context options are for its own models; use closing 'windows' in Loop Sampler for"
+            " long loops"
+        )
     for group, applied in (("patches", APPLIED), ("patches_replace", {"attn1"})):
         for kind, patches in options.get(group, {}).items():
             if patches and kind not in applied:

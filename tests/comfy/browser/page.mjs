@@ -51,7 +51,6 @@ async function watchRun() {
   const first = await pixels(page, ".la-preview canvas")
   await page.waitForTimeout(700)
   const stepSaid = async () => Number.parseInt((await page.textContent(".la-preview .la-caption")).match(/\d+/))
-  const step = await stepSaid()
   await page.evaluate(() => {
     const node = app.graph.nodes.find(({ type }) => type === "LoopAnimate_LoopSampler")
     const told = { value: 5, max: 6, node: String(node.id), prompt_id: null }
@@ -59,7 +58,6 @@ async function watchRun() {
   })
   const later = await stepSaid()
   seen.preview = {
-    step,
     later,
     words: await page.textContent(".la-preview .la-caption"),
     moves: first !== (await pixels(page, ".la-preview canvas")),
