@@ -9,12 +9,15 @@ import torch
 from comfy_api.latest import io
 
 from loopanimate_core.picture.folder import BUNDLED, list_pictures, pick_picture
-from loopanimate_core.picture.images import load_picture
+from loopanimate_core.picture.images import load_picture, save_picture
+from loopanimate_core.picture.sheet import shrink_frames
 
+from .common import temp_file
 from .schema import supported
 
 OURS = "LoopAnimate pictures"
 INPUT = "input"
+PREVIEW_PX = 384
 
 
 class LoadPictureFromFolder(io.ComfyNode):
@@ -91,7 +94,16 @@ class LoadPictureFromFolder(io.ComfyNode):
         transparent = torch.zeros(picture.rgb.shape[:2])
         if picture.alpha is not None:
             transparent = 1 - picture.alpha
-        return io.NodeOutput(picture.over()[None], transparent[None], picture.stem, len(pictures))
+        shown = picture.over()[None]
+        ui = {"images": [_preview(shown)]}
+        return io.NodeOutput(shown, transparent[None], picture.stem, len(pictures), ui=ui)
+
+
+def _preview(picture: torch.Tensor) -> dict[str, str]:
+    """A small copy in the temporary folder, which the page shows in the node."""
+    path, address = temp_file("loopanimate_picture", ".jpg")
+    save_picture(shrink_frames(picture, PREVIEW_PX)[0], path)
+    return address
 
 
 def _pictures(folder: str) -> list[Path]:

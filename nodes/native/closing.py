@@ -19,7 +19,7 @@ from loopanimate_core.closing import Closing, Window, blend, check_closing
 from loopanimate_core.conditions import MIN_FRAMES
 
 from .batch import frames_in_prompts, loops_in, with_closing_frames
-from .patches import refuse_model_patches, refuse_sampling
+from .patches import refuse_kinds, refuse_model_patches, refuse_sampling
 from .preview import LoopPreview
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def apply_in_windows(
     """Call the model on windows of `x [B*P, 4, h, w]` and average its predictions of each frame."""
     options = transformer_options or {}
     closing = options.get(KEY)
+    refuse_kinds(options)  # some of them cut the clip into pieces before it comes here
     if closing is None:
         return executor(x, t, c_concat, c_crossattn, control, options, **conds)
     ring, rows = closing.sampled_frames, len(x)

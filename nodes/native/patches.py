@@ -172,7 +172,12 @@ class PatchableAttention(Attention):
         return super().forward(x) if active is None else active.self_attention(self, x)
 
     def attend_to(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """softmax(Q·Kᵀ/√d)·V of `[B, L, C]`."""
+        """softmax(Q·Kᵀ/√d)·V of `[B, L, C]`.
+
+        As in ComfyUI's attention, keys and values are read as as many rows as the queries have: HyperTile cuts
+        the queries into tiles and relies on it.
+        """
+        key, value = (part.reshape(len(query), -1, part.shape[-1]) for part in (key, value))
         out = self.scaled_dot_product(*map(self._split, (query, key, value)))
         return out.transpose(1, 2).flatten(2)
 
@@ -232,6 +237,11 @@ def refuse_model_patches(model_options: Mapping[str, Any]) -> None:
 
 def refuse_kinds(options: Mapping[str, Any]) -> None:
     """Raises LoopAnimateError if `transformer_options` hold a kind of patch that LoopUNet does not apply."""
+    if (options.get("ad_params") or {}).get("sub_idxs") is not None:
+        raise LoopAnimateError(
+            "AnimateDiff-Evolved's context options are for its own models; use closing 'windows' in Loop Sampler for"
+            " long loops"
+        )
     for group, applied in (("patches", APPLIED), ("patches_replace", {"attn1"})):
         for kind, patches in options.get(group, {}).items():
             if patches and kind not in applied:

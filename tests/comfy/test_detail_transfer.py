@@ -98,6 +98,30 @@ def test_basic_template_saves_the_pictures_own_pixels(comfy: ComfyServer) -> Non
     assert entry["outputs"]["12"]["images"]
 
 
+def test_a_photograph_becomes_a_loop_of_wallpaper_size(comfy: ComfyServer) -> None:
+    """The basic template with a photograph of a camera's size, an object at its edge, and few steps."""
+    photo = torch.nn.functional.interpolate(
+        disc(160, 240, 0.0).movedim(-1, 0)[None], (1600, 2400), mode="bilinear"
+    )[0].movedim(0, -1)
+    save_picture(photo.roll(500, 1), comfy.base_dir / "input/photo.jpg")
+    graph: Graph = json.loads((PACK / "workflows/api/loopanimate_basic_api.json").read_text())
+    graph["3"] = node("LoadImage", image="photo.jpg")
+    del graph["11"]["inputs"]["picture_name"]
+    graph["7"]["inputs"] |= {"frames": 5, "width": 96, "height": 96}
+    graph["8"]["inputs"] |= {"steps": 1, "cfg": 1.0}
+    graph["12"]["inputs"]["fps"] = 0.0
+    graph["10"]["inputs"]["on_fail"] = "warn"
+    graph["shown"] = node("SaveImage", images=["7", 3], filename_prefix="shown")
+    entry = comfy.run(graph)
+    (shown,) = entry["outputs"]["shown"]["images"]
+    picture = load_picture(comfy.base_dir / "output" / shown["filename"]).rgb
+    assert picture.shape == (1600, 1600, 3)
+    plain = (picture - 0.7).abs().amax((0, 2)) < 0.05  # columns without the disc
+    assert plain[-8:].all() and not plain[800:].all(), "the disc must not be cut"
+    frames, _fps = read_video(file_of(comfy, entry, "11"))
+    assert frames.shape[1:] == (1080, 1080, 3)
+
+
 def test_stream_is_the_still_moved_and_closed(comfy: ComfyServer, given: Graph) -> None:
     entry = comfy.run(streamed(given, "ffv1", fps=16.0))
     frames, fps = read_video(file_of(comfy, entry))

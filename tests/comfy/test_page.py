@@ -125,6 +125,7 @@ def test_node_shows_a_hint_before_the_first_run(seen: Seen) -> None:
 def test_preview_plays_in_the_sampler_and_is_removed(seen: Seen) -> None:
     assert seen["preview"]["words"].startswith("Step ")
     assert f"of {STEPS}" in seen["preview"]["words"]
+    assert seen["preview"]["later"] >= STEPS - 1, "the caption must follow the progress"
     assert seen["preview"]["moves"] and seen["preview"]["grew"]
     assert seen["preview"]["other"] == 0, "ComfyUI's own preview must be hidden"
     assert seen["afterPreview"] == {"shows": 0, "sameHeight": True}
@@ -195,6 +196,10 @@ def test_events_for_unknown_nodes_do_nothing(seen: Seen) -> None:
 
 def test_interrupting_a_run_removes_the_preview(seen: Seen) -> None:
     assert seen["interrupted"]
+
+
+def test_a_photo_dropped_on_the_basic_template_is_its_picture(seen: Seen) -> None:
+    assert seen["photo"].startswith("my photo") and seen["photo"].endswith(".jpg")
 
 
 def test_page_functions() -> None:

@@ -53,7 +53,10 @@ def test_folders_within_input_are_listed_and_loaded(nodes: Any, tmp_path: Path) 
     save_picture(picture(2), folder / "9.png")
     node = nodes["LoadPictureFromFolder"]
     assert combo(node, "folder")[1:] == ["input", "input/cats", "input/cats/kittens"]
-    image, mask, stem, count = node.execute("input/cats/kittens", 1).result
+    output = node.execute("input/cats/kittens", 1)
+    image, mask, stem, count = output.result
+    (shown,) = output.ui["images"]
+    assert load_picture(tmp_path / shown["type"] / shown["filename"]).rgb.shape == (24, 32, 3)
     assert (stem, count) == ("10", 2) and not mask.any()
     assert float((image[0] - picture(1)).abs().max()) < 0.003
 

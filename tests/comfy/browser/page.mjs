@@ -50,7 +50,15 @@ async function watchRun() {
   await waitForPreview(page)
   const first = await pixels(page, ".la-preview canvas")
   await page.waitForTimeout(700)
+  const stepSaid = async () => Number.parseInt((await page.textContent(".la-preview .la-caption")).match(/\d+/))
+  await page.evaluate(() => {
+    const node = app.graph.nodes.find(({ type }) => type === "LoopAnimate_LoopSampler")
+    const told = { value: 5, max: 6, node: String(node.id), prompt_id: null }
+    app.api.dispatchCustomEvent("progress", told) // more often than pictures
+  })
+  const later = await stepSaid()
   seen.preview = {
+    later,
     words: await page.textContent(".la-preview .la-caption"),
     moves: first !== (await pixels(page, ".la-preview canvas")),
     grew: (await heightOf(SAMPLER)) > height,
@@ -188,6 +196,26 @@ async function interrupt() {
   seen.interrupted = true
 }
 
+/** Drop a photograph on the picture of the basic template, as the mouse would. */
+async function dropPhoto() {
+  await load(page, JSON.parse(await readFile(options.workflow, "utf8")))
+  seen.photo = await page.evaluate(async () => {
+    const node = app.graph.nodes.find((candidate) => candidate.type === "LoadImage")
+    const canvas = Object.assign(document.createElement("canvas"), { width: 1280, height: 720 })
+    canvas.getContext("2d").fillRect(300, 200, 400, 300)
+    const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg"))
+    const data = new DataTransfer()
+    data.items.add(new File([blob], "my photo.jpg", { type: "image/jpeg" }))
+    await node.onDragDrop(new DragEvent("drop", { dataTransfer: data }))
+    const widget = node.widgets.find(({ name }) => name === "image")
+    for (let tries = 0; tries < 100 && !String(widget.value).includes("my photo"); tries++) {
+      await new Promise((done) => setTimeout(done, 200))
+    }
+    const { output } = await app.graphToPrompt()
+    return Object.values(output).find(({ class_type }) => class_type === "LoadImage").inputs.image
+  })
+}
+
 const shot = async (name) => {
   if (options.pictures) await page.screenshot({ path: path.join(options.pictures, `${name}.png`) })
 }
@@ -199,6 +227,7 @@ try {
   await mistreat()
   await saveAndDrop()
   await interrupt()
+  await dropPhoto()
   await shot("end")
 } catch (error) {
   seen.failure = error.stack

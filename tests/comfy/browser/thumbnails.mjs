@@ -12,7 +12,7 @@ const LEFT_PX = 90
 const TOP_PX = 120
 const BOTTOM_PX = 80
 const options = JSON.parse(process.argv[2])
-const { browser, page } = await openSession({ ...options, vue: false, width: 1900, height: 1060 })
+const { browser, page } = await openSession({ ...options, vue: false, still: true, width: 1900, height: 1060 })
 
 /** The node of this type, or everything, brought into view; returns where it stands. */
 async function frame(type) {

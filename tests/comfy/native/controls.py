@@ -117,3 +117,17 @@ def check_patches_act_in_comfyuis_order() -> None:
     attended = [("input", i) for i in (1, 2, 4, 5, 7, 8)] + [("middle", 0)]
     attended += [("output", i) for i in range(3, BLOCKS)]
     assert seen[: len(attended)] == attended
+
+
+def check_windows_of_another_extension_are_refused() -> None:
+    """AnimateDiff-Evolved tells other extensions which frames its window has."""
+    model = wide().clone()
+    model.model_options["transformer_options"]["ad_params"] = {"sub_idxs": None}
+    sample(model)
+    model.model_options["transformer_options"]["ad_params"] = {"sub_idxs": [0, 1, 2]}
+    try:
+        sample(model)
+    except LoopAnimateError as error:
+        assert "AnimateDiff-Evolved's context options" in str(error)
+    else:
+        raise AssertionError("windows of another extension were taken")
