@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -58,3 +58,27 @@ def with_closing_frames(batch: Tensor, loops: LoopBatch) -> Tensor:
     if not loops.finished:
         return batch
     return torch.cat([torch.cat([loop, loop[:1]]) for loop in loops.split(batch)])
+
+
+@dataclass(frozen=True)
+class Rings:
+    """The loops of a batch as a sampler gets them, and back.
+
+    Attributes:
+        sampled_frames: of each loop that the sampler holds, as in `loopanimate_core.closing.Closing`.
+    """
+
+    batch: LoopBatch
+    sampled_frames: int
+
+    def part(self, frames: Tensor | None, loop: int) -> Tensor | None:
+        """What the sampler gets of one loop; what has not a row for each frame is for all loops."""
+        if not torch.is_tensor(frames) or len(frames) != self.batch.loops * self.batch.rows:
+            return frames
+        own = self.batch.split(frames)[loop]
+        return with_closing_frames(own, replace(self.batch, loops=1))[: self.sampled_frames]
+
+    def whole(self, frames: Tensor) -> Tensor:
+        """One loop from the sampler with as many frames as it had in the batch."""
+        closed = torch.cat([frames, frames[: self.batch.frames - self.sampled_frames]])
+        return closed[: self.batch.rows]

@@ -8,7 +8,6 @@ CFG++ and future ones close their loops too.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import comfy.patcher_extension
@@ -18,7 +17,7 @@ from torch import Tensor
 from loopanimate_core.closing import Closing, Window, blend, check_closing
 from loopanimate_core.conditions import MIN_FRAMES
 
-from .batch import frames_in_prompts, loops_in, with_closing_frames
+from .batch import Rings, frames_in_prompts, loops_in
 from .patches import refuse_kinds, refuse_model_patches, refuse_sampling
 from .preview import LoopPreview
 
@@ -74,35 +73,25 @@ def _sampler_wrapper(closing_name: str) -> Callable[..., Tensor]:
             closing_name, batch.frames, model.bundle_config.window_frames(batch.frames)
         )
         options.setdefault("transformer_options", {})[KEY] = closing
-        ring = closing.sampled_frames
+        rings = Rings(batch, closing.sampled_frames)
         sampled: list[Tensor] = []
         shown: list[Tensor] = []  # the last predictions of the loops before
-
-        def part(frames: Tensor | None, loop: int) -> Tensor | None:
-            if not torch.is_tensor(frames) or len(frames) != len(noise):
-                return frames
-            return with_closing_frames(batch.split(frames)[loop], replace(batch, loops=1))[:ring]
-
-        def whole(frames: Tensor) -> Tensor:
-            """As many frames of a loop as came in."""
-            return torch.cat([frames, frames[: batch.frames - ring]])[: batch.rows]
-
         for loop in range(batch.loops):
 
             def of_all(step: int, x0: Tensor, x: Tensor, steps: int, loop: int = loop) -> None:
-                step, steps = step + loop * steps, steps * batch.loops
-                preview.show(x0[: batch.frames - 1], step, steps)
+                """The callback, told of this loop as of a part of all."""
+                step_of_all, steps_of_all = step + loop * steps, steps * batch.loops
+                preview.show(x0[: batch.frames - 1], step_of_all, steps_of_all)
+                ended = rings.whole(x0)
                 if callback is not None:
-                    predicted = torch.cat([*shown, whole(x0)])
-                    callback(step, predicted, torch.cat([*sampled, whole(x)]), steps)
-                if step + 1 == (loop + 1) * steps // batch.loops:
-                    shown.append(whole(x0))
+                    found = torch.cat([*shown, ended]), torch.cat([*sampled, rings.whole(x)])
+                    callback(step_of_all, *found, steps_of_all)
+                if step + 1 == steps:
+                    shown.append(ended)
 
-            inputs = (
-                of_all,
-                *(part(frames, loop) for frames in (noise, latent_image, denoise_mask)),
-            )
-            sampled.append(whole(executor(guider, sigmas, extra_args, *inputs, *args, **kwargs)))
+            parts = (rings.part(frames, loop) for frames in (noise, latent_image, denoise_mask))
+            result = executor(guider, sigmas, extra_args, of_all, *parts, *args, **kwargs)
+            sampled.append(rings.whole(result))
         return torch.cat(sampled)
 
     return sample

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import shutil
+import subprocess
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +158,35 @@ def test_the_same_participant_does_not_count_twice(tmp_path: Path) -> None:
     (tmp_path / "torn.json").write_text('{"format"')
     with pytest.raises(LoopAnimateError, match="is not a JSON file"):
         collect_answers([tmp_path / "torn.json"], key_file(tmp_path))
+
+
+def test_a_participant_fills_in_the_page_in_a_browser(
+    folder: Path, evaluate: Callable[..., int]
+) -> None:
+    """Begin, rate every pair, close the page in between, save the answers; then they are collected."""
+    node, browser = shutil.which("node"), shutil.which("chromium")
+    modules = Path(os.environ.get("PLAYWRIGHT_CORE", "~/comfy/browser/node_modules")).expanduser()
+    if node is None or browser is None or not (modules / "playwright-core").is_dir():
+        pytest.skip("Node, Chromium or playwright-core is not installed")
+    videos = ("--videos", "one=svd", "--videos", "two=cut", "--baseline", "still")
+    assert evaluate(*videos, "--study", "study.html") == 0
+    options = {
+        "page": str(folder / "study.html"),
+        "browser": browser,
+        "playwright": str(modules),
+        "out": str(folder / "answers.json"),
+    }
+    script = Path(__file__).with_name("fill_study.mjs")
+    command = [node, str(script), json.dumps(options)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["problems"] == [] and seen["moved"] and seen["screens"] == 4
+    assert re.fullmatch(r"answers_[0-9a-f]{16}\.json", seen["name"])
+    found = collect_answers([folder / "answers.json"], folder / "study_key.json")
+    assert {label: one["q_s"]["mean"] for label, one in found["systems"].items()} == {
+        "one": 3.0,
+        "two": 3.0,
+        "still": 3.0,
+    }
+    assert all(one["q_m"]["mean"] == 2.0 for one in found["systems"].values())

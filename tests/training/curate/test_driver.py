@@ -14,7 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from curated_scenes import scene
+from h264 import write_video
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.config import CurateConfig
@@ -209,3 +212,22 @@ def test_an_outcome_survives_json() -> None:
     outcome = Outcome(None, FAILED, "cannot be decoded", "why")
     assert Outcome.from_values(outcome.to_values()) == outcome
     assert dataclasses.asdict(outcome)["scores"] is None
+
+
+def test_only_natural_loops_are_kept_and_cut_to_one_round(
+    clips: Path, curation: Curation, tmp_path: Path
+) -> None:
+    """There and back in 26 frames, one and a half times; of the other clip no frame comes back."""
+    (tmp_path / "loops").mkdir()
+    there = scene(14, speed_px=4.0)
+    both = np.concatenate([there, there[-2:0:-1]])
+    write_video(tmp_path / "loops" / "swing.mp4", np.concatenate([both, both[:13]]))
+    write_video(tmp_path / "loops" / "away.mp4", scene(30, speed_px=2.0))
+    for name in ("swing", "away"):
+        (tmp_path / "loops" / f"{name}.txt").write_text("a ball swinging")
+    config = curation(tmp_path / "loops", **{"limits.loops": "only", "limits.presence": 0})
+    found = curate(config, tmp_path / "salient.parquet")
+    assert found["away"].reason == "no loop"
+    swing = found["swing"]
+    assert (swing.status, swing.note) == ("kept", "a loop of 26 frames")
+    assert scan_video(swing.row.media, swing.row.start_s, swing.row.end_s).frames == 26

@@ -34,11 +34,13 @@ def describe_run(config: RunConfig) -> str:
     unet, trained = _networks(config)
     clip, optimizer = config.clip, config.optimizer
     paths = alss.count_paths(clip.f, clip.stride, clip.reverse_steps, clip.strict)
+    way = f"out of {clip.span_frames}, {paths:,} backward paths"
+    way = "of one round of a natural loop" if clip.loops else way
     total = sum(p.numel() for name, p in unet.named_parameters() if not is_adapter(name))
     down, middle, up = unet.config.routing
     lines = [
         yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
-        f"clips      {clip.frames} frames out of {clip.span_frames}, {paths:,} backward paths, Z_M {clip.mask}",
+        f"clips      {clip.frames} frames {way}, Z_M {clip.mask}",
         f"steps      {config.steps:,} of {config.batch.clips} clips",
         f"reads      down blocks {down}, middle block {middle}, up blocks {up}",
         "",

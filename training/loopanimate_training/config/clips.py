@@ -42,6 +42,11 @@ class ClipConfig(Section):
         default=alss.STEPS,
         description="Steps, in source frames, that the backward half may take (Eq. 4).",
     )
+    loops: bool = Field(
+        default=False,
+        description="Every clip of the data set is one round of a natural loop: its 2f-2 frames are spread over all of it,"
+        " and time is not mirrored; `stride` and `reverse_steps` do not matter.",
+    )
     strict: bool = Field(
         default=False,
         description="Exclude backward paths on which an inner frame repeats its mirror image of the forward half.",
@@ -77,8 +82,13 @@ class ClipConfig(Section):
 
     @property
     def span_frames(self) -> int:
-        """Source frames that one clip covers."""
-        return alss.span(self.f, self.stride)
+        """Source frames that one clip covers; of a natural loop, how many are needed."""
+        return 2 * self.f - 2 if self.loops else alss.span(self.f, self.stride)
+
+    @property
+    def turn(self) -> int:
+        """Number of the turning frame, counted like the frames of `draw_loop` (`data/loops.py`)."""
+        return self.f - 1 if self.loops else self.span_frames - 1
 
     @property
     def size(self) -> Shape:
@@ -97,7 +107,8 @@ class ClipConfig(Section):
 
     @model_validator(mode="after")
     def _has_paths(self) -> ClipConfig:
-        if alss.count_paths(self.f, self.stride, self.reverse_steps, self.strict) == 0:
+        paths = alss.count_paths(self.f, self.stride, self.reverse_steps, self.strict)
+        if paths == 0 and not self.loops:
             raise ValueError(
                 f"no {self.f - 1} steps out of {self.reverse_steps} add up to {self.span_frames - 1} source frames"
             )

@@ -110,6 +110,10 @@ class LimitsConfig(Section):
         default=0.0025,
         description="Motion inside the object against the background per half `measure.stride`, as a share of the diagonal, at least.",
     )
+    loops: Literal["any", "only"] = Field(
+        default="any",
+        description="Keep clips whether they loop or not, or only natural loops, each cut to one round, for `clip.loops`.",
+    )
     caption: Literal["noun", "any"] = Field(
         default="noun",
         description="Without CLIP: the caption must name a thing of the list of nouns, or may be anything.",

@@ -150,7 +150,10 @@ def _verdict(row: Row, outcome: Outcome, config: CurateConfig) -> Verdict:
     scores = outcome.scores
     found = against(scores)
     if not found:
-        return Verdict(row, outcome, KEPT)
+        one_round = config.limits.loops == "only" and scores.loop_end_s is not None
+        place = replace(row, end_s=scores.loop_end_s) if one_round else row
+        note = f"a loop of {scores.loop_frames} frames" if one_round else ""
+        return Verdict(place, outcome, KEPT, note=note)
     part = best_part(scores.windows, lambda one: not against(one))
     if part is None:
         return Verdict(row, outcome, REJECTED, tuple(found))

@@ -34,6 +34,8 @@ def faults(
     if scores.largest_change is not None:  # it was measured
         found += _of_the_motion(scores, limits)
         found += _of_the_object(scores, limits)
+        if limits.loops == "only" and not scores.loop_frames:
+            found.append(Fault("no loop", "it never comes back to its first frame"))
         found += _of_the_caption(scores, caption, limits)
     return found
 

@@ -45,6 +45,7 @@ class Scores:
         clip_score: cosine of the object's crop and the caption, if there is a CLIP model.
         hash_first, hash_turn: perceptual hashes of both frames, 16 hexadecimal digits.
         loop_frames: frames after which the clip is back where it began; 0 for no loop.
+        loop_end_s: `end_s` of a row that has one round of the loop alone.
         windows: the same of parts of the clip that are as long as a training clip. Not a column.
     """
 
@@ -72,6 +73,7 @@ class Scores:
     hash_first: str | None = None
     hash_turn: str | None = None
     loop_frames: int | None = None
+    loop_end_s: float | None = None
     windows: tuple[Window, ...] = ()
 
 
@@ -145,10 +147,11 @@ def measure(row: Row, settings: MeasureConfig) -> Scores:
         return scores
     frames = _read(row, facts, settings, range(seen.count), settings.analysis_px)
     scores = _scored(scores, frames, seen, row.caption, settings)
-    looped = loop_length(to_grey(frames))
-    return replace(
-        scores, loop_frames=looped, windows=_windows(row, frames, seen, scores, settings)
-    )
+    looped, windows = loop_length(to_grey(frames)), _windows(row, frames, seen, scores, settings)
+    end_s = None
+    if looped and facts.fps > 0 and not facts.counted:
+        end_s = seconds_of(facts, 0, min(looped, seen.count), row.start_s, settings.fps)[1]
+    return replace(scores, loop_frames=looped, loop_end_s=end_s, windows=windows)
 
 
 def _scored(

@@ -36,5 +36,7 @@ def seconds_of(
         for number in source_frames(facts, [first, end - 1], fps)
     )
     offset_s = clip_start_s or 0.0
-    # Rounding must not cost a frame at either end; one more does no harm.
-    return max(0.0, offset_s + begin - frame_s / 4), offset_s + last + frame_s
+    # Rounding must not cost a frame at either end; one more does no harm. Where the clip begins within a frame is
+    # only known if it begins with its file.
+    spare_s = frame_s / 4 if clip_start_s is None else 0.0
+    return max(0.0, offset_s + begin - frame_s / 4), offset_s + last + frame_s - spare_s

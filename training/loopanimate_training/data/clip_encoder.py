@@ -112,7 +112,8 @@ class ClipEncoder:
         shape: Shape,
         name: str,
     ) -> EncodedClip:
-        """Encode `frames` [n, H, W, 3] uint8; the first and last are the clip's first and turning frame.
+        """Encode `frames` [n, H, W, 3] uint8, the window's frames `offsets`; the first and the turning frame are
+        among them.
 
         `masks` [2, H, W] belong to these two; without them the salient object is detected. Frames and masks are
         cropped to `shape`. `name` is the clip's, for warnings.
@@ -167,7 +168,8 @@ class ClipEncoder:
         # One by one: a frame's latents must not depend on the other frames of a batch.
         latents = encode_frames(self.vae, on_device, chunk=1)[0].transpose(0, 1).cpu()
         embeds = encode_image(self.image_encoder, on_device[:1].permute(0, 3, 1, 2))[0].cpu()
-        latent_masks = self.latent_masks(frames[[0, -1]], masks, shape, name)
+        ends = frames[[0, offsets.index(self.config.turn)]]
+        latent_masks = self.latent_masks(ends, masks, shape, name)
         return EncodedClip(tuple(offsets), latents.half(), latent_masks, embeds.half())
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from loopanimate_core.picture.shapes import Shape
 
 from ..rng import key_hash
 from .clip_encoder import ClipEncoder, EncodedClip
+from .loops import possible_frames
 from .source import ClipSource
 
 CACHE_VERSION = 1
@@ -64,10 +64,7 @@ class LatentCache:
         self.must_write, self._hits_in_a_row = must_write, 0
         self.keeps_masks = False
         self._lock = threading.Lock()  # guards the count of hits
-        config = encoder.config
-        self._offsets = tuple(
-            range(0, config.span_frames, math.gcd(config.stride, *config.reverse_steps))
-        )
+        self._offsets = possible_frames(encoder.config)
 
     @property
     def window_frames(self) -> int:
@@ -162,7 +159,7 @@ class LatentCache:
             "masks",
             self.source.key(clip_id),
             start,
-            self._offsets[-1],
+            self.encoder.config.turn,
             height_px,
             width_px,
             pixels_per_latent(self.encoder.vae.config),
@@ -180,7 +177,7 @@ class LatentCache:
             return None
         tensors = self._read(path)
         if tensors is None:
-            ends, _ = self.source.read(clip_id, [start, start + self._offsets[-1]])
+            ends, _ = self.source.read(clip_id, [start, start + self.encoder.config.turn])
             name = self.source.name(clip_id)
             tensors = {"masks": self.encoder.latent_masks(ends, None, shape, name)}
             self._write(path, tensors)

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from loopanimate_core.errors import LoopAnimateError
 
-from .. import alss
 from ..config import BatchConfig, RunConfig
 from ..rng import python_rng, torch_rng
 from .batch import Batch
 from .clip_encoder import EncodedClip
 from .latent_cache import LatentCache
+from .loops import draw_loop
 from .order import clip_order
 from .quarantine import Quarantine
 from .video.bad_clip import BadClip
@@ -85,13 +85,7 @@ class ClipLoader:
     def sample(self, number: int) -> tuple[Tensor, ...]:
         """The fields of `Batch` for one sample, without the leading N."""
         config, rng = self.config, python_rng(self.config.seed, "clip", number)
-        loop = alss.loop_indices(
-            config.clip.f,
-            config.clip.stride,
-            config.clip.reverse_steps,
-            rng=rng,
-            strict=config.clip.strict,
-        )
+        loop = draw_loop(config.clip, rng)
         window = rng.randrange(1 << 30)
         keep_turn, keep_text, keep_image = (
             rng.random() >= drop

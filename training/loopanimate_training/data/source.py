@@ -16,6 +16,7 @@ from ..config import ClipConfig, DataConfig
 from .index.build import open_index
 from .index.earlier import stat_of
 from .index.selection import HELD_OUT, require_clips, select
+from .loops import spread
 from .readers.rows import Blob, Row, pictures_in
 from .stickers.source import StickerSource
 from .video.bad_clip import BadClip
@@ -60,8 +61,8 @@ class ClipSource(Protocol):
         ...
 
     def read(self, clip_id: int, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
-        """Frames [n, H, W, 3] uint8 at ascending `indices`, and object masks [2, H, W] bool of the first and
-        the last of them (None: the clip has no masks).
+        """Frames [n, H, W, 3] uint8 at ascending `indices`, and object masks [2, H, W] bool of the first of them
+        and of the turning frame, or the last if that is not among them (None: the clip has no masks).
 
         Raises:
             BadClip: the clip cannot be read.
@@ -100,7 +101,7 @@ class FileSource:
         require_clips(selection)
         self._rows, self._held_out = selection.rows(), selection.rows(HELD_OUT)
         self._frames = selection.frames
-        self._fps, self._with_masks = clip.fps, clip.mask == "object"
+        self._clip, self._fps, self._with_masks = clip, clip.fps, clip.mask == "object"
         self._shapes = clip.all_shapes
         if data.held_out_share and not len(self._held_out):
             _log.warning(
@@ -122,7 +123,8 @@ class FileSource:
 
     @property
     def _rate(self) -> str:
-        return "" if self._fps is None else f" {self._fps:g} fps"
+        rate = "" if self._fps is None else f" {self._fps:g} fps"
+        return f"{rate} natural loop" if self._clip.loops else rate
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
@@ -135,6 +137,8 @@ class FileSource:
         return f"{name} ({path})"
 
     def frame_count(self, clip_id: int) -> int:
+        if self._clip.loops:  # numbered by the frames of training
+            return self._clip.span_frames
         return int(self._frames[self._rows[clip_id]])
 
     def shape(self, clip_id: int) -> Shape:
@@ -159,16 +163,23 @@ class FileSource:
         try:
             if stat_of(row.media) != self._table.stat(number):
                 raise BadClip(f"{row.media.path} has changed since it was indexed")
-            numbers = source_frames(facts, indices, self._fps).tolist()
+            turn = self._clip.turn if self._clip.turn in indices else indices[-1]
+            numbers = self._numbers(number, facts, indices)
             frames = read_frames(row, numbers, facts)
             if row.masks is None or not self._with_masks:
                 return frames, None
-            masks = read_masks(row.masks, [numbers[0], numbers[-1]])
+            masks = read_masks(row.masks, self._numbers(number, facts, [indices[0], turn]))
         except OSError as error:
             raise BadClip(f"{row.media.path} cannot be read ({error})") from error
         if masks.shape[1:] != frames.shape[1:3]:
             raise BadClip(f"the masks of {row.media.path} differ in size from its frames")
         return frames, masks > 127
+
+    def _numbers(self, row: int, facts: VideoFacts, indices: Sequence[int]) -> list[int]:
+        """Which decoded frames of a row's clip the frames `indices` are."""
+        if self._clip.loops:
+            indices = spread(indices, int(self._frames[row]), self._clip.span_frames)
+        return source_frames(facts, indices, self._fps).tolist()
 
 
 def read_frames(row: Row, numbers: Sequence[int], facts: VideoFacts) -> np.ndarray:

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from loopanimate_core.errors import LoopAnimateError
 
-from .. import alss
 from ..config import RunConfig
 from ..data.batch import Batch
 from ..data.latent_cache import LatentCache
+from ..data.loops import draw_loop
 from ..optimizer import Ema
 from ..rng import python_rng, torch_rng
 from .validation import FAILURES, averaged_weights
@@ -63,11 +63,7 @@ class ValidationLoss:
 
     def batch(self, clip_id: int, part: int) -> Batch:
         """A clip at its `part`-th timestep, as a batch of one."""
-        clip = self._config.clip
-        rng = python_rng(0, "validation loss", clip_id)
-        loop = alss.loop_indices(
-            clip.f, clip.stride, clip.reverse_steps, rng=rng, strict=clip.strict
-        )
+        loop = draw_loop(self._config.clip, python_rng(0, "validation loss", clip_id))
         encoded = self._cache.get(clip_id, self._cache.start_of(clip_id, 0), loop)
         latents = encoded.loop(loop)
         generator = torch_rng(0, "validation noise", TIMESTEPS_PER_CLIP * clip_id + part)

@@ -33,6 +33,10 @@ class StickerSource:
             raise LoopAnimateError(
                 f"clip.fps is {clip.fps:g}, but clips of the source `mini` have no frame rate; remove it"
             )
+        if clip.loops:
+            raise LoopAnimateError(
+                "clip.loops is true, but clips of the source `mini` are not loops; remove it"
+            )
         if data.clips is None:
             raise LoopAnimateError(
                 "data.clips is not set; the source `mini` is endless and needs a number of clips"
