@@ -71,7 +71,7 @@ def test_main_trains_kills_resumes_exports_and_animates(
     The hand-over between stages is tested in `test_three_stages_hand_over_to_a_bundle_that_animates`.
     """
     work, recipe = tmp_path / "work", (demo.RECIPES / "demo.yaml").read_text()
-    for large, small in (("_px: 96", "_px: 32"), ("clips: 3, steps: 8", "clips: 1, steps: 2")):
+    for large, small in (("_px: 96", "_px: 32"), ("clips: 3, steps: 12", "clips: 1, steps: 2")):
         assert large in recipe
         recipe = recipe.replace(large, small)
     (tmp_path / "demo.yaml").write_text(recipe)
