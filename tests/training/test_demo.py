@@ -91,7 +91,7 @@ def test_main_trains_kills_resumes_exports_and_animates(
     assert made.provenance["training"][-1]["stage"] == 1 and made.config.height_px == 32
     with av.open(str(work / "ghost.mp4")) as video:
         frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
-    assert len(frames) % 14 == 0 and frames[0].shape == (32, 32, 3)
+    assert len(frames) % 34 == 0 and frames[0].shape == (32, 32, 3)
 
 
 def test_a_training_that_fails_before_the_kill_is_one_sentence(tmp_path: Path) -> None:
