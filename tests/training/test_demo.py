@@ -71,7 +71,7 @@ def test_main_trains_kills_resumes_exports_and_animates(
     The hand-over between stages is tested in `test_three_stages_hand_over_to_a_bundle_that_animates`.
     """
     work, recipe = tmp_path / "work", (demo.RECIPES / "demo.yaml").read_text()
-    for large, small in (("_px: 96", "_px: 32"), ("clips: 3, steps: 8", "clips: 1, steps: 2")):
+    for large, small in (("_px: 96", "_px: 32"), ("clips: 3, steps: 12", "clips: 1, steps: 2")):
         assert large in recipe
         recipe = recipe.replace(large, small)
     (tmp_path / "demo.yaml").write_text(recipe)
@@ -91,7 +91,7 @@ def test_main_trains_kills_resumes_exports_and_animates(
     assert made.provenance["training"][-1]["stage"] == 1 and made.config.height_px == 32
     with av.open(str(work / "ghost.mp4")) as video:
         frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
-    assert len(frames) % 14 == 0 and frames[0].shape == (32, 32, 3)
+    assert len(frames) % 34 == 0 and frames[0].shape == (32, 32, 3)
 
 
 def test_a_training_that_fails_before_the_kill_is_one_sentence(tmp_path: Path) -> None:
