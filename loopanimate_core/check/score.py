@@ -160,7 +160,7 @@ def _fitted(reference: Picture | torch.Tensor | None, frame: torch.Tensor) -> to
     if reference is None:
         return None
     rgb = reference.over() if isinstance(reference, Picture) else require_rgb(reference)
-    return fit_pixels(rgb, *frame.shape[:2]).to(frame.device)
+    return fit_pixels(rgb, frame.shape[0], frame.shape[1]).to(frame.device)
 
 
 def _clip_figures(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def test_a_loop_that_cannot_fit_is_refused_before_it_is_drawn(
 def test_estimates_grow_with_what_is_drawn() -> None:
     config = bundle_info(mini_bundle_path()).config
 
-    def estimates(**chosen: int) -> tuple[int, int]:
+    def estimates(**chosen: Any) -> tuple[int, int]:
         settings = resolve_settings(config, seed=0, frames=15, **chosen)
         return sampling_bytes(config, settings), decoding_bytes(config, settings)
 

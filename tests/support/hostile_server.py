@@ -129,9 +129,10 @@ class HostileServer(ComfyStandIn):
         return super()._queue(body)
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
-        server, usual = self, super()._handler()
+        server = self
+        usual: Any = super()._handler()
 
-        class Handler(usual):  # type: ignore[misc, valid-type]
+        class Handler(usual):
             def do_GET(self) -> None:
                 self._misbehave(super().do_GET)
 

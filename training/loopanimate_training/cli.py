@@ -29,8 +29,8 @@ EPILOG = """\
                                                            go back to an older checkpoint
   accelerate launch -m loopanimate_training --stage 1 …    several processes or machines
 
-SIGTERM, Ctrl-C or a file `save_quit` in the run's folder end the run after the current step, save, and exit
-with 143, 130 or 75 (74: the disk was full, the step is not saved). A file `save` only saves. The same
+SIGTERM, SIGHUP, Ctrl-C or a file `save_quit` in the run's folder end the run after the current step, save, and
+exit with 143, 129, 130 or 75 (74: the disk was full, the step is not saved). A file `save` only saves. The same
 command resumes the run.
 
 stages and their variants:

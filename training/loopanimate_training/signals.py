@@ -12,7 +12,7 @@ from types import FrameType
 
 from loopanimate_core.exit_codes import ExitCode
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
 SAVE_FILE, QUIT_FILE = "save", "save_quit"  # in the run's folder, made by the user
 REPEAT_S = 2.0  # a terminal and a launcher may both pass on the same Ctrl-C
 
@@ -61,7 +61,9 @@ class Outcome:
 
 @contextmanager
 def caught_signals() -> Iterator[list[int]]:
-    """Collect the numbers of SIGTERM and SIGINT instead of ending the process.
+    """Collect the numbers of SIGTERM, SIGINT and SIGHUP instead of ending the process.
+
+    A SIGHUP that the process ignores, as under `nohup`, stays ignored.
 
     The same signal again, more than two seconds later, acts as usual. Only the main thread of a process can
     catch signals; in other threads (workers of a cluster) they act as usual.
@@ -71,6 +73,8 @@ def caught_signals() -> Iterator[list[int]]:
         yield caught
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
+    if hasattr(signal, "SIGHUP") and before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]
     first_s: dict[int, float] = {}
 
     def remember(number: int, _: FrameType | None) -> None:
@@ -81,7 +85,7 @@ def caught_signals() -> Iterator[list[int]]:
         elif number not in caught:
             caught.append(number)
 
-    for number in SIGNALS:
+    for number in before:
         signal.signal(number, remember)
     try:
         yield caught

@@ -229,7 +229,7 @@ def changed_config(bundle: Bundle, **changes) -> dict[str, str]:
             {"unet": {"norm_num_groups": 0}},
             "norm_num_groups of the UNet must be a whole number above 0, got 0",
         ),
-        ({"unet": 5}, "config is not valid"),
+        ({"unet": 5}, "must be an object, got 5"),
         ({"text_encoder": {"hidden_size": 99}}, r"hidden_size must be .*\(16\), got 99"),
         ({"tokenizer": "t5"}, "tokenizer must be"),
         ({"tokenizer": "clip"}, "tokenizer has 49408 tokens, but the text encoder has only 514"),
@@ -249,8 +249,8 @@ def test_wrong_config(tiny_bundle, file, tmp_path, changes, message) -> None:
     ("metadata", "message"),
     [
         ({"format": "loopanimate/3"}, "update LoopAnimate"),
-        ({"config": "{"}, "missing or damaged"),
-        ({"config": "[]"}, "missing or damaged"),
+        ({"config": "{"}, "is not JSON"),
+        ({"config": "[]"}, "must be an object, got a list"),
         ({"config": None}, "missing or damaged"),
     ],
 )
