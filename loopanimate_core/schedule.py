@@ -110,7 +110,7 @@ def make_scheduler(name: str, config: ScheduleConfig) -> Scheduler:
     if name in OWN_SOLVERS:
         from .solver import DpmSolver2M
 
-        return DpmSolver2M(config, OWN_SOLVERS[name])
+        return DpmSolver2M(alphas_cumprod(config), config.prediction_type, OWN_SOLVERS[name])
     return make_diffusers_scheduler(name, config)
 
 

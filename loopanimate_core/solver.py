@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .schedule import ScheduleConfig, alphas_cumprod
-
 KARRAS_RHO = 7.0
 
 
@@ -25,10 +23,10 @@ class DpmSolver2M:
         sigmas: `[steps + 1]` float32, σ/α at each step, 0 at the end.
     """
 
-    def __init__(self, config: ScheduleConfig, spacing: str) -> None:
-        self.prediction_type = config.prediction_type
+    def __init__(self, alphas_cumprod: Tensor, prediction_type: str, spacing: str) -> None:
+        self.prediction_type = prediction_type
         self.spacing = spacing
-        alpha_bar = alphas_cumprod(config).numpy()
+        alpha_bar = alphas_cumprod.numpy()
         self._log_sigmas = np.log(((1 - alpha_bar) / alpha_bar) ** 0.5)
         self.timesteps = torch.empty(0, dtype=torch.int64)
         self.sigmas = torch.zeros(1)
