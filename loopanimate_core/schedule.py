@@ -100,9 +100,22 @@ def check_scheduler(name: str) -> None:
         raise LoopAnimateError(f"scheduler must be one of {', '.join(SCHEDULERS)}, got {name!r}")
 
 
+OWN_SOLVERS = {"dpmpp_2m_lu": "lu", "dpmpp_2m_karras": "karras"}
+"""Samplers that need no diffusers: our `solver.DpmSolver2M` gives the same numbers."""
+
+
 def make_scheduler(name: str, config: ScheduleConfig) -> Scheduler:
-    """A diffusers scheduler by our name for it, on the model's own noise schedule."""
+    """A sampler by our name for it, on the model's own noise schedule: ours, or one of diffusers' schedulers."""
     check_scheduler(name)
+    if name in OWN_SOLVERS:
+        from .solver import DpmSolver2M
+
+        return DpmSolver2M(alphas_cumprod(config), config.prediction_type, OWN_SOLVERS[name])
+    return make_diffusers_scheduler(name, config)
+
+
+def make_diffusers_scheduler(name: str, config: ScheduleConfig) -> Scheduler:
+    """One of diffusers' schedulers by our name for it."""
     import diffusers.schedulers as schedulers
 
     class_name, settings = SCHEDULERS[name]

@@ -64,6 +64,20 @@ VAE_FIELDS = {
     ),
 }
 
+# diffusers' defaults for what a config of AutoencoderTiny may leave out
+TINY_DEFAULTS: dict[str, Any] = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "encoder_block_out_channels": (64, 64, 64, 64),
+    "decoder_block_out_channels": (64, 64, 64, 64),
+    "act_fn": "relu",
+    "upsample_fn": "nearest",
+    "latent_channels": 4,
+    "upsampling_scaling_factor": 2,
+    "num_encoder_blocks": (1, 3, 3, 3),
+    "num_decoder_blocks": (3, 3, 3, 1),
+}
+
 # The scaling factors of configs without one (such as sd-image-variations').
 VAE_SCALING_FACTORS = {"AutoencoderKL": 0.18215, "AutoencoderTiny": 1.0}
 
@@ -137,15 +151,18 @@ def _build_unet(config: LoopUNetConfig) -> nn.Module:
 
 
 def _build_vae(config: Mapping[str, Any]) -> nn.Module:
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
-
     settings = vae_settings(config)  # rejects other classes
     if unknown := sorted(set(config) - set(settings)):
         raise LoopAnimateError(f"the VAE has an unknown setting {unknown[0]!r}")
-    build: Any = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}[
-        settings.pop("_class_name")
-    ]
+    if settings.pop("_class_name") == "AutoencoderTiny":
+        from ..encoders.tiny_vae import TinyVAE
+
+        return TinyVAE(
+            {**TINY_DEFAULTS, **settings}
+        )  # without diffusers, which takes seconds to import
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    build: Any = AutoencoderKL
     return build(**settings)
 
 

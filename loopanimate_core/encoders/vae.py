@@ -79,11 +79,15 @@ def decode_latents(vae: Any, latents: Tensor, *, chunk: int = 8, grad: bool = Fa
 def _encode(vae: Any, frames: Tensor) -> Tensor:
     pictures = frames.permute(0, 3, 1, 2).to(vae.device, vae.dtype) * 2 - 1
     encoded = vae.encode(pictures)
-    latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+    if isinstance(encoded, Tensor):  # our TinyVAE
+        latents = encoded
+    else:
+        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
     return latents.float() * vae.config.scaling_factor
 
 
 def _decode(vae: Any, latents: Tensor) -> Tensor:
     unscaled = (latents / vae.config.scaling_factor).to(vae.device, vae.dtype)
-    pictures = vae.decode(unscaled).sample.float() / 2 + 0.5
+    decoded = vae.decode(unscaled)
+    pictures = (decoded if isinstance(decoded, Tensor) else decoded.sample).float() / 2 + 0.5
     return pictures.clamp(0, 1).permute(0, 2, 3, 1)

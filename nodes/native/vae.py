@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from loopanimate_core.bundle.components import require_same_tensors
 from loopanimate_core.convert import layouts
+from loopanimate_core.encoders.tiny_vae import TinyVAE
 from loopanimate_core.encoders.vae import pixels_per_latent
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.picture.images import fit_picture, load_picture
 
 from .model import LoopLatentFormat
-from .tiny_vae import TinyVAE
 
 KL_GROUPS = 32  # of every group norm in ComfyUI's AutoencoderKL
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import resource
-import sys
 import time
 from pathlib import Path
 
@@ -104,9 +102,9 @@ def test_what_is_not_there_any_more(lora: RecipeFile, small_hub: Hub) -> None:
     assert "there is no repository nobody/nothing" in failure(gone, small_hub)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
 def test_a_disk_that_fills_up(lora: RecipeFile, small_hub: Hub) -> None:
     """No file of this process may grow over 100 kB."""
+    resource = pytest.importorskip("resource", reason="limits of a process are POSIX")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:

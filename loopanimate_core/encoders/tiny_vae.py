@@ -8,9 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from loopanimate_core.errors import LoopAnimateError
+from ..errors import LoopAnimateError
 
 ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU, "swish": nn.SiLU, "gelu": nn.GELU, "mish": nn.Mish}
+
+
+class Settings(dict[str, Any]):
+    """A VAE's settings, also as attributes, as diffusers' configs have them."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
 
 
 class Block(nn.Module):
@@ -67,8 +77,17 @@ class TinyVAE(nn.Module):
                 f"a tiny VAE must have upsample_fn 'nearest' and act_fn one of {', '.join(ACTIVATIONS)},"
                 f" got {settings['upsample_fn']!r} and {settings['act_fn']!r}"
             )
+        self.config = Settings(settings)
         self.encoder = Encoder(_encoder(settings, ops))
         self.decoder = Decoder(_decoder(settings, ops))
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
 
     def encode(self, pictures: Tensor) -> Tensor:
         return self.encoder(pictures)
