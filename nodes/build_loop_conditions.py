@@ -199,7 +199,8 @@ class BuildLoopConditions(io.ComfyNode):
         for index in range(len(image)):
             picture = image[index, ..., :3].float().cpu()
             region = _mask_of(mask, index, picture)
-            frame = choose_frame(*picture.shape[:2], width / height, fit, position, region)
+            rows, columns = picture.shape[:2]
+            frame = choose_frame(rows, columns, width / height, fit, position, region)
             if frame.cuts_object:
                 notes.append({"key": "object_cut"})
             shown, shown_mask = _shown(picture, region, frame)

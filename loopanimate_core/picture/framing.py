@@ -62,16 +62,14 @@ def choose_frame(
         (height, max(1, round(height * ratio))) if wide else (max(1, round(width / ratio)), width)
     )
     middle = (height - size[0]) // 2, (width - size[1]) // 2
-    offsets, cuts = list(middle), False
-    axis = 1 if wide else 0
+    axis = 1 if wide else 0  # along which the crop can move
+    first, last = ("top", "left")[axis], ("bottom", "right")[axis]
     free = (height, width)[axis] - size[axis]
-    if position in ("top", "left"):
-        offsets[axis] = 0 if position == ("top", "left")[axis] else middle[axis]
-    elif position in ("bottom", "right"):
-        offsets[axis] = free if position == ("bottom", "right")[axis] else middle[axis]
-    elif position == "object" and mask is not None:
-        offsets[axis], cuts = _around_object(mask, axis, size[axis], middle[axis], free)
-    return Frame(*offsets, *size, centred=tuple(offsets) == middle, cuts_object=cuts)
+    start, cuts = {first: 0, last: free}.get(position, middle[axis]), False
+    if position == "object" and mask is not None:
+        start, cuts = _around_object(mask, axis, size[axis], middle[axis], free)
+    top, left = (middle[0], start) if wide else (start, middle[1])
+    return Frame(top, left, *size, centred=start == middle[axis], cuts_object=cuts)
 
 
 def take_frame(pixels: Tensor, frame: Frame, border: Tensor | float = 0.0) -> Tensor:

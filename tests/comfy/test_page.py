@@ -202,6 +202,15 @@ def test_a_photo_dropped_on_the_basic_template_is_its_picture(seen: Seen) -> Non
     assert seen["photo"].startswith("my photo") and seen["photo"].endswith(".jpg")
 
 
+def test_notes_on_settings_come_and_go(seen: Seen) -> None:
+    said, silent = seen["notes"]
+    assert said["words"].startswith(
+        "512 x 512 is not a size that this model was trained on (96 x 96)"
+    )
+    assert said["words"].count("512 x 512") == 1 and said["grew"]
+    assert silent == {"words": "", "grew": False}
+
+
 def test_page_functions() -> None:
     command = [_node(), "--test", str(BROWSER / "logic.test.mjs")]
     result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)

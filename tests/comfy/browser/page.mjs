@@ -216,6 +216,22 @@ async function dropPhoto() {
   })
 }
 
+/** What Build Loop Conditions says of its settings, and that it stops saying it. */
+async function readNotes() {
+  seen.notes = await page.evaluate(async () => {
+    const node = app.graph.nodes.find(({ type }) => type === "LoopAnimate_BuildLoopConditions")
+    const height = node.size[1]
+    const say = async (notes) => {
+      node.onExecuted({ loopanimate_notes: notes })
+      await new Promise((done) => setTimeout(done, 500))
+      const shown = document.querySelector(".la-notes:not([hidden])")
+      return { words: shown?.textContent ?? "", grew: node.size[1] > height }
+    }
+    const size = { key: "untrained_size", size: "512 x 512", trained: "96 x 96" }
+    return [await say([size, size]), await say([])]
+  })
+}
+
 const shot = async (name) => {
   if (options.pictures) await page.screenshot({ path: path.join(options.pictures, `${name}.png`) })
 }
@@ -228,6 +244,7 @@ try {
   await saveAndDrop()
   await interrupt()
   await dropPhoto()
+  await readNotes()
   await shot("end")
 } catch (error) {
   seen.failure = error.stack
