@@ -81,9 +81,7 @@ class TinyVAE(nn.Module):
         self.encoder = Encoder(_encoder(settings, ops))
         self.decoder = Decoder(_decoder(settings, ops))
 
-    @property
-    def device(self) -> torch.device:
-        return next(self.parameters()).device
+    # No property `device`: ComfyUI sets an attribute of that name on the models that it places.
 
     @property
     def dtype(self) -> torch.dtype:

@@ -77,7 +77,7 @@ def decode_latents(vae: Any, latents: Tensor, *, chunk: int = 8, grad: bool = Fa
 
 
 def _encode(vae: Any, frames: Tensor) -> Tensor:
-    pictures = frames.permute(0, 3, 1, 2).to(vae.device, vae.dtype) * 2 - 1
+    pictures = frames.permute(0, 3, 1, 2).to(next(vae.parameters())) * 2 - 1
     encoded = vae.encode(pictures)
     if isinstance(encoded, Tensor):  # our TinyVAE
         latents = encoded
@@ -87,7 +87,7 @@ def _encode(vae: Any, frames: Tensor) -> Tensor:
 
 
 def _decode(vae: Any, latents: Tensor) -> Tensor:
-    unscaled = (latents / vae.config.scaling_factor).to(vae.device, vae.dtype)
+    unscaled = (latents / vae.config.scaling_factor).to(next(vae.parameters()))
     decoded = vae.decode(unscaled)
     pictures = (decoded if isinstance(decoded, Tensor) else decoded.sample).float() / 2 + 0.5
     return pictures.clamp(0, 1).permute(0, 2, 3, 1)
