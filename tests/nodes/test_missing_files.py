@@ -28,6 +28,6 @@ def test_a_file_of_ones_own_has_no_source(nodes: Mapping[str, Any]) -> None:
 
 
 def test_a_part_that_is_not_chosen(nodes: Mapping[str, Any]) -> None:
-    with pytest.raises(LoopAnimateError, match="checkpoint must be a Stable Diffusion") as raised:
+    with pytest.raises(LoopAnimateError, match="checkpoint: any Stable Diffusion") as raised:
         nodes["LoadLoopAnimate"].execute(bundle="parts")
     assert "loopanimate fetch pia --comfyui FOLDER" in str(raised.value)

@@ -111,9 +111,9 @@ def check_parts() -> None:
         start=1.0,
         motion="large",
     )
-    options = made.args[0][0][1]
+    options = made.args[0][0][0][1]
     assert options["loop_motion"] == "large" and not options["loop_image_embeds"].any()
-    assert made.args[2]["samples"].shape[-2:] == (8, 64)  # the assembled model's 512 pixels
+    assert made.args[2][0]["samples"].shape[-2:] == (8, 64)  # the assembled model's 512 pixels
     try:
         LoadLoopAnimate.execute("parts", **{**two_unets, "clip_vision": "none"})
     except LoopAnimateError as error:
