@@ -27,6 +27,7 @@ NUMBERS = frozenset(
         *("clips_per_s", "data_wait_s", "memory_gb", "time"),
     }
 )
+MAY_BE_NULL = frozenset({"loss", "mean_loss", "grad_norm"})  # not finite, or none yet
 SMOOTHING = 0.98  # of the loss on the progress bar, per step
 
 
@@ -158,7 +159,7 @@ def _fits(name: str, value: Any) -> bool:
     """Whether a field of a row has the type that it must have; other programs may have written it."""
     if name == "step":
         return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
-    if name not in NUMBERS:
+    if name not in NUMBERS or (value is None and name in MAY_BE_NULL):
         return True
     return type(value) in (int, float) and abs(value) < 1e300
 
