@@ -109,7 +109,9 @@ def test_partial_files_of_running_processes_are_not_swept(tmp_path: Path) -> Non
     first.communicate(timeout=HANGS_S)
 
 
-@pytest.mark.skipif(MINUTES not in os.environ, reason="its moments are never the same; `make attack`")
+@pytest.mark.skipif(
+    MINUTES not in os.environ, reason="its moments are never the same; `make attack`"
+)
 def test_signals_at_random_moments_leave_nothing_after_the_next_run(tmp_path: Path) -> None:
     counters = Counters("signals")
     for seed in seeds(6):
