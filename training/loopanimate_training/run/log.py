@@ -159,8 +159,10 @@ def _fits(name: str, value: Any) -> bool:
     """Whether a field of a row has the type that it must have; other programs may have written it."""
     if name == "step":
         return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
-    if name not in NUMBERS or (value is None and name in MAY_BE_NULL):
+    if name not in NUMBERS:
         return True
+    if value is None:
+        return name in MAY_BE_NULL
     return type(value) in (int, float) and abs(value) < 1e300
 
 
