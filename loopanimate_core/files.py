@@ -76,6 +76,18 @@ def read_file(path: str | Path, what: str = "file", max_bytes: int | None = None
 
 
 # ------------------------------------------------------------------------------------ writing
+def make_folder(folder: Path) -> None:
+    """Create a folder and those above it.
+
+    Raises:
+        LoopAnimateError: it cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LoopAnimateError(f"cannot create the folder {folder}: {error.strerror}") from error
+
+
 @contextmanager
 def atomic_write(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on any exception it is removed.

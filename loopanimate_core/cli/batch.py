@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import LoopAnimateError
 from ..exit_codes import ExitCode
+from ..files import make_folder
 from ..parsing import plain_text
 from .options import Commands, add_command
-from .outputs import make_folder
 from .run import say
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from ..errors import LoopAnimateError
 from ..exit_codes import ExitCode
+from ..files import make_folder
 from .options import Commands, add_command, add_force
-from .outputs import make_folder, require_writable
+from .outputs import require_writable
 from .sampling import add_device_options, add_frames_option, add_sampling_options, pick_device
 
 if TYPE_CHECKING:

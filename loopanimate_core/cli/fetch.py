@@ -62,7 +62,8 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Fetch a recipe, or list all of them."""
     from ..fetch import find_recipe
-    from ..fetch.place import bundle_path_of, comfyui_models, fetch_bundle, fetch_parts, make_folder
+    from ..fetch.place import bundle_path_of, comfyui_models, fetch_bundle, fetch_parts
+    from ..files import make_folder
 
     if arguments.recipe is None:
         print("\n".join(_list_lines()))

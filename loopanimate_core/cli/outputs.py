@@ -54,18 +54,6 @@ def require_writable(path: Path, force: bool, *, folder: bool = False) -> Path:
     return path
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder for results, with those above it.
-
-    Raises:
-        LoopAnimateError: it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LoopAnimateError(f"cannot make the folder {path}: {error.strerror}") from error
-
-
 def require_distinct(paths: Iterable[Path | None]) -> None:
     """Raise LoopAnimateError if two results would have one name."""
     seen: set[str] = set()

@@ -18,7 +18,7 @@ from ..bundle.components import state_of
 from ..bundle.tensorfile import write_tensors
 from ..encoders.tokenizer import write_tokenizer_files
 from ..errors import LoopAnimateError
-from ..files import atomic_write
+from ..files import atomic_write, make_folder
 from ..models import LoopUNetConfig
 from ..models.layers import sinusoid
 from . import layouts
@@ -59,10 +59,7 @@ def extract(
     if layout not in _EXTRACTORS:
         raise LoopAnimateError(f"layout must be one of {', '.join(_EXTRACTORS)}, got {layout!r}")
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LoopAnimateError(f"cannot create the folder {folder}: {error.strerror}") from error
+    make_folder(folder)
     return _EXTRACTORS[layout](bundle, folder, dtype)
 
 

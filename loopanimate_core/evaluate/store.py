@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import LoopAnimateError
-from ..files import atomic_write
+from ..files import atomic_write, make_folder
 from ..video import read_video, write_video
 from ..video.frame_source import FrameSource
 
@@ -36,12 +36,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.folder = root / FOLDER
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise LoopAnimateError(
-                f"cannot make the folder {self.folder}: {error.strerror}"
-            ) from error
+        make_folder(self.folder)
 
     def clip(self, key: str) -> Clip | None:
         """A finished loop; None if there is none, or its file is damaged."""

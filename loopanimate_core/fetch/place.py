@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..bundle.places import SUFFIX, models_folder
 from ..errors import LoopAnimateError
-from ..files import atomic_write
+from ..files import atomic_write, make_folder
 from .download import download, is_cached, require_hub, require_space, sha256_of
 from .recipes import Recipe, RecipeFile
 
@@ -112,18 +112,6 @@ def place(source: Path, target: Path) -> None:
     except OSError:  # another disk, or a file system without links
         with atomic_write(target) as temporary:
             shutil.copyfile(source, temporary)
-
-
-def make_folder(folder: Path) -> None:
-    """Create a folder and those above it.
-
-    Raises:
-        LoopAnimateError: it cannot be created.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LoopAnimateError(f"cannot create the folder {folder}: {error.strerror}") from error
 
 
 def _download_all(

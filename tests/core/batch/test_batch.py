@@ -47,14 +47,6 @@ GRAPH: dict[str, Any] = {
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[ComfyStandIn]:
-    stand_in = ComfyStandIn(tmp_path / "server")
-    yield stand_in
-    if stand_in.alive:
-        stand_in.kill()
-
-
-@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Six pictures."""
     path = tmp_path / "pictures"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,6 @@ GRAPH: dict[str, Any] = {
         "inputs": {"images": ["5", 0], "filename_prefix": "la/loop", "format": "mp4"},
     },
 }
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ComfyStandIn]:
-    stand_in = ComfyStandIn(tmp_path / "server")
-    yield stand_in
-    if stand_in.alive:
-        stand_in.kill()
 
 
 @pytest.fixture
