@@ -48,6 +48,10 @@ COARSE_PX = 48  # poses are looked for from afar at this size
 GAIN = 0.03  # a richer model must explain so much more of what the simpler one leaves
 RICHER_GAIN = 0.07  # the same for a bend of a few numbers
 BACKGROUND_GAIN, BEND_GAIN = 0.15, 0.3  # the same for a moving background and for a free bend
+MOVING_GAIN = 0.01  # the same for motion in frames that are explained badly
+MOST = 0.7  # of what the richest model gains in such frames: a simpler one is then enough
+REDRAWN = 8.0  # of the usual squared residual: costs one half in such frames
+MIN_REACH_PX = 0.2  # less motion than that is the fit's own noise
 MIN_GAIN = 0.003  # of the cost, 0..1: less is grain
 WELL_EXPLAINED = 0.03  # a cost that leaves nothing for a bend to explain
 RIGID_MODELS = tuple(model for model in MODELS if model != "elastic")
@@ -241,11 +245,9 @@ def _choose_model(scene: Scene, starts: dict[str, Tensor], anchor: Anchor) -> tu
         start = torch.zeros_like(starts[model])
         start[:, list(columns)] = starts[model][:, list(columns)]
         fitted[model] = fit_poses(near, start, anchor, columns, 4)
-    error = near.frames - compose(near, points_back(fitted["affine"], anchor, near.frames))
-    noise = 2.0 * float(usual_error(error, near.weight))
     model = _simplest(near, fitted, anchor, LOOSE)
-    if model == "rest" and noise > LOOSE:  # in so much noise all models cost nearly one
-        model = _simplest(near, fitted, anchor, noise)
+    if model == "rest":
+        model = _simplest_moving(near, fitted, anchor)
     price = float(cost(near, fitted[model], anchor).mean())
     if "elastic" not in starts or price < WELL_EXPLAINED:
         return model, fitted[model]
@@ -262,6 +264,34 @@ def _simplest(scene: Scene, fitted: dict[str, Tensor], anchor: Anchor, loose: fl
     }
     allowed = (1.0 + GAIN) * min(prices.values()) + 1e-6
     return next(model for model, price in prices.items() if price <= allowed)
+
+
+def _simplest_moving(scene: Scene, fitted: dict[str, Tensor], anchor: Anchor) -> str:
+    """The first model that explains most of the motion which `LOOSE` does not see; rest if there is none.
+
+    A model that redraws what it moves leaves large residuals nearly everywhere. Every motion then costs nearly as much
+    as rest, so the loss is made as loose as these residuals, and gains are compared instead of costs. The motion
+    must be visible as well: what the fit makes of noise moves nothing.
+    """
+    error = scene.frames - compose(scene, points_back(fitted["affine"], anchor, scene.frames))
+    loose = max(LOOSE, REDRAWN * float(usual_error(error, scene.weight)))
+    prices = {
+        model: float(cost(scene, poses, anchor, loose).mean()) for model, poses in fitted.items()
+    }
+    gains = {model: prices["rest"] - price for model, price in prices.items()}
+    enough = max(MOST * max(gains.values()), MOVING_GAIN * prices["rest"])
+    models = (model for model, gain in gains.items() if gain >= enough)
+    model = next(models, "rest")
+    return model if _reach_px(scene, fitted[model], anchor) >= MIN_REACH_PX else "rest"
+
+
+def _reach_px(scene: Scene, poses: Tensor, anchor: Anchor) -> float:
+    """How far the layer is from rest, mean over its cover, in the frame where it is farthest."""
+    points = points_back(poses, anchor, scene.frames)
+    moved = (points - lattice(*points.shape[1:3])).norm(dim=-1)
+    cover = scene.paint[3]
+    reach = (moved * cover).sum((1, 2)) / cover.sum().clamp(min=1e-6)
+    return float(reach.max()) * 0.5 * points.shape[2]
 
 
 def _redrawn(

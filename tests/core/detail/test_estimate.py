@@ -251,3 +251,29 @@ def test_a_thing_that_bends_is_followed(kind: str) -> None:
     assert loop.motion is not None and loop.motion.object.model == "elastic"
     still = true[:1].expand_as(true)
     assert psnr(torch.stack(list(loop)), true) > psnr(still, true) + 6.0
+
+
+def redrawn(truth, strength=0.2):
+    """The frames of a model that draws the object anew in each: coarse colours that change from frame to frame."""
+    generator = torch.Generator().manual_seed(0)
+    count, height, width = truth.small.shape[:3]
+    colours = torch.randn(count, 3, 6, 6, generator=generator)
+    colours[0] = 0.0
+    coarse = torch.nn.functional.interpolate(colours, (height, width), mode="bicubic")
+    cover = torch.stack([fit_pixels(mask[..., None], height, width) for mask in truth.masks])
+    return (truth.small + strength * coarse.permute(0, 2, 3, 1) * cover).clamp(0, 1)
+
+
+def test_motion_is_found_in_frames_that_are_drawn_badly():
+    truth = draw_loop(shift=0.0, turn=0.15)
+    motion = transfer(redrawn(truth), truth.still, truth.mask).motion
+    assert motion is not None and motion.object.model == "similarity"
+    wave = 0.15 * torch.sin(2 * math.pi * torch.arange(10) / 10).double()
+    share = float((motion.object.poses[:, 2] * wave).sum() / wave.square().sum())
+    assert 0.4 < share < 1.1  # what is drawn anew hides a part of it
+
+
+def test_frames_that_are_drawn_badly_in_place_are_at_rest():
+    truth = draw_loop(shift=0.0)
+    motion = transfer(redrawn(truth), truth.still, truth.mask).motion
+    assert motion is not None and motion.object.model == "rest"
