@@ -77,6 +77,9 @@ SURFACES = 12
 MINUTES = "ATTACK_MINUTES"
 """With this variable a surface is attacked for its share of the minutes, else for the given number of cases."""
 
+SIGNALS = "ATTACK_SIGNALS"
+"""With this variable at least so many signals are sent at random moments."""
+
 
 def seeds(count: int) -> Iterator[int]:
     """The numbers of the cases: always the same ones, and the more the longer the attack is."""
