@@ -137,16 +137,20 @@ def odd(value: Any, random: Random) -> Any:
     for _ in range(random.choice((1, 1, 1, 2))):
         places = list(_places(changed))
         if not places:
-            return random.choice(ODD_VALUES)
+            return _odd_value(random)
         holder, key = random.choice(places)
         match random.randrange(5):
             case 0 if isinstance(holder, dict):
                 del holder[key]
             case 1 if isinstance(holder, dict):
-                holder[random.choice(("x", "", "step", "\ud800"))] = random.choice(ODD_VALUES)
+                holder[random.choice(("x", "", "step", "\ud800"))] = _odd_value(random)
             case _:
-                holder[key] = random.choice(ODD_VALUES)
+                holder[key] = _odd_value(random)
     return changed
+
+
+def _odd_value(random: Random) -> Any:
+    return copy.deepcopy(random.choice(ODD_VALUES))  # a second change may go into it
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
