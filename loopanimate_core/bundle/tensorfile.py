@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import LoopAnimateError
 from ..files import atomic_write, require_file
-from ..parsing import Fields, MalformedError, parse_json
+from ..parsing import Fields, MalformedError, is_text, parse_json
 
 DTYPES = {
     "F64": torch.float64,
@@ -112,10 +112,14 @@ def _why_unreadable(
 
 @contextmanager
 def open_tensors(path: str | Path, device: str | torch.device = "cpu") -> Iterator[Any]:
-    """A `safetensors.safe_open` handle that raises LoopAnimateError for a damaged file."""
+    """A `safetensors.safe_open` handle that raises LoopAnimateError for a damaged file, or a name that it cannot open."""
     from safetensors import SafetensorError, safe_open
 
     read_header(path)
+    if not is_text(str(path)):
+        raise LoopAnimateError(
+            f"the name {path} is not UTF-8; rename it, safetensors cannot open it"
+        )
     try:
         with safe_open(str(path), framework="pt", device=str(device)) as handle:
             yield handle

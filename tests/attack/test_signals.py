@@ -131,7 +131,7 @@ class Victim:
 
 
 def victims(folder: Path, bundle: Path) -> list[Victim]:
-    """Two programs that feed ffmpeg for ever, and `animate`; each of these has run once."""
+    """`animate`, and programs that feed ffmpeg for ever; each of these has run once."""
     endless, short = ([sys.executable, "-c", script] for script in (ENDLESS, SHORT))
     Image.new("RGB", (64, 64), "red").save(folder / "pic.png")
     drawing = [sys.executable, "-m", "loopanimate_core", "animate", "pic.png", "-o", "drawn.mp4"]
@@ -143,7 +143,7 @@ def victims(folder: Path, bundle: Path) -> list[Victim]:
         _, error = process.communicate(timeout=HANGS_S)
         assert process.returncode == 0, error
         found.append(Victim(command, alone, stretch * (time.monotonic() - began_s)))
-    return [found[0], found[0], found[1]]
+    return [found[1], *[found[0]] * 7]  # drawing takes longest
 
 
 def processes_in(folder: Path) -> set[str]:
@@ -190,11 +190,11 @@ def test_signals_at_random_moments_leave_nothing_after_the_next_run(
             if left := processes_in(tmp_path):
                 counters.leftovers += 1
                 fail(f"still runs: {left}")
-    for victim in all_victims[1:]:
+    for victim in all_victims[:2]:
         assert run(tmp_path, victim.next_run).wait(HANGS_S) == 0
     results = {"pic.png", "loop.mp4", "loop_2.mp4", "drawn.mp4", "sheet.png"}
+    results.add(".ses")  # by ONNX Runtime, in the folder for temporary files
     left = [path.name for path in files_below(tmp_path) if path.name not in results]
-    left += [path.name for path in (tmp_path / "temporary").iterdir()]
     counters.leftovers += len(left)
     counters.notes += left
     counters.require_zeros()
