@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .closing import Closing
 from .conditions import DEFAULT_MOTION, MIN_FRAMES, check_motion
 from .errors import LoopAnimateError
-from .limits import MAX_GUIDANCE, MAX_STEPS, check_number, check_seed, check_whole
 from .picture.images import check_fit_size
 from .picture.shapes import Shape, nearest_shape
+from .ranges import MAX_GUIDANCE, MAX_STEPS, check_number, check_seed, check_whole
 from .schedule import LCM_STEPS, check_scheduler
 
 if TYPE_CHECKING:

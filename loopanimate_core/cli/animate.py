@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LoopAnimateError
-from ..limits import MAX_CHAIN, MAX_PROMPT, check_seed, check_whole
 from ..parsing import is_text, plain_text
+from ..ranges import MAX_CHAIN, MAX_PROMPT, check_seed, check_whole
 from ..video.formats import FORMATS, MAX_REPEATS, check_repeats, find_format
 from .drawing import (
     add_detail_options,

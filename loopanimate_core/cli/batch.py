@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import LoopAnimateError
 from ..exit_codes import ExitCode
 from ..files import make_folder
-from ..limits import check_seed
 from ..parsing import plain_text
+from ..ranges import check_seed
 from .options import Commands, add_command
 from .run import say
 
