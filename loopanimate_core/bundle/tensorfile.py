@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import struct
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -193,18 +195,17 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         with open_tensors(path) as handle:
             return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     require_file(path, "file")
-    return _tensors_of(_read_pickle(path), path)
+    return _tensors_of(read_pickle(path, mmap=zipfile.is_zipfile(path)), path)
 
 
-def _read_pickle(path: Path) -> Any:
-    """`torch.load` that never runs code from the file."""
-    import pickle
-    import zipfile
+def read_pickle(path: Path, *, mmap: bool = False) -> Any:
+    """`torch.load` that never runs code from the file.
 
+    Raises:
+        LoopAnimateError: the file is damaged, or has more than tensors and plain values.
+    """
     try:
-        return torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         if "Unsupported operand" in str(error):
             raise LoopAnimateError(f"{path} is not a readable PyTorch file") from error

@@ -140,7 +140,7 @@ def test_checkpoints_that_were_signed_again(tmp_path: Path) -> None:
     whole = save_checkpoint(tmp_path, checkpoint, keep=1)
     contents = {path.name: path.read_bytes() for path in whole.iterdir()}
     counters = Counters("checkpoints")
-    for seed in seeds(40):
+    for seed in seeds(40, 856, 1692):
         random = Random(seed)
         for name, content in contents.items():
             (whole / name).write_bytes(content)
@@ -201,7 +201,7 @@ def test_reports_of_odd_runs(tmp_path: Path) -> None:
         "model": {"train": ["conv_in"]},
     }
     loops = {"loops": [{"prompt": "<script>alert(1)</script>", "verdict": "loops", "motion": 1.0}]}
-    for seed in seeds(40):
+    for seed in seeds(40, 142, 1379):
         random = Random(seed)
         rows = [row, odd(row, random), odd(event, random), event, odd([row], random)]
         lines = [json.dumps(one) for one in rows]

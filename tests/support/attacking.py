@@ -81,8 +81,12 @@ SIGNALS = "ATTACK_SIGNALS"
 """With this variable at least so many signals are sent at random moments."""
 
 
-def seeds(count: int) -> Iterator[int]:
-    """The numbers of the cases: always the same ones, and the more the longer the attack is."""
+def seeds(count: int, *failed: int) -> Iterator[int]:
+    """The numbers of the cases: always the same ones, and the more the longer the attack is.
+
+    Those that longer attacks found, `failed`, go first.
+    """
+    yield from failed
     share_s = 60 * float(os.environ.get(MINUTES, 0)) / SURFACES
     until = time.monotonic() + share_s
     for number in itertools.count():
