@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from attacking import MINUTES, SIGNALS, Counters, files_below, seeds
+from attacking import MINUTES, SIGNALS, Counters, files_below, seeds, usual_signals
 from PIL import Image
 from waiting import HANGS_S, wait_until
 
@@ -59,6 +59,7 @@ def run(folder: Path, command: list[str]) -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(temporary)},
+        preexec_fn=usual_signals,
     )
 
 
@@ -81,8 +82,6 @@ def children_of(process: int) -> list[int]:
     ],
 )
 def test_a_signal_ends_like_ctrl_c(tmp_path: Path, number: int, code: int) -> None:
-    if signal.getsignal(number) is signal.SIG_IGN:
-        pytest.skip("this process ignores the signal, and its children inherit that")
     process = start(tmp_path, ENDLESS)
     assert process.stdout is not None and process.stdout.readline()
     process.send_signal(number)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from attacking import usual_signals
 from waiting import HANGS_S
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -66,7 +67,7 @@ def test_a_signal_whose_exception_is_dropped_comes_again(where: str, number: int
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        preexec_fn=_usual_signals,
+        preexec_fn=usual_signals,
     )
     assert program.stdin and program.stdout and program.stderr
     try:
@@ -77,9 +78,3 @@ def test_a_signal_whose_exception_is_dropped_comes_again(where: str, number: int
         program.communicate()
     assert (program.returncode, said) == (128 + number, "dropped\ncleaned up\n"), errors
     assert errors.startswith("test: interrupted") and errors.count("\n") == 1
-
-
-def _usual_signals() -> None:
-    """A test run may have been started with some of them ignored."""
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)

@@ -6,6 +6,7 @@ import copy
 import itertools
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -70,6 +71,12 @@ def control_characters(text: str) -> str:
 def files_below(folder: Path) -> set[Path]:
     """Every file in a folder and its subfolders."""
     return {path for path in folder.rglob("*") if not path.is_dir()}
+
+
+def usual_signals() -> None:
+    """The `preexec_fn` of a program that is to be stopped: a test run may have some signals ignored, as under `nohup`."""
+    for name in ("SIGTERM", "SIGHUP", "SIGINT"):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
 # ------------------------------------------------------------------------------------ fuzzing
