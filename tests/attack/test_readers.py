@@ -199,9 +199,13 @@ def test_names_that_are_not_utf8(
     assert loop.is_file() and sheet.is_file()
 
 
-def test_extract_into_a_file_is_one_sentence(
-    tmp_path: Path, toy_bundle_path: Path, capsys: pytest.CaptureFixture[str]
+def test_extract_into_a_file_is_refused_before_the_model_is_read(
+    tmp_path: Path,
+    toy_bundle_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr("loopanimate_core.bundle.read_bundle", lambda *_, **__: pytest.fail("read"))
     target = tmp_path / "file"
     target.write_text("precious")
     command = ["convert", "extract", str(toy_bundle_path), "--to", "pia", "-o", str(target)]

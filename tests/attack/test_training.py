@@ -21,6 +21,7 @@ from attacking import Counters, damaged, odd, seeds
 from waiting import HANGS_S, wait_until
 
 from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.video import write_video
 from loopanimate_training.data.index.probe import probe
 from loopanimate_training.data.readers.rows import Blob, Row
 from loopanimate_training.data.readers.tables import read_table
@@ -66,8 +67,10 @@ def test_a_text_in_a_tar_opens_no_socket(tmp_path: Path) -> None:
 def test_a_video_is_opened_only_by_demuxers_of_videos(tmp_path: Path) -> None:
     from loopanimate_training.data.video import container
 
+    """Others follow names in a file to another one, or to a server."""
+    write_video(torch.rand(8, 64, 64, 3), tmp_path / "other.mp4", fps=8, repeats=1)
     path = tmp_path / "list.mp4"
-    path.write_text("ffconcat version 1.0\nfile '/etc/hostname'\n")
+    path.write_text("ffconcat version 1.0\nfile other.mp4\n")
     with pytest.raises(container.DECODER_ERRORS), container.open_video(Blob(path)):
         pass
     path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:1/x.ts\n")
