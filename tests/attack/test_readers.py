@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def test_the_profile_of_a_palette_is_applied(tmp_path: Path, transparent: bool) 
     palette = Image.fromarray(np.repeat(np.arange(32, dtype=np.uint8)[None], 24, 0))
     palette = palette.convert("P")
     palette.putpalette([value for index in range(32) for value in (8 * index, 40, 200)])
-    options = {"transparency": 0} if transparent else {}
+    options: dict[str, Any] = {"transparency": 0} if transparent else {}
     palette.save(tmp_path / "p.png", icc_profile=other_primaries(), **options)
     plain = palette.convert("RGB")
     plain.save(tmp_path / "rgb.png", icc_profile=other_primaries())
