@@ -23,10 +23,12 @@ SOAK_MINUTES ?= 10
 soak:
 	python -m loopanimate_training.soak --minutes $(SOAK_MINUTES)
 
-# The standing attack of tests/attack for longer: hostile servers, damaged files, signals. MINUTES=30 for half an hour.
+# The standing attack of tests/attack for longer: hostile servers, damaged files, signals. MINUTES=30 for half an hour;
+# MINUTES=0 ARGS="-k random_moments" for the signals alone, at least SIGNALS of them.
 MINUTES ?= 10
+SIGNALS ?= 200
 attack:
-	ATTACK_MINUTES=$(MINUTES) python -m pytest -s tests/attack
+	ATTACK_MINUTES=$(MINUTES) ATTACK_SIGNALS=$(SIGNALS) python -m pytest -s tests/attack $(ARGS)
 
 # The whole training on two cores: videos, three stages, a kill, a bundle, a loop. Nothing is downloaded.
 WORK ?= work/demo

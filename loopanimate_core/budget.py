@@ -37,30 +37,37 @@ def decoding_bytes(config: BundleConfig, settings: SamplingSettings, item_bytes:
     """Memory of turning latents into frames, and of the frames."""
     pixels = settings.height_px * settings.width_px
     chunk = min(VAE_CHUNK, settings.frames)
-    decoded = settings.frames * pixels * 3 * 4
-    return chunk * pixels * _outer_width(config.vae) * item_bytes * VAE_TENSORS + decoded
+    decoding = chunk * pixels * _outer_width(config.vae) * item_bytes * VAE_TENSORS
+    return decoding + frames_bytes(settings)
 
 
 def _outer_width(vae: Mapping[str, Any]) -> int:
     return int((vae.get("decoder_block_out_channels") or vae["block_out_channels"])[0])
 
 
+def frames_bytes(settings: SamplingSettings) -> int:
+    """Memory of the frames of a loop that is finished, float32."""
+    return settings.frames * settings.height_px * settings.width_px * 3 * 4
+
+
 def require_loop_memory(
-    config: BundleConfig, settings: SamplingSettings, item_bytes: int = 4
+    config: BundleConfig, settings: SamplingSettings, item_bytes: int = 4, loops: int = 1
 ) -> None:
-    """Refuse a loop that this computer's memory cannot hold.
+    """Refuse a loop, or a chain of loops, that this computer's memory cannot hold.
 
     Args:
-        item_bytes: of one number of the networks.
+        item_bytes: of one number of the networks; 0 where they are on another device.
+        loops: that are drawn one after the other and kept.
 
     Raises:
         LoopAnimateError: it needs more memory than there is.
     """
-    needed = max(
+    drawing = max(
         estimate(config, settings, item_bytes) for estimate in (sampling_bytes, decoding_bytes)
     )
+    what = "a loop of" if loops == 1 else f"a chain of {loops} loops of"
     require_memory(
-        needed,
-        f"a loop of {settings.frames} frames of {settings.width_px} x {settings.height_px} pixels",
+        drawing + (loops - 1) * frames_bytes(settings),
+        f"{what} {settings.frames} frames of {settings.width_px} x {settings.height_px} pixels",
         "choose a smaller --width and --height, or fewer --frames",
     )

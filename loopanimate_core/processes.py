@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from types import FrameType
 from typing import Any
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+REPEAT_S = 2.0  # a terminal and a launcher may both pass on the same Ctrl-C
+INSIST_S = 0.1
 
 
 class Stopped(KeyboardInterrupt):
-    """SIGTERM or SIGHUP: what Ctrl-C cleans up is cleaned up for these too."""
+    """Ctrl-C, SIGTERM or SIGHUP: each cleans up what Ctrl-C cleans up."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -25,7 +32,9 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stopping_signals() -> Iterator[None]:
-    """Raise `Stopped` in the main thread at the first SIGTERM or SIGHUP; more of them change nothing.
+    """Raise `Stopped` in the main thread at the first SIGINT, SIGTERM or SIGHUP; more of them change nothing.
+
+    Only another Ctrl-C, two seconds later, raises again: it ends a clean-up that takes too long.
 
     A signal that the parent had this process ignore, as `nohup` does with SIGHUP, stays ignored. Only the
     main thread can catch signals: elsewhere they act as usual.
@@ -33,24 +42,64 @@ def stopping_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    stopped = False
+    stopping, show = _Stopping(), sys.unraisablehook
 
-    def stop(number: int, _frame: FrameType | None) -> None:
-        nonlocal stopped
-        if stopped:  # a second exception would interrupt the cleaning up
-            return None
-        stopped = True
-        raise Stopped(number)
+    def show_others(unraisable: Any) -> None:
+        if not issubclass(unraisable.exc_type, Stopped):  # that one comes again
+            show(unraisable)
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    caught = [number for number, handler in before.items() if handler is signal.SIG_DFL]
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    caught = [number for number, handler in before.items() if handler in usual]
     for number in caught:
-        signal.signal(number, stop)
+        signal.signal(number, stopping)
+    sys.unraisablehook = show_others
     try:
         yield
     finally:
+        stopping.ended = True
+        sys.unraisablehook = show
         for number in caught:
             signal.signal(number, before[number])
+
+
+class _Stopping:
+    """A signal's handler that raises `Stopped` until it is heard.
+
+    The interpreter drops what is raised where no caller can get it: in the callbacks after a fork, in `__del__`;
+    and libraries drop it in `except:`. A dropped exception is gone from memory, one that is on its way is not.
+    """
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._raised: weakref.ref[Stopped] | None = None
+        self._first_s = 0.0
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        now_s = time.monotonic()
+        if self._raised is None:
+            self._first_s = now_s
+            # No `threading.Thread`: its locks may be held by the code that this handler interrupts.
+            with suppress(RuntimeError):
+                _thread.start_new_thread(self._insist, (number,))
+        elif self._raised() is not None and (
+            number != signal.SIGINT or now_s - self._first_s < REPEAT_S
+        ):
+            return  # a second exception would interrupt the cleaning up
+        raise self._new(number)  # no variable may hold it, or it would stay in memory
+
+    def _new(self, number: int) -> Stopped:
+        error = Stopped(number)
+        self._raised = weakref.ref(error)
+        return error
+
+    def _insist(self, number: int) -> None:
+        """Send the signal again, also to a main thread that waits for a system call."""
+        while not self.ended:
+            time.sleep(INSIST_S)
+            dropped = self._raised is not None and self._raised() is None
+            if dropped and not self.ended and hasattr(signal, "pthread_kill"):
+                signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 def end_with_parent() -> Callable[[], None] | None:

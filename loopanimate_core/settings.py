@@ -9,7 +9,7 @@ import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from numbers import Integral, Real
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .closing import Closing
@@ -17,12 +17,12 @@ from .conditions import DEFAULT_MOTION, MIN_FRAMES, check_motion
 from .errors import LoopAnimateError
 from .picture.images import check_fit_size
 from .picture.shapes import Shape, nearest_shape
+from .ranges import MAX_GUIDANCE, MAX_STEPS, check_number, check_seed, check_whole
 from .schedule import LCM_STEPS, check_scheduler
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAX_SEED = 2**64 - 1
 MASKS = ("auto", "none")
 PRESETS: dict[str, dict[str, Any]] = {
     "best": {},
@@ -69,8 +69,8 @@ class SamplingDefaults:
 
     def __post_init__(self) -> None:
         _check_sampling(self)
-        _check_number("residual", self.residual, 0, 1)
-        _check_whole("frames", self.frames, MIN_FRAMES, math.inf)
+        check_number("residual", self.residual, 0, 1)
+        check_whole("frames", self.frames, MIN_FRAMES, math.inf)
         if not 0 < self.fps < math.inf:
             raise LoopAnimateError(f"fps must be above 0, got {self.fps}")
 
@@ -120,8 +120,8 @@ class SamplingSettings:
 
     def __post_init__(self) -> None:
         _check_sampling(self)
-        _check_whole("seed", self.seed, 0, MAX_SEED)
-        _check_number("image_guidance", self.image_guidance, 0, 100)
+        check_seed("seed", self.seed)
+        check_number("image_guidance", self.image_guidance, 0, MAX_GUIDANCE)
         check_motion(self.motion)
         check_fit_size(self.height_px, self.width_px)
         if isinstance(self.mask, str) and self.mask not in MASKS:
@@ -201,7 +201,7 @@ def resolve_settings(
     if "seed" not in values:
         values["seed"] = secrets.randbelow(2**32)
     frames = values.pop("frames")
-    _check_whole("frames", frames, MIN_FRAMES, math.inf)
+    check_whole("frames", frames, MIN_FRAMES, math.inf)
     values["closing"] = Closing(values["closing"], frames, model.window_frames(frames))
     return SamplingSettings(**values)
 
@@ -222,8 +222,8 @@ def _given(chosen: dict[str, Any]) -> dict[str, Any]:
 
 def _check_solver(settings: FewSteps | SamplingDefaults | SamplingSettings) -> None:
     check_scheduler(settings.scheduler)
-    _check_whole("steps", settings.steps, 1, 1000)
-    _check_number("guidance", settings.guidance, 0, 100)
+    check_whole("steps", settings.steps, 1, MAX_STEPS)
+    check_number("guidance", settings.guidance, 0, MAX_GUIDANCE)
     if settings.scheduler == "lcm" and settings.steps > LCM_STEPS:
         raise LoopAnimateError(
             f"steps must be between 1 and {LCM_STEPS} with scheduler 'lcm', got {settings.steps}"
@@ -232,19 +232,6 @@ def _check_solver(settings: FewSteps | SamplingDefaults | SamplingSettings) -> N
 
 def _check_sampling(settings: SamplingDefaults | SamplingSettings) -> None:
     _check_solver(settings)
-    _check_number("hold_still", settings.hold_still, 0, 1)
+    check_number("hold_still", settings.hold_still, 0, 1)
     if not (isinstance(settings.start, Real) and 0 < settings.start <= 1):
         raise LoopAnimateError(f"start must be above 0 and at most 1, got {settings.start}")
-
-
-def _check_whole(name: str, value: Any, lowest: int, highest: float) -> None:
-    if not isinstance(value, Integral):
-        raise LoopAnimateError(f"{name} must be a whole number, got {value!r}")
-    _check_number(name, value, lowest, highest)
-
-
-def _check_number(name: str, value: Any, lowest: float, highest: float) -> None:
-    if isinstance(value, Real) and lowest <= value <= highest:  # type: ignore[operator]
-        return
-    legal = f"at least {lowest}" if highest == math.inf else f"between {lowest} and {highest}"
-    raise LoopAnimateError(f"{name} must be {legal}, got {value!r}")

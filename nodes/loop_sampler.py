@@ -8,7 +8,8 @@ from comfy_api.latest import io
 
 from loopanimate_core.closing import CLOSINGS
 from loopanimate_core.errors import LoopAnimateError
-from loopanimate_core.settings import MAX_SEED, PRESETS, resolve_settings
+from loopanimate_core.ranges import MAX_SEED
+from loopanimate_core.settings import PRESETS, resolve_settings
 
 from .schema import supported
 

@@ -63,7 +63,17 @@ def test_core_uses_relative_imports() -> None:
 # not import each other in a circle.
 LAYERS = {
     "loopanimate_core": (
-        {"errors", "files", "lazy", "exit_codes", "extras", "memory", "parsing", "processes"},
+        {
+            "errors",
+            "files",
+            "lazy",
+            "exit_codes",
+            "extras",
+            "memory",
+            "parsing",
+            "processes",
+            "ranges",
+        },
         {"models", "schedule", "solver", "picture"},
         {"closing", "conditions", "detail", "preconditioning", "encoders", "video"},
         {"settings"},

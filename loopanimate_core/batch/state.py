@@ -100,7 +100,10 @@ class BatchState:
             else:
                 message = f"cannot write {path} ({error}); choose another file with --state"
             raise LoopAnimateError(message) from error
-        except sqlite3.Error as error:
+        except (
+            sqlite3.Error,
+            UnicodeDecodeError,
+        ) as error:  # SQLite repeats a damaged name as it is
             raise LoopAnimateError(
                 f"{path} is not the state file of a batch ({error}); choose another file with --state"
             ) from error
@@ -181,7 +184,7 @@ class BatchState:
         """SQLite's errors as sentences."""
         try:
             yield
-        except (sqlite3.Error, OverflowError) as error:
+        except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
             raise LoopAnimateError(
                 f"cannot use {self.path} ({error}); if the disk is not full, delete it, or choose another"
                 " file with --state"

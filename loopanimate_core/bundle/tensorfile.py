@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import struct
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from ..errors import LoopAnimateError
 from ..files import atomic_write, require_file
-from ..parsing import Fields, MalformedError, parse_json
+from ..parsing import Fields, MalformedError, is_text, parse_json
 
 DTYPES = {
     "F64": torch.float64,
@@ -112,10 +114,14 @@ def _why_unreadable(
 
 @contextmanager
 def open_tensors(path: str | Path, device: str | torch.device = "cpu") -> Iterator[Any]:
-    """A `safetensors.safe_open` handle that raises LoopAnimateError for a damaged file."""
+    """A `safetensors.safe_open` handle that raises LoopAnimateError for a damaged file, or a name that it cannot open."""
     from safetensors import SafetensorError, safe_open
 
     read_header(path)
+    if not is_text(str(path)):
+        raise LoopAnimateError(
+            f"the name {path} is not UTF-8; rename it, safetensors cannot open it"
+        )
     try:
         with safe_open(str(path), framework="pt", device=str(device)) as handle:
             yield handle
@@ -189,18 +195,17 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         with open_tensors(path) as handle:
             return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     require_file(path, "file")
-    return _tensors_of(_read_pickle(path), path)
+    return _tensors_of(read_pickle(path, mmap=zipfile.is_zipfile(path)), path)
 
 
-def _read_pickle(path: Path) -> Any:
-    """`torch.load` that never runs code from the file."""
-    import pickle
-    import zipfile
+def read_pickle(path: Path, *, mmap: bool = False) -> Any:
+    """`torch.load` that never runs code from the file.
 
+    Raises:
+        LoopAnimateError: the file is damaged, or has more than tensors and plain values.
+    """
     try:
-        return torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         if "Unsupported operand" in str(error):
             raise LoopAnimateError(f"{path} is not a readable PyTorch file") from error

@@ -144,9 +144,9 @@ def _modelspec(config: BundleConfig, given: Mapping[str, str | None]) -> dict[st
 
 
 def _thumbnail_uri(picture: Any) -> str:
-    from PIL import Image
+    from ..picture.opening import open_picture
 
-    image = Image.open(picture) if isinstance(picture, (str, Path)) else picture
+    image = open_picture(Path(picture)) if isinstance(picture, (str, Path)) else picture
     image = image.convert("RGB")
     image.thumbnail((THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX))
     jpeg = io.BytesIO()

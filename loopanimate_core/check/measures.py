@@ -1,6 +1,7 @@
 """The measurements of a loop check, as pure functions.
 
-Frames are the frames that play, `[P, H, W, 3]` in 0..1; the last one is followed by the first.
+Frames are the frames that play, `[P, H, W, 3]` in 0..1 or uint8; the last one is followed by the first.
+Frames at full size are measured in bands of rows, which takes little memory beside the frames.
 Step `i` leads from frame `i` to frame `i + 1`; the last step, `P - 1`, is the seam back to frame 0.
 Distances are mean absolute differences in grey levels, 0..255.
 """
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 LEVELS = 255.0
 COARSE_PX = 64  # shows the object, and motion per step stays below a pixel or two
 MATRIX_PX = 32
+_BAND_PX = 64  # rows at a time
 _SSIM_WINDOW_PX = 11
 _SSIM_SIGMA_PX = 1.5
 # Linear sRGB to CIE XYZ (D65).
@@ -34,11 +36,20 @@ def shrink(frames: torch.Tensor, long_side_px: int) -> torch.Tensor:
     height, width = frames.shape[1:3]
     scale = min(1.0, long_side_px / max(height, width))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    small = [
-        F.interpolate(frame.float().permute(2, 0, 1)[None], size=size, mode="area")
-        for frame in frames  # one by one, to avoid a copy of the whole clip
-    ]
-    return torch.cat(small).permute(0, 2, 3, 1).contiguous()
+    small = torch.stack([_averaged(frame, *size) for frame in frames])
+    return small.permute(0, 2, 3, 1).contiguous()
+
+
+def _averaged(frame: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """`[H, W, 3]` to `[3, height, width]`: first along rows, in bands, then along columns."""
+    bands = (as_float(band).permute(2, 0, 1)[None] for band in frame.split(_BAND_PX))
+    narrow = [F.interpolate(band, size=(band.shape[2], width), mode="area") for band in bands]
+    return F.interpolate(torch.cat(narrow, 2), size=(height, width), mode="area")[0]
+
+
+def as_float(values: torch.Tensor) -> torch.Tensor:
+    """uint8 as float32 in 0..1; other values as float32."""
+    return values.float() / LEVELS if values.dtype == torch.uint8 else values.float()
 
 
 def step_sizes(frames: torch.Tensor) -> torch.Tensor:
@@ -48,7 +59,10 @@ def step_sizes(frames: torch.Tensor) -> torch.Tensor:
 
 
 def distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    return (first.float() - second.float()).abs().mean() * LEVELS
+    """Of two frames `[H, W, 3]`: a scalar, float32."""
+    bands = zip(first.split(_BAND_PX), second.split(_BAND_PX), strict=True)
+    sums = [(as_float(a) - as_float(b)).abs().sum(dtype=torch.float64) for a, b in bands]
+    return (torch.stack(sums).sum() / first.numel() * LEVELS).float()
 
 
 def moving_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -192,6 +206,9 @@ def slope(values: torch.Tensor) -> torch.Tensor:
     return (time[:, None] * (values - values.mean(0))).sum(0) / (time**2).sum()
 
 
+_Moments = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
 class NeighbourSsim:
     """Mean SSIM of neighbouring frames without the seam: the paper's "Motion" (1 = nothing moves).
 
@@ -199,35 +216,61 @@ class NeighbourSsim:
     """
 
     def __init__(self) -> None:
-        self._before: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+        self._before: _Moments | None = None
+        self._after: _Moments | None = None
         self._kernel: list[float] = []
-        self._scores: list[torch.Tensor] = []
+        self._sum, self._pairs = 0.0, 0
 
     def add(self, frame: torch.Tensor) -> None:
         """Take the next frame `[H, W, 3]`."""
-        after = self._moments(frame)
+        after = self._after or self._room(frame)
+        self._measure(frame, after)
         if self._before is not None:
-            before = self._before
-            product = before[1] * after[1]
-            covariance = _blur(before[0] * after[0], self._kernel) - product
-            luminance = (2 * product + 1e-4) / (before[1] ** 2 + after[1] ** 2 + 1e-4)
-            structure = (2 * covariance + 9e-4) / (before[2] + after[2] + 9e-4)
-            self._scores.append((luminance * structure).mean())
-        self._before = after
+            # The bands of the greys reach further down, by the height of the window.
+            reach = len(self._kernel) - 1
+            rows = range(0, len(after[1]), _BAND_PX)
+            parts = [self._band(self._before, after, top, top + _BAND_PX, reach) for top in rows]
+            self._sum += float(torch.stack(parts).sum()) / after[1].numel()
+            self._pairs += 1
+        self._before, self._after = after, self._before
+
+    def _band(
+        self, before: _Moments, after: _Moments, top: int, bottom: int, reach: int
+    ) -> torch.Tensor:
+        """The sum of SSIM over some rows of windows."""
+        greys = (moments[0][top : bottom + reach] for moments in (before, after))
+        first, second = ([m[top:bottom] for m in moments[1:]] for moments in (before, after))
+        product = first[0] * second[0]
+        covariance = _blur(torch.mul(*greys), self._kernel) - product
+        luminance = (2 * product + 1e-4) / (first[0] ** 2 + second[0] ** 2 + 1e-4)
+        structure = (2 * covariance + 9e-4) / (first[1] + second[1] + 9e-4)
+        return (luminance * structure).sum(dtype=torch.float64)
 
     def mean(self) -> float:
-        return float(torch.stack(self._scores).mean())
+        return self._sum / self._pairs
 
-    def _moments(self, frame: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Grey, its local mean and its local variance."""
-        if not self._kernel:
-            window = min(_SSIM_WINDOW_PX, *frame.shape[:2])
-            offsets = torch.arange(window, dtype=torch.float32) - (window - 1) / 2
-            kernel = torch.exp(-(offsets**2) / (2 * _SSIM_SIGMA_PX**2))
-            self._kernel = (kernel / kernel.sum()).tolist()
-        grey = frame.float() @ frame.new_tensor([0.299, 0.587, 0.114], dtype=torch.float32)
-        mean = _blur(grey, self._kernel)
-        return grey, mean, _blur(grey * grey, self._kernel) - mean * mean
+    def _room(self, frame: torch.Tensor) -> _Moments:
+        """Room for a frame's grey `[H, W]`, its local mean and its local variance."""
+        height, width = frame.shape[:2]
+        window = min(_SSIM_WINDOW_PX, height, width)
+        offsets = torch.arange(window, dtype=torch.float32) - (window - 1) / 2
+        kernel = torch.exp(-(offsets**2) / (2 * _SSIM_SIGMA_PX**2))
+        self._kernel = (kernel / kernel.sum()).tolist()
+        grey = torch.empty(height, width, device=frame.device)
+        mean = torch.empty(height - window + 1, width - window + 1, device=frame.device)
+        return grey, mean, torch.empty_like(mean)
+
+    def _measure(self, frame: torch.Tensor, moments: _Moments) -> None:
+        grey, mean, variance = moments
+        weights = torch.tensor([0.299, 0.587, 0.114], device=frame.device)
+        for top in range(0, len(grey), _BAND_PX):
+            rows = slice(top, top + _BAND_PX)
+            grey[rows] = as_float(frame[rows]) @ weights
+        for top in range(0, len(mean), _BAND_PX):
+            rows = slice(top, top + _BAND_PX)
+            band = grey[top : top + _BAND_PX + len(self._kernel) - 1]
+            mean[rows] = _blur(band, self._kernel)
+            variance[rows] = _blur(band * band, self._kernel) - mean[rows] ** 2
 
 
 def ssim_adjacent(frames: torch.Tensor) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -60,10 +61,8 @@ def check_loop(
     _check_length(len(frames))
     _check_fps(fps)
     dropped = _ends_on_the_first(frames) if closed == "auto" else bool(closed)
-    meter = FrameMeter(image_encoder)
-    for frame in frames[:-1] if dropped else frames:
-        meter.add(frame)
-    return _report(meter.finish(), fps, dropped, reference, image_encoder, thresholds)
+    clip = _measured(frames[:-1] if dropped else frames, image_encoder)
+    return _report(clip, fps, dropped, reference, image_encoder, thresholds)
 
 
 @torch.no_grad()
@@ -85,16 +84,20 @@ def check_file(
     Raises:
         LoopAnimateError: the file cannot be read, or has fewer than 4 frames.
     """
-    from ..video.read import stream_video, to_float
+    from ..video.read import stream_video, to_tensor
 
     pictures, fps = stream_video(Path(path))
     _check_fps(fps)
-    meter, count = FrameMeter(image_encoder), 0
-    for picture in pictures:
-        meter.add(to_float(picture))
-        count += 1
-    _check_length(count)
-    return _report(meter.finish(), fps, False, reference, image_encoder, thresholds)
+    clip = _measured(map(to_tensor, pictures), image_encoder)
+    _check_length(clip.frames)
+    return _report(clip, fps, False, reference, image_encoder, thresholds)
+
+
+def _measured(frames: Iterable[torch.Tensor], image_encoder: ImageEncoder | None) -> Measured:
+    meter = FrameMeter(image_encoder)
+    for frame in frames:
+        meter.add(frame)
+    return meter.finish()
 
 
 def _report(

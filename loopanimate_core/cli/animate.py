@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import LoopAnimateError
 from ..parsing import is_text, plain_text
+from ..ranges import MAX_CHAIN, MAX_PROMPT, check_seed, check_whole
 from ..video.formats import FORMATS, MAX_REPEATS, check_repeats, find_format
 from .drawing import (
     add_detail_options,
@@ -32,12 +33,8 @@ if TYPE_CHECKING:
     from ..pipeline import Loop, LoopAnimatePipeline
     from ..sampling import StepState
 
-# Copies, because the modules of the originals import torch; a test compares them.
+# A copy, because the module of the original imports torch; a test compares them.
 MOTIONS = ("small", "medium", "large")
-MAX_SEED = 2**64 - 1
-
-MAX_CHAIN = 1000
-MAX_PROMPT = 10_000
 TILE_PX = 192  # the frames in a contact sheet
 
 EPILOG = """\
@@ -247,12 +244,9 @@ def _check(arguments: argparse.Namespace, output: Path, sheet: Path | None) -> N
     require_writable(output, arguments.force, folder=row.writer == "folder")
     row.setting(arguments.quality)
     check_repeats(arguments.repeats)
-    if not 1 <= arguments.chain <= MAX_CHAIN:
-        raise LoopAnimateError(f"--chain must be from 1 to {MAX_CHAIN}, got {arguments.chain}")
-    highest = MAX_SEED - arguments.chain + 1
-    if not 0 <= arguments.seed <= highest:
-        clips = f" with --chain {arguments.chain}" if arguments.chain > 1 else ""
-        raise LoopAnimateError(f"--seed must be from 0 to {highest}{clips}, got {arguments.seed}")
+    check_whole("--chain", arguments.chain, 1, MAX_CHAIN)
+    clips = f" with --chain {arguments.chain}" if arguments.chain > 1 else ""
+    check_seed(f"--seed{clips}", arguments.seed, arguments.chain)
     for text in [*(arguments.prompt or []), arguments.negative]:
         if not is_text(text) or len(text) > MAX_PROMPT:
             raise LoopAnimateError(
@@ -284,28 +278,39 @@ def _sample(
     arguments: argparse.Namespace,
 ) -> list[Loop]:
     """The loops of the chain: one seed after the other, the prompts in turn."""
-    prompts = arguments.prompt or [""]
+    from ..budget import require_loop_memory
+    from ..settings import resolve_settings
+
+    prompts, preset = arguments.prompt or [""], "fast" if arguments.fast else "best"
+    chosen = {
+        "frames": arguments.frames,
+        "steps": arguments.steps,
+        "guidance": arguments.guidance,
+        "image_guidance": arguments.image_guidance,
+        "scheduler": arguments.scheduler,
+        "closing": arguments.closing,
+        "start": arguments.start,
+        "motion": arguments.motion,
+        "hold_still": arguments.hold_still,
+        "mask": mask,
+        "height_px": arguments.height,
+        "width_px": arguments.width,
+    }
+    config, size = pipeline.bundle.config, (picture.height_px, picture.width_px)
+    settings = resolve_settings(
+        config, preset=preset, picture_px=size, seed=arguments.seed, **chosen
+    )
+    require_loop_memory(config, settings, item_bytes=0, loops=arguments.chain)
     with _progress(arguments.chain, arguments.quiet) as on_step, _out_of_memory_hint():
         return [
             pipeline(
                 picture,
                 prompts[clip % len(prompts)],
                 negative_prompt=arguments.negative,
-                frames=arguments.frames,
                 seed=arguments.seed + clip,
-                steps=arguments.steps,
-                guidance=arguments.guidance,
-                image_guidance=arguments.image_guidance,
-                scheduler=arguments.scheduler,
-                preset="fast" if arguments.fast else "best",
-                closing=arguments.closing,
-                start=arguments.start,
-                motion=arguments.motion,
-                hold_still=arguments.hold_still,
-                mask=mask,
-                height_px=arguments.height,
-                width_px=arguments.width,
+                preset=preset,
                 callback=on_step,
+                **chosen,
             )
             for clip in range(arguments.chain)
         ]

@@ -12,6 +12,7 @@ from ..errors import LoopAnimateError
 from ..exit_codes import ExitCode
 from ..files import make_folder
 from ..parsing import plain_text
+from ..ranges import check_seed
 from .options import Commands, add_command
 from .run import say
 
@@ -180,8 +181,8 @@ def _check(arguments: argparse.Namespace) -> None:
             f"--picture-limit must be from 1 to {MAX_PICTURE_LIMIT_S} seconds, got"
             f" {arguments.picture_limit:g}"
         )
-    if arguments.seed is not None and not 0 <= arguments.seed < 2**64:
-        raise LoopAnimateError(f"--seed must be from 0 to 2^64 - 1, got {arguments.seed}")
+    if arguments.seed is not None:
+        check_seed("--seed", arguments.seed)
 
 
 def _beside(folder: Path) -> Path:

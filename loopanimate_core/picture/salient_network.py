@@ -100,6 +100,7 @@ def _load(path: Path) -> _Network:
 def _load_version(path: Path, _modified_ns: int) -> _Network:
     """Open a model once; a changed file is opened again."""
     onnxruntime = require_module("onnxruntime", "a salient-object network")
+    onnxruntime.disable_telemetry_events()  # some builds for Linux report to their maker otherwise
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()

@@ -98,6 +98,11 @@ def to_float(picture: np.ndarray) -> Tensor:
     return torch.from_numpy(picture.astype(np.float32) / scale)
 
 
+def to_tensor(picture: np.ndarray) -> Tensor:
+    """A decoded frame as it is if it is uint8, as `to_float` otherwise."""
+    return torch.from_numpy(picture.copy()) if picture.dtype == np.uint8 else to_float(picture)
+
+
 def read_loop(path: str | Path) -> tuple[Tensor, float]:
     """The frames of a loop, `[P, H, W, 3]` in 0..1, and their fps: `read_video` without the repeats in a file of ours.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import wave
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import LoopAnimateError
-from ..files import atomic_write
+from ..files import atomic_write, partial_folder
 from . import ffmpeg
 from .formats import VideoFormat
 
@@ -48,8 +47,8 @@ def add_sound(
         raise LoopAnimateError(
             f"sound must have one or two channels and at least one sample, got {list(samples.shape)}"
         )
-    with tempfile.TemporaryDirectory() as folder:
-        track = Path(folder) / "track.wav"
+    with partial_folder(path.parent) as folder:
+        track = folder / "track.wav"
         _write_wav(track, samples, rate_hz)
         with atomic_write(path) as temporary:
             arguments = ["-y", "-i", ffmpeg.file_url(path), "-stream_loop", "-1"]

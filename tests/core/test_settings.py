@@ -13,7 +13,8 @@ from loopanimate_core import LoopAnimateError
 from loopanimate_core.bundle import BundleConfig
 from loopanimate_core.models import LoopUNetConfig
 from loopanimate_core.picture.shapes import Shape
-from loopanimate_core.settings import MAX_SEED, SamplingDefaults, resolve_settings
+from loopanimate_core.ranges import MAX_SEED
+from loopanimate_core.settings import SamplingDefaults, resolve_settings
 
 OWN = SamplingDefaults("euler", steps=12, guidance=1.5, frames=15, start=0.9, hold_still=0.06)
 MODEL = BundleConfig(

@@ -6,6 +6,7 @@ import copy
 import itertools
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -72,14 +73,27 @@ def files_below(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if not path.is_dir()}
 
 
+def usual_signals() -> None:
+    """The `preexec_fn` of a program that is to be stopped: a test run may have some signals ignored, as under `nohup`."""
+    for name in ("SIGTERM", "SIGHUP", "SIGINT"):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+
 # ------------------------------------------------------------------------------------ fuzzing
-SURFACES = 12
+SURFACES = 10  # tests that use `seeds`
 MINUTES = "ATTACK_MINUTES"
 """With this variable a surface is attacked for its share of the minutes, else for the given number of cases."""
 
+SIGNALS = "ATTACK_SIGNALS"
+"""With this variable at least so many signals are sent at random moments."""
 
-def seeds(count: int) -> Iterator[int]:
-    """The numbers of the cases: always the same ones, and the more the longer the attack is."""
+
+def seeds(count: int, *failed: int) -> Iterator[int]:
+    """The numbers of the cases: always the same ones, and the more the longer the attack is.
+
+    Those that longer attacks found, `failed`, go first.
+    """
+    yield from failed
     share_s = 60 * float(os.environ.get(MINUTES, 0)) / SURFACES
     until = time.monotonic() + share_s
     for number in itertools.count():
@@ -134,16 +148,20 @@ def odd(value: Any, random: Random) -> Any:
     for _ in range(random.choice((1, 1, 1, 2))):
         places = list(_places(changed))
         if not places:
-            return random.choice(ODD_VALUES)
+            return _odd_value(random)
         holder, key = random.choice(places)
         match random.randrange(5):
             case 0 if isinstance(holder, dict):
                 del holder[key]
             case 1 if isinstance(holder, dict):
-                holder[random.choice(("x", "", "step", "\ud800"))] = random.choice(ODD_VALUES)
+                holder[random.choice(("x", "", "step", "\ud800"))] = _odd_value(random)
             case _:
-                holder[key] = random.choice(ODD_VALUES)
+                holder[key] = _odd_value(random)
     return changed
+
+
+def _odd_value(random: Random) -> Any:
+    return copy.deepcopy(random.choice(ODD_VALUES))  # a second change may go into it
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:

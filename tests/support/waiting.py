@@ -12,12 +12,14 @@ HANGS_S = 600.0
 """Long enough to be a hang on any machine. It stops a stuck test; no result depends on it."""
 
 
-def wait_until(what: str, holds: Callable[[], object], poll_s: float = 0.02) -> None:
-    """Return once `holds()` is true."""
-    until = time.monotonic() + HANGS_S
+def wait_until(
+    what: str, holds: Callable[[], object], poll_s: float = 0.02, limit_s: float = HANGS_S
+) -> None:
+    """Return once `holds()` is true; TimeoutError after `limit_s`."""
+    until = time.monotonic() + limit_s
     while not holds():
         if time.monotonic() > until:
-            raise TimeoutError(f"{what}: not within {HANGS_S:.0f} s")
+            raise TimeoutError(f"{what}: not within {limit_s:.0f} s")
         time.sleep(poll_s)
 
 

@@ -28,7 +28,6 @@ from loopanimate_core.exit_codes import ExitCode
 from loopanimate_core.picture import saliency
 from loopanimate_core.picture.images import load_picture, save_picture
 from loopanimate_core.schedule import SCHEDULERS
-from loopanimate_core.settings import MAX_SEED
 from loopanimate_core.video import read_metadata, read_video, write_video
 
 pytestmark = pytest.mark.numeric
@@ -165,7 +164,6 @@ def run_program(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
 def test_option_choices_match_the_core_modules() -> None:
     assert sampling.CLOSINGS == CLOSINGS
     assert tuple(MOTIONS) == animate_command.MOTIONS
-    assert MAX_SEED == animate_command.MAX_SEED
     assert convert_command.CONDITIONINGS == CONDITIONINGS
     assert set(convert_command.LAYOUTS) == set(extract.LAYOUTS)
     assert set(mask_command.METHODS) == set(get_args(saliency.Method))

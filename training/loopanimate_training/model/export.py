@@ -21,6 +21,7 @@ from loopanimate_core.bundle.few_steps import few_step_tensors
 from loopanimate_core.bundle.lora import write_lora
 from loopanimate_core.bundle.tensorfile import open_tensors
 from loopanimate_core.errors import LoopAnimateError
+from loopanimate_core.files import partial_folder
 from loopanimate_core.settings import FewSteps
 
 from ..config import RunConfig, parse
@@ -121,9 +122,9 @@ def export_few_steps(
     start = open_start(config.model.model_copy(update={"lora": None}), config.seed)
     if base is None and config.model.start.is_file():
         base = config.model.start
-    with tempfile.TemporaryDirectory() as folder:
+    with partial_folder(Path(tempfile.gettempdir())) as folder:
         if base is None:
-            base = Path(folder) / "start.safetensors"
+            base = folder / "start.safetensors"
             title = config.title or None
             write_bundle(base, start, dtype, title=title, license=config.license or None)
         else:

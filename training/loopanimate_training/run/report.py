@@ -120,7 +120,9 @@ def _header(run: Path, rows: Sequence[Mapping[str, Any]], config: Mapping[str, A
 
 
 def _sizes(clip: Mapping[str, Any]) -> str:
-    shapes = clip.get("shapes") or [(clip.get("width_px"), clip.get("height_px"))]
+    shapes = clip.get("shapes")
+    if not isinstance(shapes, (list, tuple)) or not shapes:
+        shapes = [(clip.get("width_px"), clip.get("height_px"))]
     pairs = [shape for shape in shapes if isinstance(shape, (list, tuple)) and len(shape) == 2]
     return ", ".join(f"{_cell(width)} × {_cell(height)}" for width, height in pairs)
 

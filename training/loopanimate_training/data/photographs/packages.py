@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
+from loopanimate_core.picture.opening import open_picture
 
 from .archives import members
 from .licences import Licence, licence_of, read_debian_copyright
@@ -166,7 +167,7 @@ def _file_stem(path: str) -> str:
 
 def _save_scaled(data: bytes, path: Path, shorter_side_px: int) -> bool:
     """Write the picture; False when it is too small, or a cut-out without transparency."""
-    picture = Image.open(io.BytesIO(data))
+    picture = open_picture(io.BytesIO(data))
     cutout = path.suffix == ".png"
     if cutout and (max(picture.size) < MIN_CUTOUT_PX or not picture.has_transparency_data):
         return False
@@ -190,7 +191,7 @@ def _without_copies(rows: list[Photograph], folder: Path) -> list[Photograph]:
     seen: set[bytes] = set()
     kept = []
     for row in rows:
-        small = Image.open(folder / row.file).convert("RGBA").resize((9, 8), Image.Resampling.BOX)
+        small = open_picture(folder / row.file).convert("RGBA").resize((9, 8), Image.Resampling.BOX)
         key = _difference_hash(small)
         if key in seen:
             (folder / row.file).unlink()

@@ -52,7 +52,7 @@ def _open_folder(data: DataConfig) -> Reader:
     """A folder holds a table of its videos (`metadata.*`), or tars, or Parquet files, or one table of a known
     data set (WebVid's `results_2M_train.csv`), or the videos."""
     path = data.path
-    files = sorted(entry.name for entry in os.scandir(path) if entry.is_file())
+    files = sorted(entry.name for entry in os.scandir(path) if _is_file(entry))
     for suffix in TABLE_SUFFIXES:
         if f"metadata{suffix}" in files:
             return open_tables([path / f"metadata{suffix}"], _path_rule(data, path), data.columns)
@@ -66,6 +66,13 @@ def _open_folder(data: DataConfig) -> Reader:
         return videos
     table = known_table([path / name for name in files])
     return videos if table is None else open_tables([table], _path_rule(data, path), data.columns)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself
+        return False
 
 
 def _path_rule(data: DataConfig, folder: Path) -> PathRule:

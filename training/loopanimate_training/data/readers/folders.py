@@ -23,6 +23,7 @@ from .rows import (
 
 MASK_FOLDER = ".masks"  # a.masks/ holds the masks of a.mp4, or of a/
 MASK_VIDEO = ".mask"  # a.mask.mp4 holds them as a video
+MAX_CAPTION_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,10 @@ def caption_from(suffix: str, data: bytes) -> str:
     """The caption in a .txt, or under `caption`, `text` or `prompt` in a .json.
 
     Raises:
-        RowProblem: the text is not UTF-8, or the .json is not valid.
+        RowProblem: it is longer than a megabyte, the text is not UTF-8, or the .json is not valid.
     """
+    if len(data) > MAX_CAPTION_BYTES:
+        raise RowProblem(BAD_ROW)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -132,7 +135,9 @@ def _captioned(name: str, media: Path, stem: Path) -> Row:
         for suffix in (".txt", ".json"):
             file = stem.parent / (stem.name + suffix)
             if file.is_file():
-                return Row(name, Blob(media), caption_from(suffix, file.read_bytes()), masks)
+                with file.open("rb") as source:
+                    data = source.read(MAX_CAPTION_BYTES + 1)
+                return Row(name, Blob(media), caption_from(suffix, data), masks)
     except RowProblem as problem:
         return Row(name, Blob(media), masks=masks, reason=str(problem))
     except OSError:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from loopanimate_core.parsing import is_text
+
 VIDEO_SUFFIXES = (
     ".mp4",
     ".webm",
@@ -31,6 +33,8 @@ BAD_ROW = "row of the table cannot be read"
 BAD_TAR = "tar damaged from here on"
 NOT_A_TAR = "tar cannot be read"
 FOLDER_UNREADABLE = "folder cannot be read"
+
+MAX_CAPTION = 10_000  # characters
 
 
 @dataclass(frozen=True)
@@ -116,12 +120,14 @@ class PathRule:
 def checked_text(text: str) -> str:
     """A caption with white space at the ends removed and runs of it replaced by one space.
 
+    Only its first 10,000 characters count: the text encoder reads 77 tokens.
+
     Raises:
         RowProblem: it is not UTF-8 (readers open files with `errors="surrogateescape"`).
     """
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
+    if not is_text(text):
         raise RowProblem(NOT_UTF8)
-    return " ".join(text.split())
+    return " ".join(text[:MAX_CAPTION].split())
 
 
 def pictures_in(folder: Path) -> list[Path]:

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
-from .folders import caption_from
+from .folders import MAX_CAPTION_BYTES, caption_from
 from .rows import BAD_TAR, NOT_A_TAR, VIDEO_SUFFIXES, Blob, Row, RowProblem, file_state
 
 _BLOCK = 512
-_LONGEST_CAPTION = 1 << 20  # bytes
 
 
 @dataclass
@@ -81,7 +80,7 @@ def _members(path: Path, tar: tarfile.TarFile) -> Iterator[_Member]:
         found = _Member(
             str(name.parent / stem), suffix, Blob(path, member.offset_data, member.size)
         )
-        if suffix in (".txt", ".json") and member.size <= _LONGEST_CAPTION:
+        if suffix in (".txt", ".json") and member.size <= MAX_CAPTION_BYTES:
             file = tar.extractfile(member)
             found.text = file.read() if file else b""
         yield found

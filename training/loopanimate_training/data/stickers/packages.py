@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import atomic_write
+from loopanimate_core.picture.opening import open_picture
 
 from ..photographs import split
 from .emoji import SKIN_TONES, Emoji, EmojiCache, family_of, is_held_out
@@ -89,7 +90,7 @@ def prepare(
     raw_clips = folder / "clips.raw"
     with raw_clips.open("wb") as sink:
         for hexcode, data in _distinct_webps(packs):
-            animation = Image.open(io.BytesIO(data))
+            animation = open_picture(io.BytesIO(data))
             still = _resized(animation, sprite_px)
             frames = _append_frames(animation, sprite_px, sink)
             rows.append(_record(hexcode, names, still, frames_total, frames))
@@ -136,7 +137,7 @@ def _record(
 
 def stamp_sprite(path: Path, sprite_px: int) -> NDArray[np.uint8]:
     """A cut-out picture of any shape as a square sprite [S, S, 4], in its middle, its own alpha's box filling it."""
-    picture = Image.open(path).convert("RGBA")
+    picture = open_picture(path).convert("RGBA")
     picture = picture.crop(picture.getchannel("A").getbbox())
     side_px = max(picture.size)
     square = Image.new("RGBA", (side_px, side_px))
