@@ -97,6 +97,14 @@ def test_a_failed_run_keeps_the_checkpoint_that_was_being_written(
     assert load_checkpoint(tmp_path / "step-00000001").step == 1
 
 
+def test_a_second_ctrl_c_does_not_wait(tmp_path: Path, disk: threading.Event) -> None:
+    with pytest.raises(KeyboardInterrupt), saver_in(tmp_path) as saver:
+        saver.start(filled(1))
+        raise KeyboardInterrupt
+    assert checkpoints(tmp_path) == []
+    disk.set()
+
+
 def test_what_fails_in_the_background_is_made_up_for_in_the_foreground(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

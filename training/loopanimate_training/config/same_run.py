@@ -68,8 +68,15 @@ def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]
     """Nested settings by dotted name; the sections of a list have their number in it (`data.mix.0.path`)."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
-            value = {str(number): one for number, one in enumerate(value)}
-        nested = isinstance(value, Mapping)
-        flat.update(flat_settings(value, f"{prefix}{name}.") if nested else {prefix + name: value})
+        inner = _inner(value)
+        flat.update(
+            {prefix + name: value} if inner is None else flat_settings(inner, f"{prefix}{name}.")
+        )
     return flat
+
+
+def _inner(value: Any) -> Mapping[str, Any] | None:
+    """What is nested in a value; None if nothing is."""
+    if isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
+        return {str(number): one for number, one in enumerate(value)}
+    return value if isinstance(value, Mapping) else None

@@ -19,7 +19,7 @@ class Saver:
 
     `start` writes in a thread while training goes on. If that fails, `failed` says so, and the run makes up for it by
     `save`, which tries again until it works; all processes wait together. Leaving the context, also by an error, waits
-    until the last checkpoint is on the disk.
+    until the last checkpoint is on the disk; a second Ctrl-C does not.
     """
 
     def __init__(
@@ -33,8 +33,9 @@ class Saver:
     def __enter__(self) -> Saver:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.wait()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or issubclass(kind, Exception):  # a second Ctrl-C ends at once
+            self.wait()
 
     @property
     def failed(self) -> bool:
@@ -49,7 +50,7 @@ class Saver:
         self.wait()
         self._failed = False
         self._thread = threading.Thread(
-            target=self._write_behind, args=(checkpoint,), name="checkpoint"
+            target=self._write_behind, args=(checkpoint,), name="checkpoint", daemon=True
         )
         self._thread.start()
 

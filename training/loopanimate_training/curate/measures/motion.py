@@ -33,7 +33,9 @@ def camera_shifts(grey: np.ndarray) -> np.ndarray:
     """
     height, width = grey.shape[1:]
     window = cv2.createHanningWindow((width, height), cv2.CV_32F)
-    pictures = grey * window  # once: phaseCorrelate multiplies in place where it is given the window
+    pictures = (
+        grey * window
+    )  # once: phaseCorrelate multiplies in place where it is given the window
     shifts = [cv2.phaseCorrelate(before, after)[0] for before, after in pairwise(pictures)]
     return np.array(shifts, np.float64).reshape(-1, 2)
 
