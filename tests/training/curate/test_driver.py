@@ -103,12 +103,24 @@ def test_shards_measure_parts_and_the_whole_only_joins_them(
     assert outcomes == measure_all(rows, config, curated)  # as without shards
 
 
+@pytest.fixture
+def patient_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray, which on a busy machine takes longer to start than the 30 s that it allows itself."""
+    pytest.importorskip("ray", reason="Ray is not installed (no extra includes it)")
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "600")
+
+
 @pytest.mark.parametrize("executor", ["local", "ray"])
 def test_a_killed_curation_continues_and_ends_with_the_same_result(
-    clips: Path, curated: Path, curation: Curation, tmp_path: Path, executor: executors.Executor
+    clips: Path,
+    curated: Path,
+    curation: Curation,
+    tmp_path: Path,
+    executor: executors.Executor,
+    request: pytest.FixtureRequest,
 ) -> None:
     if executor == "ray":
-        pytest.importorskip("ray", reason="Ray is not installed (no extra includes it)")
+        request.getfixturevalue("patient_ray")
     config, target = curation(clips, **{"data.clips": 4}), tmp_path / "salient.parquet"
     settings = ["--set", "measure.f=4", "--set", "measure.windows=1", "--set", "data.clips=4"]
     command = ["-m", "loopanimate_training", "curate", str(clips), "-o", str(target), *settings]
@@ -191,10 +203,10 @@ def test_a_wrong_network_stops_with_a_sentence(
         measure_all(list_rows(config), config, tmp_path / "salient.parquet")
 
 
+@pytest.mark.usefixtures("patient_ray")
 def test_ray_measures_the_same(
     clips: Path, curated: Path, curation: Curation, tmp_path: Path
 ) -> None:
-    pytest.importorskip("ray", reason="Ray is not installed (no extra includes it)")
     config = curation(clips)
     rows = list_rows(config)
     outcomes = measure_all(rows, config, tmp_path / "ray.parquet", executor="ray", workers=2)

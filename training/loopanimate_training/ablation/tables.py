@@ -34,7 +34,7 @@ class Scale:
 _SMALL = {"clip.height_px": 64, "clip.width_px": 64, "validation.loss_clips": 64}
 SCALES = {
     "mini": Scale(steps=1000, drawn_clips=2400),
-    # A table in less than an hour of one core: 7 and 9 frames of 64 pixels, 0.35 and 0.44 CPU s a step without the optimiser.
+    # A table in about an hour of one core: 7 and 9 frames of 64 pixels, 0.35 and 0.44 CPU s a step without the optimiser.
     "small": Scale(
         steps=400,
         drawn_clips=1200,
