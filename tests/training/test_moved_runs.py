@@ -109,7 +109,14 @@ def test_all_paths_are_stored_absolute(toy: Toy) -> None:
         "distil.teacher",
         "validation.pictures",
         *(f"data.{name}" for name in ("path", "root", "masks", "saliency", "cache", "index")),
+        *(f"data.mix.{name}" for name in ("path", "root", "masks")),
     }
-    values = stored_settings(toy(stage=4, **{"distil.teacher": "a", "data.saliency": "grabcut"}))
+    mixed = {"data.mix": "[{path: b, weight: 2}, {path: c, masks: d}]"}
+    values = stored_settings(
+        toy(stage=4, **{"distil.teacher": "a", "data.saliency": "grabcut"}, **mixed)
+    )
+    first, second = values["data"]["mix"]
+    assert first["path"] == str(Path("b").absolute()) and first["masks"] is None
+    assert second["masks"] == str(Path("d").absolute()) and second["weight"] == 1
     assert values["distil"]["teacher"] == str(Path("a").absolute())
     assert values["data"]["saliency"] == "grabcut" and values["data"]["root"] is None

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .config import RunConfig
 from .data.batch import Batch
+from .data.opening import describe_mix
 from .distributed.fsdp import full_tensors
 from .distributed.launch import make_accelerator
 from .model.precision import autocast, safe_kernels
@@ -60,6 +61,8 @@ def train(
         ):
             if is_main:
                 remove_leftovers(config.out)
+            for line in describe_mix(config, run.loader.cache.source):
+                log.message(line)
             requests = Requests(accelerator, config.out, caught)
             try:
                 outcome = take_steps(run, batches, requests, heartbeat, log)
@@ -88,29 +91,32 @@ def take_steps(
 ) -> Outcome:
     """Step after step: train, log, then save and validate when due."""
     config, state = run.config, run.state
-    saver = Saver(config, requests, heartbeat, log)
     request, saved = Request(), True
     waits_s: list[float] = []  # of the steps since the last row of the log
-    while state.step < config.steps:
-        heartbeat.beat(state.step)
-        result = take_step(run, batches, log)
-        at_end = state.step == config.steps
-        state.mean_loss = log.advance(result.loss, result.clips_per_s)
-        waits_s.append(result.data_wait_s)
-        if state.step % config.log_every_steps == 0 or at_end:
-            log_step(run, result, sum(waits_s) / len(waits_s), log)
-            waits_s.clear()
-        request = requests.poll()
-        if state.step % config.save.every_steps == 0 or at_end or request.saves:
+    with Saver(config, requests, heartbeat, log) as saver:
+        while state.step < config.steps:
+            heartbeat.beat(state.step)
+            result = take_step(run, batches, log)
+            at_end = state.step == config.steps
+            state.mean_loss = log.advance(result.loss, result.clips_per_s)
+            waits_s.append(result.data_wait_s)
+            if state.step % config.log_every_steps == 0 or at_end:
+                log_step(run, result, sum(waits_s) / len(waits_s), log)
+                waits_s.clear()
+            request = requests.poll(saver.failed)
+            due = state.step % config.save.every_steps == 0
             gathers = requests.is_main or run.sharded
-            saved = saver.save(state.step, state.checkpoint() if gathers else None)
-            request = requests.poll()  # includes requests made during the save
-            requests.clear(request)
-        if request.stops:
-            break
-        if config.validation.every_steps and state.step % config.validation.every_steps == 0:
-            with heartbeat.during(VALIDATING):
-                validate(run, log)
+            if at_end or request.saves or (due and not config.save.background):
+                saved = saver.save(state.step, state.checkpoint() if gathers else None)
+                request = requests.poll()  # includes requests made during the save
+                requests.clear(request)
+            elif due:
+                saver.start(state.checkpoint() if gathers else None)
+            if request.stops:
+                break
+            if config.validation.every_steps and state.step % config.validation.every_steps == 0:
+                with heartbeat.during(VALIDATING):
+                    validate(run, log)
     return Outcome(state.step, config.steps, request, saved)
 
 

@@ -17,7 +17,7 @@ from .config import RunConfig, require_same_run, stored_settings
 from .data.clip_encoder import ClipEncoder
 from .data.latent_cache import LatentCache
 from .data.loader import ClipLoader
-from .data.source import open_source, open_validation_source
+from .data.opening import open_source, open_validation_source
 from .distributed.fsdp import full_tensors, shard_optimizer_state
 from .distributed.launch import uses_fsdp, wrap_model
 from .model.distillation import DistillationLoss, empty_prompt, guidance_range, open_teacher
@@ -61,7 +61,7 @@ class State:
     mean_loss: float | None = None
 
     def checkpoint(self) -> Checkpoint:
-        """A copy on the CPU; with FSDP all processes must call it."""
+        """A copy on the CPU, which training does not change; with FSDP all processes must call it."""
         return Checkpoint(
             step=self.step,
             config=stored_settings(self.config),

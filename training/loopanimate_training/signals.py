@@ -19,11 +19,15 @@ REPEAT_S = 2.0  # a terminal and a launcher may both pass on the same Ctrl-C
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for; `signal_number` is 0 without a signal."""
+    """What was asked for; `signal_number` is 0 without a signal.
+
+    `unsaved` is True when a checkpoint could not be written in the background, so that one is due now.
+    """
 
     save: bool = False
     quit: bool = False
     signal_number: int = 0
+    unsaved: bool = False
 
     @property
     def stops(self) -> bool:
@@ -33,7 +37,7 @@ class Request:
     @property
     def saves(self) -> bool:
         """Whether the run saves after this step."""
-        return self.save or self.stops
+        return self.save or self.unsaved or self.stops
 
 
 @dataclass(frozen=True)

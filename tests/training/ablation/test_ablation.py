@@ -17,7 +17,7 @@ from loopanimate_core.picture.images import save_picture
 from loopanimate_training.ablation import results
 from loopanimate_training.ablation.run import Evaluation, run_ablation
 from loopanimate_training.ablation.runs import Plan
-from loopanimate_training.ablation.tables import ABLATIONS
+from loopanimate_training.ablation.tables import ABLATIONS, SCALES
 from loopanimate_training.model.start import find_checkpoint
 from loopanimate_training.testing import draw_clips
 
@@ -75,6 +75,17 @@ def test_routings_are_new_networks_that_read_as_their_row_says(
     changed = Plan(plan.out, 1, plan.data, [*plan.overrides, "loss.drop_text=0.3"], plan.start)
     with pytest.raises(LoopAnimateError, match=r"loss\.drop_text"):
         run_ablation("routing", changed, 1, evaluation, lambda text: None)
+
+
+def test_a_small_scale_is_short_and_gives_way_to_settings(tmp_path: Path) -> None:
+    data = {"source": "videos", "path": tmp_path}
+    small = Plan(tmp_path, 5, data, [], scale=SCALES["small"])
+    new = small.new_network("1-routing0", 0)
+    row = small.row(ABLATIONS["projections"], "3-qv", 0)
+    assert (new.clip.frames, row.clip.frames, new.clip.width_px, row.steps) == (7, 9, 64, 5)
+    assert new.data.cache == row.data.cache == tmp_path / "latents"
+    longer = Plan(tmp_path, 5, data, ["clip.f=8"], scale=SCALES["small"])
+    assert longer.new_network("1-routing0", 0).clip.frames == 15
 
 
 def test_intervals_are_students_over_the_seeds() -> None:

@@ -103,13 +103,28 @@ def test_shards_measure_parts_and_the_whole_only_joins_them(
     assert outcomes == measure_all(rows, config, curated)  # as without shards
 
 
+@pytest.fixture
+def patient_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray, which on a busy machine takes longer to start than the 30 s that it allows itself."""
+    pytest.importorskip("ray", reason="Ray is not installed (no extra includes it)")
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "600")
+
+
+@pytest.mark.parametrize("executor", ["local", "ray"])
 def test_a_killed_curation_continues_and_ends_with_the_same_result(
-    clips: Path, curated: Path, curation: Curation, tmp_path: Path
+    clips: Path,
+    curated: Path,
+    curation: Curation,
+    tmp_path: Path,
+    executor: executors.Executor,
+    request: pytest.FixtureRequest,
 ) -> None:
+    if executor == "ray":
+        request.getfixturevalue("patient_ray")
     config, target = curation(clips, **{"data.clips": 4}), tmp_path / "salient.parquet"
     settings = ["--set", "measure.f=4", "--set", "measure.windows=1", "--set", "data.clips=4"]
     command = ["-m", "loopanimate_training", "curate", str(clips), "-o", str(target), *settings]
-    command += ["--workers", "1"]
+    command += ["--workers", "1", "--executor", executor]
     journal = target.with_suffix(".scores") / "1-of-1.jsonl"
     process = subprocess.Popen([sys.executable, *command], env=_environment())
     while process.poll() is None and not (
@@ -122,7 +137,8 @@ def test_a_killed_curation_continues_and_ends_with_the_same_result(
         file.write(b'{"key": "cut o')  # a line that a crash cut off
     before = journal.read_bytes()
     rows = list_rows(config)
-    assert measure_all(rows, config, target) == measure_all(rows, config, curated)
+    outcomes = measure_all(rows, config, target, executor=executor)
+    assert outcomes == measure_all(rows, config, curated)
     assert journal.read_bytes().startswith(before)
 
 
@@ -187,10 +203,10 @@ def test_a_wrong_network_stops_with_a_sentence(
         measure_all(list_rows(config), config, tmp_path / "salient.parquet")
 
 
+@pytest.mark.usefixtures("patient_ray")
 def test_ray_measures_the_same(
     clips: Path, curated: Path, curation: Curation, tmp_path: Path
 ) -> None:
-    pytest.importorskip("ray", reason="Ray is not installed (no extra includes it)")
     config = curation(clips)
     rows = list_rows(config)
     outcomes = measure_all(rows, config, tmp_path / "ray.parquet", executor="ray", workers=2)
@@ -204,7 +220,10 @@ def test_parts_of_ray_are_measured_like_clips(
     config = curation(clips)
     rows = list_rows(config)[:2]
     part = [executors.to_request(row) for row in rows]
-    values = executors._measure_part(config.model_dump(mode="json"), part)
+    settings = config.model_dump_json()
+    with executors._child(settings):
+        values = executors._measure_part(settings, part)
+    executors._child.cache_clear()
     assert [Outcome.from_values(one) for one in values] == measure_all(rows, config, curated)
 
 

@@ -17,12 +17,14 @@ from loopanimate_training.data.video.scan import scan_video
 
 @pytest.mark.parametrize("count", [103, 104, 150, 280, 1800])
 @pytest.mark.parametrize("most", [1, 2, 4, 64])
-def test_windows_fit_and_reach_both_ends(count: int, most: int) -> None:
-    starts = window_starts(count, 103, most)
+@pytest.mark.parametrize("step", [1, 3])
+def test_windows_fit_and_reach_both_ends(count: int, most: int, step: int) -> None:
+    starts = window_starts(count, 103, most, step)
+    assert not any(start % step for start in starts)
     assert starts == sorted(set(starts)) and 1 <= len(starts) <= most
     assert starts[0] == 0 and starts[-1] + 103 <= count
     if len(starts) > 1:
-        assert starts[-1] + 103 == count
+        assert starts[-1] + 103 > count - step
 
 
 def test_short_clips_have_none() -> None:

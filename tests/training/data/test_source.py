@@ -15,7 +15,8 @@ from loopanimate_training.config import ClipConfig, DataConfig
 from loopanimate_training.data.index.build import open_index
 from loopanimate_training.data.index.probe import FEW_MASKS
 from loopanimate_training.data.index.selection import HELD_OUT, select
-from loopanimate_training.data.source import FileSource, open_validation_source
+from loopanimate_training.data.opening import open_validation_source
+from loopanimate_training.data.source import FileSource
 from loopanimate_training.data.stickers.emoji import EmojiCache
 from loopanimate_training.data.stickers.source import StickerSource
 from loopanimate_training.data.video.bad_clip import BadClip

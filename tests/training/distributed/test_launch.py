@@ -65,6 +65,17 @@ def test_fsdp_takes_the_same_steps_and_saves_whole_weights(
     assert latest(alone).optimizer["param_groups"] == latest(one_more).optimizer["param_groups"]
 
 
+def test_a_run_goes_on_with_another_number_of_processes(toy: Toy, free_port: int) -> None:
+    alone, moved = toy("alone", steps=4, **SMOOTH), toy("moved", **SMOOTH)
+    train_in_a_child(with_settings(moved, steps=1))
+    shared = with_settings(moved, steps=3)
+    assert [life.end() for life in two_processes(shared, free_port)] == [0, 0]
+    one_more = with_settings(moved, steps=4)
+    train_in_a_child(one_more)
+    train_in_a_child(alone)
+    assert_close_runs(one_more, alone)
+
+
 @pytest.mark.parametrize("name", ["8_gpus", "multi_node", "fsdp2"])
 def test_launch_files_are_read_by_accelerate(name: str) -> None:
     loaded: Any = load_config_from_file(str(LAUNCH / f"{name}.yaml"))

@@ -16,7 +16,7 @@ from ..loop import train
 from ..model.export import export_bundle
 from ..setup import open_run
 from ..storage.checkpoint import load_latest
-from .tables import NEW_NETWORK, Ablation
+from .tables import NEW_NETWORK, SCALES, Ablation, Scale
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 RESULT = "ablation.json"  # in the run's folder, when it is finished
@@ -33,6 +33,7 @@ class Plan:
         overrides: further settings of every run, as `section.name=value`.
         start: the bundle whose encoders, VAE and sizes new networks have; None for the bundled mini.
         base: what the rows of stage 3 continue; None trains it.
+        scale: has settings of all runs, which `overrides` may replace.
     """
 
     out: Path
@@ -41,10 +42,12 @@ class Plan:
     overrides: Sequence[str] = ()
     start: Path | None = None
     base: Path | None = None
+    scale: Scale = SCALES["mini"]
 
     def run(self, stage: str, seed: int, recipe: str, changes: dict[str, Any]) -> RunConfig:
         """The settings of one run."""
         own = {"out": self.out / "runs" / f"{stage}-seed{seed}", "seed": seed, "steps": self.steps}
+        own["data.cache"] = self.out / "latents"  # rows and seeds see the same clips
         words = [f"{name}={_yaml(value)}" for name, value in {**own, **changes}.items()]
         defaults = {"data": self.data}
         return resolve(stage, RECIPES / recipe, [*words, *self.overrides], defaults)
@@ -54,6 +57,7 @@ class Plan:
         start = self.start or mini_bundle_path()
         sizes = bundle_info(start).config.unet.to_dict()
         changes = {"model.start": start, "model.unet": sizes, "model.train": ["all"]}
+        changes |= self.scale.new
         return self.run(stage, seed, "ablation_new.yaml", changes)
 
     def row(self, ablation: Ablation, stage: str, seed: int) -> RunConfig:
@@ -61,7 +65,7 @@ class Plan:
         if ablation.fresh:
             return self.new_network(stage, seed)
         base = self.base or self.new_network(NEW_NETWORK, seed).out
-        return self.run(stage, seed, ablation.recipe, {"model.start": base})
+        return self.run(stage, seed, ablation.recipe, {"model.start": base, **self.scale.stage3})
 
 
 def _yaml(value: Any) -> str:

@@ -9,10 +9,11 @@ from typing import Any
 
 from loopanimate_core.errors import LoopAnimateError
 
+from ..ablation.tables import SCALES, Scale
 from .inspect import guess_source
 from .options import Commands, add_set_option
 
-STICKERS, DRAWN_CLIPS = "emoji.json", 2400  # of a cache for `data.source: mini`
+STICKERS = "emoji.json"  # of a cache for `data.source: mini`
 
 
 def add_parser(commands: Commands) -> None:
@@ -31,7 +32,16 @@ def add_parser(commands: Commands) -> None:
         required=True,
         help="folder, table or tar with clips, or the folder `data` of `python -m loopanimate_training.mini`",
     )
-    parser.add_argument("--steps", type=int, default=1000, metavar="N", help="of every run")
+    parser.add_argument(
+        "--scale",
+        choices=SCALES,
+        default="mini",
+        help="size of clips and length of runs: the mini's, in hours, or small, a table in about an hour of one core",
+    )
+    steps = ", ".join(f"{scale.steps} {name}" for name, scale in SCALES.items())
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help=f"of every run (default by scale: {steps})"
+    )
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of every row")
     parser.add_argument(
         "--start",
@@ -50,7 +60,9 @@ def add_parser(commands: Commands) -> None:
         "--pictures", type=Path, help="as in `loopanimate evaluate` (default: those of the package)"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
-    parser.add_argument("--sampling-steps", type=int, metavar="N", help="(default: the model's)")
+    parser.add_argument(
+        "--sampling-steps", type=int, metavar="N", help="(default: the scale's, or the model's)"
+    )
     parser.add_argument("--clip", type=Path, metavar="FOLDER", help="as in `loopanimate evaluate`")
 
 
@@ -72,16 +84,20 @@ def run(options: argparse.Namespace) -> int:
         raise LoopAnimateError("--base is for projections; the rows of routing train new networks")
     cpu = any(text.replace(" ", "") == "device=cpu" for text in options.set)
     device, _ = pick_device("cpu" if cpu else None, None)
+    scale = SCALES[options.scale]
     plan = Plan(
         options.out,
-        options.steps,
-        clips_of(options.data),
+        options.steps or scale.steps,
+        clips_of(options.data, scale),
         options.set,
         options.start,
         options.base,
+        scale,
     )
-    settings = {} if options.sampling_steps is None else {"steps": options.sampling_steps}
-    cases = read_cases(options.pictures or BUNDLED_LIST, limit=options.limit)
+    steps = options.sampling_steps or scale.sampling_steps
+    settings = {} if steps is None else {"steps": steps}
+    limit = options.limit or (None if options.pictures else scale.pictures)
+    cases = read_cases(options.pictures or BUNDLED_LIST, limit=limit)
     evaluation = Evaluation(cases, open_encoder(options.clip, device), settings, device)
     try:
         text, files = run_ablation(options.table, plan, options.seeds, evaluation, _say)
@@ -94,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def clips_of(path: Path) -> dict[str, Any]:
+def clips_of(path: Path, scale: Scale) -> dict[str, Any]:
     """The data settings for a folder, table or tar.
 
     Raises:
@@ -103,7 +119,7 @@ def clips_of(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise LoopAnimateError(f"{path} does not exist")
     if (path / STICKERS).is_file():
-        return {"source": "mini", "path": path, "clips": DRAWN_CLIPS}
+        return {"source": "mini", "path": path, "clips": scale.drawn_clips}
     return {"source": guess_source(path), "path": path}
 
 

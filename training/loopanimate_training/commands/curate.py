@@ -107,4 +107,8 @@ def resolve_target(target: Path, stage: str, overrides: list[str]) -> CurateConf
         raise LoopAnimateError(
             "data.source is mini, which draws its clips: there is nothing to curate"
         )
+    if config.data.mix:
+        raise LoopAnimateError(
+            f"data.mix has {len(config.data.mix)} more data sets, but one is curated at a time; mix the tables that come out"
+        )
     return config

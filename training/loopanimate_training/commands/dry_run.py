@@ -12,7 +12,7 @@ from loopanimate_core.models import LoopUNet
 from loopanimate_core.models.parts import part_of
 
 from .. import alss
-from ..config import OptimizerConfig, RunConfig
+from ..config import DataConfig, OptimizerConfig, RunConfig
 from ..model.fitting import find_networks
 from ..model.lora import is_adapter
 from ..model.memory import build_network
@@ -42,6 +42,7 @@ def describe_run(config: RunConfig) -> str:
         yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
         f"clips      {clip.frames} frames {way}, Z_M {clip.mask}",
         f"steps      {config.steps:,} of {config.batch.clips} clips",
+        *mix_rows(config.data),
         f"reads      down blocks {down}, middle block {middle}, up blocks {up}",
         "",
         *schedule_rows(optimizer, config.steps),
@@ -50,6 +51,15 @@ def describe_run(config: RunConfig) -> str:
         f"{'whole UNet':<26}{total:>15,}{4 * total / 1e6:>12.2f} MB",
     ]
     return "\n".join(lines)
+
+
+def mix_rows(data: DataConfig) -> list[str]:
+    """The share of every data set of a mix; nothing if there is only one."""
+    if not data.mix:
+        return []
+    total = sum(data.shares)
+    shares = [f"{n / total:.1%} {one.path}" for one, n in zip(data.sets, data.shares, strict=True)]
+    return [f"samples    {', '.join(shares)}"]
 
 
 def _networks(config: RunConfig) -> tuple[LoopUNet, dict[str, int]]:

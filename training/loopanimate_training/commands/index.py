@@ -20,6 +20,7 @@ def run(options: argparse.Namespace) -> int:
     from ..data.index.build import open_index
 
     stage = stages_of(options.target, options.stage)[0]  # the index is the same for all stages
-    table = open_index(resolve_target(options.target, stage, options.set).data)
-    print(f"{table.path}: {len(table):,} clips")
+    for data in resolve_target(options.target, stage, options.set).data.sets:
+        table = open_index(data)
+        print(f"{table.path}: {len(table):,} clips")
     return 0

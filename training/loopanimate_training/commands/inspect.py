@@ -64,7 +64,7 @@ def resolve_target(target: Path, stage: int | str, overrides: list[str]) -> RunC
     # Settings that training needs and an inspection does not.
     defaults: dict[str, Any] = {"out": ".", "model": {"start": "."}, "data": data}
     config = resolve(stage, file, overrides, defaults)
-    if config.data.source == "mini":
+    if any(one.source == "mini" for one in config.data.sets):
         raise LoopAnimateError(
             "data.source is mini, which draws its clips: there is nothing to inspect"
         )

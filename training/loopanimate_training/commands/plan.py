@@ -84,6 +84,7 @@ def plan(
         LoopAnimateError: a clip length below 3, or `batch.size` is not divisible by the processes.
     """
     from ..model.fitting import LADDER, find_networks, on_one_gpu
+    from .dry_run import mix_rows
 
     config = on_one_gpu(config, processes)
     if bad := [count for count in frames if count < 3]:
@@ -91,7 +92,8 @@ def plan(
     networks = find_networks(config.model)
     own = config.clip.frames
     shown = sorted({own, *(frames or (71, 141))})
-    lines = [_heading(config, networks.source), "", _first_row(shown)]
+    heading = [_heading(config, networks.source), *mix_rows(config.data)]
+    lines = [*heading, "", _first_row(shown)]
     found: list[tuple[str, RunMemory, int]] = []
     bar = tqdm(LADDER, "counting", unit="setting", disable=not show_progress, leave=False)
     for name in bar:

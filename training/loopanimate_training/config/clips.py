@@ -21,6 +21,8 @@ from loopanimate_core.picture.shapes import Shape, check_shapes
 from .. import alss
 from .base import MAY_CHANGE, Section, ShareBelowOne
 
+SAMPLES_TO_SHARE = 1000  # samples after which a mix has kept its weights
+
 # `leave_out` is the former name of `skip`.
 Uncaptioned = Annotated[
     Literal["skip", "keep"],
@@ -123,16 +125,22 @@ class ClipConfig(Section):
         return self
 
 
-class DataConfig(Section):
-    """Where clips come from.
+class DataSet(Section):
+    """One data set.
 
     `videos`: a folder of videos with captions in .txt or .json beside them, a table (.csv, .tsv, .jsonl,
     .parquet) with WebVid's, Panda-70M's, OpenVid-1M's or its own columns, or webdataset tars. `frames`: a
     folder of folders of pictures. `mini`: procedural stickers; `path` is the sticker cache.
     """
 
-    source: Literal["videos", "frames", "mini"] = Field(description="Kind of data in `path`.")
+    source: Literal["videos", "frames", "mini"] = Field(
+        default="videos", description="Kind of data in `path`."
+    )
     path: Path = Field(description="Folder, table or tar that holds the clips.")
+    weight: Annotated[float, Field(ge=0.001, le=1000)] = Field(
+        default=1.0,
+        description="How often clips of this data set are shown, against the weights of the others in `data.mix`.",
+    )
     root: Path | None = Field(
         default=None,
         description="Folder that relative paths in a table start from; null for the table's folder.",
@@ -148,21 +156,31 @@ class DataConfig(Section):
         default=None,
         description="Folder of object masks, named by clip id; null for masks beside the clips.",
     )
+    uncaptioned: Uncaptioned = Field(
+        default="skip", description="Skip clips without a caption, or keep them."
+    )
+    clips: PositiveInt | None = Field(
+        default=None,
+        description="Use only the first so many clips; required for `mini`, which is endless.",
+    )
+
+
+class DataConfig(DataSet):
+    """Where clips come from: one data set, or several that are mixed by weight."""
+
+    source: Literal["videos", "frames", "mini"] = Field(description="Kind of data in `path`.")
+    mix: tuple[DataSet, ...] = Field(
+        default=(),
+        description="More data sets, each with a `path` and a `weight`, and any of the settings above.",
+    )
     saliency: Literal["grabcut"] | Path | None = Field(
         default=None,
         description="What finds the object in clips without masks (Eq. 9): an ONNX network, `grabcut` for no network,"
         " or null for the network in the package.",
         json_schema_extra=MAY_CHANGE,  # a hash of the network is kept instead (`run/origin.py`)
     )
-    uncaptioned: Uncaptioned = Field(
-        default="skip", description="Skip clips without a caption, or keep them."
-    )
     held_out_share: ShareBelowOne = Field(
         default=0.0, description="Share of the videos kept for validation and never trained on."
-    )
-    clips: PositiveInt | None = Field(
-        default=None,
-        description="Use only the first so many clips; required for `mini`, which is endless.",
     )
     cache: Path | None = Field(
         default=None,
@@ -187,6 +205,23 @@ class DataConfig(Section):
         description="The run stops when more than this share of the clips cannot be read.",
         json_schema_extra=MAY_CHANGE,
     )
+
+    @property
+    def sets(self) -> tuple[DataConfig, ...]:
+        """Every data set as if it were the only one."""
+        alone = self.model_copy(update={"mix": ()})
+        return alone, *(alone.model_copy(update=dict(one)) for one in self.mix)
+
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """How many of `sum(shares)` samples in a row are from each of `sets`: exactly by weight where that can be
+        done in at most 1,000 samples, else rounded to a thousandth."""
+        weights = [one.weight for one in self.sets]
+        for count in range(1, SAMPLES_TO_SHARE + 1):
+            exact = [count * weight / sum(weights) for weight in weights]
+            if all(abs(share - round(share)) < 1e-6 for share in exact):
+                return tuple(map(round, exact))
+        return tuple(max(1, round(SAMPLES_TO_SHARE * w / sum(weights))) for w in weights)
 
 
 class BatchConfig(Section):

@@ -57,7 +57,7 @@ def changeable_settings(section: type[Section] = RunConfig, prefix: str = "") ->
 
 
 def section_of(annotation: Any) -> type[Section] | None:
-    """The section that a field holds (`LoraConfig` for `LoraConfig | None`), or None."""
+    """The section that a field holds (`LoraConfig` for `LoraConfig | None`, or for a list of them), or None."""
     for one in (annotation, *get_args(annotation)):
         if isinstance(one, type) and issubclass(one, Section):
             return one
@@ -65,9 +65,18 @@ def section_of(annotation: Any) -> type[Section] | None:
 
 
 def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name."""
+    """Nested settings by dotted name; the sections of a list have their number in it (`data.mix.0.path`)."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        nested = isinstance(value, Mapping)
-        flat.update(flat_settings(value, f"{prefix}{name}.") if nested else {prefix + name: value})
+        inner = _inner(value)
+        flat.update(
+            {prefix + name: value} if inner is None else flat_settings(inner, f"{prefix}{name}.")
+        )
     return flat
+
+
+def _inner(value: Any) -> Mapping[str, Any] | None:
+    """What is nested in a value; None if nothing is."""
+    if isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
+        return {str(number): one for number, one in enumerate(value)}
+    return value if isinstance(value, Mapping) else None

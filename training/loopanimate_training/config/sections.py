@@ -200,6 +200,12 @@ class OptimizerConfig(Section):
 class SaveConfig(Section):
     """Checkpoints. When the disk is full, the run waits and tries again."""
 
+    background: bool = Field(
+        default=True,
+        description="Write checkpoints while training goes on, from a copy in the memory of the CPU; the last one of a"
+        " run and those asked for are waited for.",
+    )
+
     every_steps: PositiveInt = Field(default=1000, description="Steps between two checkpoints.")
     keep: PositiveInt = Field(default=2, description="Number of checkpoints to keep.")
     retry_s: PositiveFloat = Field(

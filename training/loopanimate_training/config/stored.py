@@ -17,10 +17,11 @@ def stored_settings(config: RunConfig) -> dict[str, Any]:
     """The settings as JSON values, with absolute paths."""
     values, objects = config.model_dump(mode="json"), config.model_dump()
     for name in path_settings():
-        section, key = _find(values, name)
-        path = _find(objects, name)[0].get(key)
-        if isinstance(path, Path):
-            section[key] = os.path.abspath(path)
+        key = name.rpartition(".")[2]
+        pairs = zip(_find(values, name), _find(objects, name), strict=True)
+        for section, original in pairs:
+            if isinstance(path := original.get(key), Path):
+                section[key] = os.path.abspath(path)
     return values
 
 
@@ -35,11 +36,12 @@ def relocated(values: Mapping[str, Any], run: Path) -> dict[str, Any]:
     if not isinstance(out, str) or not out:
         return moved
     for name in path_settings():
-        section, key = _find(moved, name)
-        stored = section.get(key)
-        if isinstance(stored, str) and stored and os.path.isabs(stored) == os.path.isabs(out):
-            beside = os.path.normpath(run.absolute() / os.path.relpath(stored, out))
-            section[key] = beside if os.path.exists(beside) else stored
+        key = name.rpartition(".")[2]
+        for section in _find(moved, name):
+            stored = section.get(key)
+            if isinstance(stored, str) and stored and os.path.isabs(stored) == os.path.isabs(out):
+                beside = os.path.normpath(run.absolute() / os.path.relpath(stored, out))
+                section[key] = beside if os.path.exists(beside) else stored
     return moved
 
 
@@ -52,8 +54,15 @@ def path_settings(section: type[Section] = RunConfig, prefix: str = "") -> Itera
             yield prefix + name
 
 
-def _find(values: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
-    """The mapping that holds a dotted setting, and its key in it; an empty one if the section is absent."""
-    section, _, key = name.rpartition(".")
-    found = values.get(section) if section else values
-    return (found, key) if isinstance(found, dict) else ({}, key)
+def _find(values: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """The mappings that may hold a dotted setting: of the section `data.mix` as many as there are data sets."""
+    section = name.rpartition(".")[0]
+    found: list[Any] = [values]
+    for part in section.split(".") if section else ():
+        inner = [one.get(part) for one in found if isinstance(one, dict)]
+        found = [
+            one
+            for value in inner
+            for one in (value if isinstance(value, list | tuple) else [value])
+        ]
+    return [one for one in found if isinstance(one, dict)]

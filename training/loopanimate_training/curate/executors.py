@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Literal
 
@@ -17,7 +18,10 @@ from .outcome import Outcome
 from .worker import WorkerPool
 
 Executor = Literal["local", "ray"]
-PART_CLIPS = 32  # of a Ray task
+PART_CLIPS = 32  # of a Ray task, at most
+_PARTS_PER_WORKER = (
+    4  # at least: a kill or a slow clip at the end costs little, and every worker gets some
+)
 _AHEAD = 8  # clips or tasks per worker that are started before their turn
 
 
@@ -37,7 +41,7 @@ def measured(
 
 
 def _on_ray(rows: Sequence[Row], config: CurateConfig, workers: int) -> Iterator[Outcome]:
-    """Tasks of a few clips. Each has a child of its own, so a clip that kills it costs neither task nor part."""
+    """Tasks of a few clips. Every process of Ray has a child, so a clip that kills it costs neither task nor part."""
     try:
         ray = importlib.import_module("ray")
     except ImportError as error:
@@ -47,11 +51,9 @@ def _on_ray(rows: Sequence[Row], config: CurateConfig, workers: int) -> Iterator
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
     task = ray.remote(num_cpus=1, max_retries=2)(_measure_part)
-    settings = config.model_dump(mode="json")
-    parts = (
-        [to_request(row) for row in rows[at : at + PART_CLIPS]]
-        for at in range(0, len(rows), PART_CLIPS)
-    )
+    settings = config.model_dump_json()
+    size = max(1, min(PART_CLIPS, len(rows) // (_PARTS_PER_WORKER * workers)))
+    parts = ([to_request(row) for row in rows[at : at + size]] for at in range(0, len(rows), size))
     waiting = [task.remote(settings, part) for part in islice(parts, _AHEAD * workers)]
     while waiting:
         values = ray.get(waiting.pop(0))
@@ -59,7 +61,14 @@ def _on_ray(rows: Sequence[Row], config: CurateConfig, workers: int) -> Iterator
         yield from map(Outcome.from_values, values)
 
 
-def _measure_part(settings: dict[str, Any], part: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _measure_part(settings: str, part: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What a Ray task does."""
-    with WorkerPool(CurateConfig.model_validate(settings), 1) as pool:
-        return [pool.measure(from_request(request)).to_values() for request in part]
+    pool = _child(settings)
+    return [pool.measure(from_request(request)).to_values() for request in part]
+
+
+@lru_cache(maxsize=1)
+def _child(settings: str) -> WorkerPool:
+    """A child that the tasks of one process share: to start it takes as long as to measure several clips. It ends with
+    its process."""
+    return WorkerPool(CurateConfig.model_validate_json(settings), 1)

@@ -19,7 +19,7 @@ from ..storage.locks import locked
 from .outcome import QUARANTINED, Outcome
 
 SUFFIX = ".scores"
-_VERSION = 2  # of the measures: a change of what a score means raises it
+_VERSION = 3  # of the measures: a change of what a score means raises it
 
 
 class Journal:

@@ -15,11 +15,11 @@ from ..data.video.bad_clip import BadClip
 from ..data.video.facts import VideoFacts, resampled_counts, source_frames
 from ..data.video.frames import read_pictures, read_video
 from ..data.video.scan import scan_video
+from .analysis import Analysis, analyse
 from .measures.captions import named_thing
-from .measures.cuts import colour_changes
 from .measures.likeness import difference_hash, loop_length
 from .measures.masks import crop, describe_mask, find_object
-from .measures.motion import camera_shifts, moving_share, resting_edges, shake, to_grey
+from .measures.motion import moving_share, resting_edges, shake
 from .measures.tracking import follow, iou
 from .windows import seconds_of, window_starts
 
@@ -146,8 +146,9 @@ def measure(row: Row, settings: MeasureConfig) -> Scores:
     if seen.object_by is None:
         return scores
     frames = _read(row, facts, settings, range(seen.count), settings.analysis_px)
-    scores = _scored(scores, frames, seen, row.caption, settings)
-    looped, windows = loop_length(to_grey(frames)), _windows(row, frames, seen, scores, settings)
+    found = analyse(frames, max(1, settings.stride // 2))
+    scores = _scored(scores, found, seen, row.caption, settings)
+    looped, windows = loop_length(found.grey), _windows(row, found, seen, scores, settings)
     end_s = None
     if looped and facts.fps > 0 and not facts.counted:
         end_s = seconds_of(facts, 0, min(looped, seen.count), row.start_s, settings.fps)[1]
@@ -155,11 +156,11 @@ def measure(row: Row, settings: MeasureConfig) -> Scores:
 
 
 def _scored(
-    scores: Scores, frames: np.ndarray, seen: Seen, caption: str, settings: MeasureConfig
+    scores: Scores, found: Analysis, seen: Seen, caption: str, settings: MeasureConfig
 ) -> Scores:
-    """Everything that is measured of a clip or of a window of it, frames [n, h, w, 3]."""
-    scores = _with_motion(scores, frames, settings.stride)
-    scores = _with_object(scores, frames, seen, max(1, settings.stride // 2))
+    """Everything that is measured of a clip or of a window of it."""
+    scores = _with_motion(scores, found, settings.stride)
+    scores = _with_object(scores, found, seen)
     score = None
     if settings.clip is not None:
         from .measures.clip_match import clip_score
@@ -176,25 +177,32 @@ def _scored(
 
 
 def _windows(
-    row: Row, frames: np.ndarray, seen: Seen, scores: Scores, settings: MeasureConfig
+    row: Row, analysis: Analysis, seen: Seen, scores: Scores, settings: MeasureConfig
 ) -> tuple[Window, ...]:
     """The windows of a clip. None where a part cannot be named by its times, or the data set has given masks."""
     facts, span = seen.facts, settings.span_frames
-    starts = window_starts(seen.count, span, settings.windows)
+    starts = window_starts(seen.count, span, settings.windows, analysis.every)
     if len(starts) < 2 or row.masks is not None or facts.counted or facts.fps == 0:
         return ()
     numbers = sorted({end for start in starts for end in (start, start + span - 1)})
     pictures = _read(row, facts, settings, numbers, settings.mask_px)
-    masks, _ = _found_masks(pictures, settings)
+    masks = dict(
+        zip((0, seen.turn), seen.masks, strict=True)
+    )  # those of the first window are known
+    for number, picture in zip(numbers, pictures, strict=True):
+        if number not in masks:
+            masks[number] = _found_masks(picture[None], settings)[0][0]
     places = {number: place for place, number in enumerate(numbers)}
     found = []
     for start in starts:
-        ends = [places[start], places[start + span - 1]]
-        part = replace(seen, count=span, turn=span - 1, frames=pictures[ends], masks=masks[ends])
+        ends = [start, start + span - 1]
+        shown = pictures[[places[end] for end in ends]]
+        both = np.stack([masks[end] for end in ends])
+        part = replace(seen, count=span, turn=span - 1, frames=shown, masks=both)
         plain = Scores(span, scores.width_px, scores.height_px, scores.fps, damaged=False)
         times_s = seconds_of(facts, start, start + span, row.start_s, settings.fps)
-        shown = frames[start : start + span]
-        found.append(Window(start, *times_s, _scored(plain, shown, part, row.caption, settings)))
+        inside = analysis.part(start, span)
+        found.append(Window(start, *times_s, _scored(plain, inside, part, row.caption, settings)))
     return tuple(found)
 
 
@@ -254,23 +262,24 @@ def _resized(masks: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     return np.stack(shrunk) > 0.5
 
 
-def _with_motion(scores: Scores, frames: np.ndarray, stride: int) -> Scores:
-    grey, changes = to_grey(frames), colour_changes(frames)
+def _with_motion(scores: Scores, found: Analysis, stride: int) -> Scores:
+    grey, changes = found.grey, found.changes
     noted = np.flatnonzero(changes > _NOTED_CHANGE)
     return replace(
         scores,
         changes=tuple((int(n) + 1, round(float(changes[n]), 3)) for n in noted),
         largest_change=float(changes.max()),
         motion=moving_share(grey, stride),
-        shake=shake(camera_shifts(grey), max(grey.shape[1:])),
+        shake=shake(found.shifts, max(grey.shape[1:])),
         overlay=resting_edges(grey),
     )
 
 
-def _with_object(scores: Scores, frames: np.ndarray, seen: Seen, every: int) -> Scores:
+def _with_object(scores: Scores, found: Analysis, seen: Seen) -> Scores:
+    frames, every = found.frames, found.every
     facts = [describe_mask(mask) for mask in seen.masks]
     small = _resized(seen.masks, frames.shape[1:3])
-    track = follow(frames[::every], small[0])
+    track = follow(frames[::every], small[0], found.flows)
     return replace(
         scores,
         object_share=facts[0].share,

@@ -7,8 +7,8 @@ import math
 from ..data.video.facts import VideoFacts, source_frames
 
 
-def window_starts(count: int, span: int, most: int) -> list[int]:
-    """First frames of at most `most` windows of `span` frames, spread evenly over `count` frames.
+def window_starts(count: int, span: int, most: int, step: int = 1) -> list[int]:
+    """First frames of at most `most` windows of `span` frames, spread evenly over `count` frames: multiples of `step`.
 
     They overlap by half where there are enough of them.
     """
@@ -18,7 +18,8 @@ def window_starts(count: int, span: int, most: int) -> list[int]:
     wanted = min(most, 1 + math.ceil(room / max(1, (span - 1) // 2)))
     if wanted == 1:
         return [0]
-    return sorted({round(room * n / (wanted - 1)) for n in range(wanted)})
+    steps = room // step
+    return sorted({step * round(steps * n / (wanted - 1)) for n in range(wanted)})
 
 
 def seconds_of(

@@ -111,11 +111,12 @@ class ClipLoader:
         return [self.cache.source.name(self.clip_id(number)) for number in numbers]
 
     def clip_id(self, number: int, attempt: int = 0) -> int:
-        """The clip of a sample, see `ClipOrder`. If it is unreadable, later attempts draw any clip, which is
-        cropped to the sample's shape."""
+        """The clip of a sample, see `ClipOrder`. If it is unreadable, later attempts draw any clip of its data set,
+        which is cropped to the sample's shape."""
         if attempt:
-            count = len(self.cache.source)
-            return python_rng(self.config.seed, "substitute", number, attempt).randrange(count)
+            clips = self._order.candidates(number)
+            rng = python_rng(self.config.seed, "substitute", number, attempt)
+            return clips[rng.randrange(len(clips))]
         return self._order.clip_id(number)
 
     def _iterate(self, pool: ThreadPoolExecutor, step: int) -> Iterator[list[Batch]]:

@@ -14,6 +14,7 @@ from loopanimate_core.picture.shapes import Shape
 
 from ..config import RunConfig
 from ..rng import torch_rng
+from .mixture import MixedSource, Turns
 from .source import ClipSource
 
 
@@ -47,6 +48,10 @@ class ClipOrder:
         """The shape of sample `number`."""
         return self._shapes[self._place(number)[0]]
 
+    def candidates(self, number: int) -> range:
+        """The clips that may replace the one of sample `number`: all."""
+        return range(sum(self._sizes))
+
     def _place(self, number: int) -> tuple[int, int]:
         """The bucket of a sample, and how many samples of that bucket come before it."""
         if len(self._buckets) == 1:
@@ -66,8 +71,48 @@ class ClipOrder:
         return sum(_groups(epoch, self._group, size) for size in self._sizes)
 
 
-def clip_order(config: RunConfig, source: ClipSource) -> ClipOrder:
-    """The order of a run: every optimiser step has one shape, whatever `batch.accumulate` is."""
+class MixedOrder:
+    """The clips of a run over several data sets: `Turns` chooses the data set, and each has an order of its own.
+
+    Args:
+        orders: of each data set's own clips.
+        unit: number of consecutive samples from one data set.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        source: MixedSource,
+        orders: Sequence[ClipOrder],
+        shares: tuple[int, ...],
+        unit: int,
+    ) -> None:
+        self._source, self._orders = source, orders
+        self._turns = Turns(seed, shares, unit)
+
+    def clip_id(self, number: int) -> int:
+        part, own_number = self._turns(number)
+        return self._source.ids_of(part)[self._orders[part].clip_id(own_number)]
+
+    def shape(self, number: int) -> Shape:
+        part, own_number = self._turns(number)
+        return self._orders[part].shape(own_number)
+
+    def candidates(self, number: int) -> range:
+        return self._source.ids_of(self._turns(number)[0])
+
+
+def clip_order(config: RunConfig, source: ClipSource) -> ClipOrder | MixedOrder:
+    """The order of a run: every optimiser step has one shape, whatever `batch.accumulate` is. The samples of a step are
+    from all data sets of a mix, or with several shapes from one."""
+    if not isinstance(source, MixedSource):
+        return _order_of(config, source)
+    orders = [_order_of(config, part) for part in source.parts]
+    unit = 1 if len(config.clip.all_shapes) == 1 else config.batch.clips
+    return MixedOrder(config.seed, source, orders, config.data.shares, unit)
+
+
+def _order_of(config: RunConfig, source: ClipSource) -> ClipOrder:
     shapes = config.clip.all_shapes
     if len(shapes) == 1:
         return ClipOrder(config.seed, {shapes[0]: range(len(source))}, config.batch.clips)
@@ -82,7 +127,7 @@ def _groups(epoch: int, group: int, size: int) -> int:
     return epoch * size // group
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def _turns(
     seed: int, epoch: int, group: int, sizes: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:

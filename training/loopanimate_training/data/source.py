@@ -18,7 +18,6 @@ from .index.earlier import stat_of
 from .index.selection import HELD_OUT, require_clips, select
 from .loops import spread
 from .readers.rows import Blob, Row, pictures_in
-from .stickers.source import StickerSource
 from .video.bad_clip import BadClip
 from .video.facts import VideoFacts, source_frames
 from .video.frames import read_counted, read_pictures, read_video
@@ -70,43 +69,20 @@ class ClipSource(Protocol):
         ...
 
 
-def open_source(data: DataConfig, clip: ClipConfig) -> ClipSource:
-    """The source described by `data`, without clips that are too short for `clip`.
-
-    Raises:
-        LoopAnimateError: no clip can be used; the message counts the reasons.
-    """
-    if data.source == "mini":
-        return StickerSource(data, clip)
-    return FileSource(data, clip)
-
-
-def open_validation_source(data: DataConfig, clip: ClipConfig, training: ClipSource) -> ClipSource:
-    """Clips for validation: the held-out share of the videos, or the held-out stickers.
-
-    If no clip is held out, these are the training clips.
-    """
-    if isinstance(training, FileSource):
-        held_out = training.held_out()
-        return held_out if len(held_out) else training
-    return StickerSource(data, clip, "held_out")
-
-
 class FileSource:
     """Videos, or folders of pictures, listed by an index."""
 
     def __init__(self, data: DataConfig, clip: ClipConfig) -> None:
         self._table = open_index(data)
         selection = select(self._table, data, clip)
-        require_clips(selection)
+        require_clips(selection, data.path)
         self._rows, self._held_out = selection.rows(), selection.rows(HELD_OUT)
         self._frames = selection.frames
         self._clip, self._fps, self._with_masks = clip, clip.fps, clip.mask == "object"
         self._shapes = clip.all_shapes
         if data.held_out_share and not len(self._held_out):
             _log.warning(
-                "data.held_out_share = %g holds out no clip of this data set: validation uses training clips",
-                data.held_out_share,
+                "data.held_out_share = %g holds out no clip of %s", data.held_out_share, data.path
             )
 
     def held_out(self) -> FileSource:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,21 +32,39 @@ def survey(configs: Mapping[str, RunConfig], skipped: Path | None = None) -> str
         skipped: a JSON Lines file to write, with every clip that the first stage skips.
     """
     first = next(iter(configs.values()))
-    table = open_index(first.data)
-    selections = {f"stage {n}": select(table, c.data, c.clip) for n, c in configs.items()}
-    spans = {f"stage {name}": config.clip.span_frames for name, config in configs.items()}
-    if skipped is not None:
-        write_skipped(skipped, table, next(iter(selections.values())))
-    return "\n".join(
-        [
-            f"{first.data.path}: {table.reader}, {len(table):,} clips",
+    lines: list[str] = []
+    rows: list[Iterator[dict[str, Any]]] = []  # of each data set, to be read one after the other
+    for number, (data, share) in enumerate(zip(first.data.sets, first.data.shares, strict=True)):
+        table = open_index(data)
+        selections = {
+            f"stage {name}": select(table, config.data.sets[number], config.clip)
+            for name, config in configs.items()
+        }
+        spans = {f"stage {name}": config.clip.span_frames for name, config in configs.items()}
+        selection = next(iter(selections.values()))
+        rows.append(list_skipped(table, selection))
+        lines += [
+            *([""] if lines else []),
+            f"{data.path}: {table.reader}, {len(table):,} clips",
+            *mix_rows(first, share, len(selection.rows())),
             "",
             *reason_rows(selections, spans),
             "",
             *describe_clips(table),
-            *shape_rows(table, selections[f"stage {next(iter(configs))}"], first.clip),
+            *shape_rows(table, selection, first.clip),
         ]
-    )
+    if skipped is not None:
+        write_rows(skipped, chain.from_iterable(rows))
+    return "\n".join(lines)
+
+
+def mix_rows(config: RunConfig, share: int, clips: int) -> list[str]:
+    """What a data set has of the samples of a run that mixes several; nothing for other runs."""
+    if not config.data.mix:
+        return []
+    part = share / sum(config.data.shares)
+    times = config.steps * config.batch.clips * part / max(clips, 1)
+    return [f"{part:.1%} of the samples of stage {config.stage}, each clip {times:.3g} times"]
 
 
 def reason_rows(selections: dict[str, Selection], spans: dict[str, int]) -> list[str]:
@@ -109,20 +129,25 @@ def shape_rows(table: ClipTable, selection: Selection, clip: ClipConfig) -> list
     return [f"shapes     {', '.join(f'{shape} ({n:,})' for shape, n in counts.items())}"]
 
 
-def write_skipped(path: Path, table: ClipTable, selection: Selection) -> None:
-    """Write a JSON line per clip that is not trained on: id, path, start and end, and the reason."""
+def list_skipped(table: ClipTable, selection: Selection) -> Iterator[dict[str, Any]]:
+    """Every clip that is not trained on: id, path, start and end, and the reason."""
+    for number in np.flatnonzero(selection.codes).tolist():
+        row = table.row(number)
+        values = {
+            "id": row.id,
+            "path": os.fspath(row.media.path),
+            "reason": selection.reasons[selection.codes[number]],
+            "frames": int(selection.frames[number]),
+        }
+        if row.start_s is not None or row.end_s is not None:
+            values |= {"start_s": row.start_s, "end_s": row.end_s}
+        yield values
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a JSON line per row, all or none."""
     with atomic_write(path) as partial, partial.open("w", encoding="utf-8") as file:
-        for number in np.flatnonzero(selection.codes).tolist():
-            row = table.row(number)
-            values = {
-                "id": row.id,
-                "path": os.fspath(row.media.path),
-                "reason": selection.reasons[selection.codes[number]],
-                "frames": int(selection.frames[number]),
-            }
-            if row.start_s is not None or row.end_s is not None:
-                values |= {"start_s": row.start_s, "end_s": row.end_s}
-            file.write(json.dumps(values) + "\n")
+        file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def _named_counts(selection: Selection) -> dict[str, int]:

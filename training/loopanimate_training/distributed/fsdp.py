@@ -31,9 +31,9 @@ def shard(model: nn.Module, device: torch.device, processes: int) -> nn.Module:
 def full_tensors(value: Any) -> Any:
     """Nested dicts and lists with every tensor gathered and copied to the CPU; all processes must call it."""
     if isinstance(value, DTensor):
-        return value.full_tensor().cpu()
+        value = value.full_tensor()
     if isinstance(value, Tensor):
-        return value.detach().cpu()
+        return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
         return {key: full_tensors(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -29,11 +29,16 @@ class Requests:
         self._accelerator, self._run, self._caught = accelerator, run, caught
         self.is_main = accelerator.is_main_process
 
-    def poll(self) -> Request:
-        """What has been asked for so far. All processes must call it; they get the same answer."""
+    def poll(self, unsaved: bool = False) -> Request:
+        """What has been asked for so far. All processes must call it; they get the same answer.
+
+        Args:
+            unsaved: this process could not write a checkpoint in the background.
+        """
         files = [self.is_main and os.path.exists(self._run / n) for n in (SAVE_FILE, QUIT_FILE)]
-        save, leave, number = self.max_of([*files, self._caught[0] if self._caught else 0])
-        return Request(bool(save), bool(leave), number)
+        mine = [*files, self._caught[0] if self._caught else 0, unsaved]
+        save, leave, number, missing = self.max_of(mine)
+        return Request(bool(save), bool(leave), number, bool(missing))
 
     def clear(self, request: Request) -> None:
         """Remove the files of a request that has been carried out."""

@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from loopanimate_core.bundle.tensorfile import read_pickle
+from loopanimate_core.bundle.tensorfile import read_pickle, write_tensors
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.files import read_file, require_file, umask
 from loopanimate_core.parsing import Fields, MalformedError, parse_json, plain_text
@@ -87,7 +87,13 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
         _write_files(partial, checkpoint)
         _put_in_place(partial, target)
         _sync(run)
-    except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: torch.save, disk full
+    except CannotSave:
+        raise
+    except (
+        OSError,
+        LoopAnimateError,
+        RuntimeError,
+    ) as error:  # RuntimeError: torch.save, disk full
         raise CannotSave(f"cannot save a checkpoint in {run}: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -105,7 +111,8 @@ def require_finite(checkpoint: Checkpoint) -> None:
     """
     for tensors in (checkpoint.weights, checkpoint.average):
         for name, tensor in tensors.items():
-            if not tensor.isfinite().all():
+            # aminmax gives NaN if there is one, and is many times faster than isfinite().all()
+            if tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
                 raise LoopAnimateError(
                     f"{name} is not finite after step {checkpoint.step}; nothing was saved, and the run"
                     " can resume from the checkpoint before"
@@ -249,8 +256,8 @@ def _check_hashes(path: Path) -> None:
 
 
 def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
-    save_file({k: v.contiguous() for k, v in checkpoint.weights.items()}, folder / WEIGHTS)
-    save_file({k: v.contiguous() for k, v in checkpoint.average.items()}, folder / AVERAGE)
+    for name, tensors in ((WEIGHTS, checkpoint.weights), (AVERAGE, checkpoint.average)):
+        write_tensors(folder / name, tensors, {"format": "pt"})
     torch.save(checkpoint.optimizer, folder / OPTIMIZER)
     state = {
         "step": checkpoint.step,

@@ -51,7 +51,9 @@ def test_every_reason_is_counted(films: Films, folder: Path, capsys: Any, tmp_pa
     assert select(table, data, fast).counts()["slower than 30 frames per second"] == 6
     half = CLIP.model_copy(update={"fps": 12.0})
     assert select(table, data, half).frames[0] == 12
-    with pytest.raises(LoopAnimateError, match="none of 10 clips can be used: 6 shorter than 103"):
+    with pytest.raises(
+        LoopAnimateError, match=r"none of 10 clips of .* can be used: 6 shorter than 103"
+    ):
         FileSource(data, ClipConfig(f=18))
 
     # the command prints the same, from the same index

@@ -33,8 +33,10 @@ def camera_shifts(grey: np.ndarray) -> np.ndarray:
     """
     height, width = grey.shape[1:]
     window = cv2.createHanningWindow((width, height), cv2.CV_32F)
-    pictures = grey.astype(np.float32)
-    shifts = [cv2.phaseCorrelate(before, after, window)[0] for before, after in pairwise(pictures)]
+    pictures = (
+        grey * window
+    )  # once: phaseCorrelate multiplies in place where it is given the window
+    shifts = [cv2.phaseCorrelate(before, after)[0] for before, after in pairwise(pictures)]
     return np.array(shifts, np.float64).reshape(-1, 2)
 
 
@@ -73,8 +75,8 @@ def _after_moves(grey: np.ndarray) -> list[np.ndarray]:
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     picked = [grey[0]]
     for picture in grey[_EVERY::_EVERY]:
-        moved = np.linalg.norm(flow.calc(picked[-1], picture, None), axis=-1)  # type: ignore[call-overload]
-        if np.median(moved) >= _STEP_PX:
+        field = flow.calc(picked[-1], picture, None)  # type: ignore[call-overload]
+        if np.median(np.hypot(field[..., 0], field[..., 1])) >= _STEP_PX:
             picked.append(picture)
     return picked
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -31,26 +32,29 @@ class Track:
     other_motion: float
 
 
-def follow(frames: np.ndarray, mask: np.ndarray) -> Track:
-    """Carry `mask` [H, W] bool of the first frame through frames [n, H, W, 3] by OpenCV's DIS flow.
+def backward_flows(grey: np.ndarray) -> list[np.ndarray]:
+    """OpenCV's DIS flow of pictures [n, H, W]: n-1 fields [H, W, 2], in pixels from each to the one before it."""
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    return [flow.calc(after, before, None) for before, after in pairwise(grey)]  # type: ignore[call-overload]
+
+
+def follow(frames: np.ndarray, mask: np.ndarray, flows: Sequence[np.ndarray]) -> Track:
+    """Carry `mask` [H, W] bool of the first frame through frames [n, H, W, 3] by their `backward_flows`.
 
     Errors add up: after hundreds of frames the outline is rough, which is why areas and colours are compared
     and not outlines.
     """
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
     height, width = mask.shape
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     soft, masks, motions = mask.astype(np.float32), [mask], []
-    for before, after in pairwise(grey):
-        back = flow.calc(after, before, None)  # type: ignore[call-overload]
+    for back in flows:
         places = x + back[..., 0], y + back[..., 1]
         soft = cv2.remap(soft, *places, cv2.INTER_LINEAR, borderValue=0.0)
         found = soft > 0.5
         masks.append(found)
         if found.any() and not found.all():
             behind = np.median(back[~found], axis=0)
-            against = np.linalg.norm(back - behind, axis=-1)
+            against = np.hypot(back[..., 0] - behind[0], back[..., 1] - behind[1])
             motions.append((np.linalg.norm(behind), against[found].mean(), against[~found].mean()))
     means = np.mean(motions or [(0.0, 0.0, 0.0)], axis=0) / np.hypot(height, width)
     return Track(np.stack(masks), _presence(frames, masks), *means.tolist())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -68,8 +69,8 @@ def select(table: ClipTable, data: DataConfig, clip: ClipConfig) -> Selection:
     return Selection(tuple(reasons), codes, frames)
 
 
-def require_clips(selection: Selection) -> None:
-    """Log how many clips are skipped, and why.
+def require_clips(selection: Selection, path: Path) -> None:
+    """Log how many clips of the data set at `path` are skipped, and why.
 
     Raises:
         LoopAnimateError: no clip is left to train on; the message counts the reasons.
@@ -78,9 +79,9 @@ def require_clips(selection: Selection) -> None:
     used, total = counts.pop("", 0), len(selection.codes)
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
     if not used:
-        raise LoopAnimateError(f"none of {total} clips can be used: {reasons}")
+        raise LoopAnimateError(f"none of {total} clips of {path} can be used: {reasons}")
     if counts:
-        _log.warning("%d of %d clips are used; skipped: %s", used, total, reasons)
+        _log.warning("%d of %d clips of %s are used; skipped: %s", used, total, path, reasons)
 
 
 def frame_rates(table: ClipTable) -> np.ndarray:
