@@ -1,7 +1,7 @@
 """CLIP's text and image encoders in plain torch, with the parameter names and the numbers of transformers.
 
 transformers takes seconds to import; these are the few layers of it that a bundle needs (`CLIPTextModel`,
-`CLIPVisionModelWithProjection`). Radford et al. 2021, arXiv:2103.00020.
+`CLIPVisionModelWithProjection`). Weights are loaded, not drawn. Radford et al. 2021, arXiv:2103.00020.
 """
 
 from __future__ import annotations
@@ -147,10 +147,8 @@ class Layers(nn.Module):
 class TextEmbeddings(nn.Module):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
-        self.token_embedding = nn.Embedding(settings.vocab_size, settings.hidden_size)
-        self.position_embedding = nn.Embedding(
-            settings.max_position_embeddings, settings.hidden_size
-        )
+        self.token_embedding = _table(settings.vocab_size, settings.hidden_size)
+        self.position_embedding = _table(settings.max_position_embeddings, settings.hidden_size)
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.token_embedding(ids) + self.position_embedding.weight[: ids.shape[1]]
@@ -182,11 +180,11 @@ class PatchEmbeddings(nn.Module):
         super().__init__()
         width, patch_px = settings.hidden_size, settings.patch_size
         patches = (settings.image_size // patch_px) ** 2
-        self.class_embedding = nn.Parameter(torch.randn(width))
+        self.class_embedding = nn.Parameter(torch.empty(width))
         self.patch_embedding = nn.Conv2d(
             settings.num_channels, width, patch_px, stride=patch_px, bias=False
         )
-        self.position_embedding = nn.Embedding(patches + 1, width)
+        self.position_embedding = _table(patches + 1, width)
 
     def forward(self, pictures: Tensor) -> Tensor:
         patches = self.patch_embedding(pictures).flatten(2).transpose(1, 2)  # [N, patches, D]
@@ -231,3 +229,11 @@ class ImageEncoder(nn.Module):
 
 def _norm(settings: Settings) -> nn.LayerNorm:
     return nn.LayerNorm(settings.hidden_size, eps=settings.layer_norm_eps)
+
+
+def _table(rows: int, width: int) -> nn.Embedding:
+    """An embedding whose weights are still to be loaded.
+
+    Drawing them, as `nn.Embedding` does, imports all of torch's compiler on the "meta" device (1.2 s).
+    """
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
