@@ -48,7 +48,7 @@ def step_sizes(frames: torch.Tensor) -> torch.Tensor:
 
 
 def distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    return (first.float() - second.float()).abs().mean() * LEVELS
+    return (first.float() - second.float()).abs_().mean() * LEVELS
 
 
 def moving_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

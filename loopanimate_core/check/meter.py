@@ -70,7 +70,7 @@ class FrameMeter:
         Raises:
             LoopAnimateError: it has NaN or infinite values.
         """
-        if not bool(frame.isfinite().all()):
+        if not bool(torch.stack(frame.aminmax()).isfinite().all()):  # NaN is both, if there is one
             raise LoopAnimateError("frames must be in 0..1, got NaN or infinite values")
         if self._first is None or self._last is None or self._furthest is None:
             self._first, self._furthest = frame, measures.distance(frame, frame)

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import LoopAnimateError
 from .tiny_vae import Settings
 
 
@@ -82,7 +81,7 @@ class Attention(nn.Module):
         super().__init__()
         width, self.heads = settings.hidden_size, settings.num_attention_heads
         if width % self.heads:
-            raise LoopAnimateError(
+            raise ValueError(
                 f"hidden_size must be a multiple of num_attention_heads, got {width} and {self.heads}"
             )
         self.causal = causal
@@ -104,7 +103,7 @@ class MLP(nn.Module):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         if settings.hidden_act not in ACTIVATIONS:
-            raise LoopAnimateError(
+            raise ValueError(
                 f"hidden_act must be one of {', '.join(ACTIVATIONS)}, got {settings.hidden_act!r}"
             )
         self.activation = ACTIVATIONS[settings.hidden_act]
@@ -161,7 +160,7 @@ class TextEncoder(nn.Module):
         settings: a bundle's `text_encoder` entry.
 
     Raises:
-        LoopAnimateError: the settings are not those of a CLIP.
+        ValueError: the settings are not those of a CLIP; `bundle.components.build_on_meta` says whose they are.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -212,7 +211,7 @@ class ImageEncoder(nn.Module):
         settings: a bundle's `image_encoder` entry.
 
     Raises:
-        LoopAnimateError: the settings are not those of a CLIP.
+        ValueError: the settings are not those of a CLIP; `bundle.components.build_on_meta` says whose they are.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:

@@ -111,7 +111,7 @@ def test_what_a_config_leaves_out_is_as_in_transformers() -> None:
 )
 def test_unsupported_settings_raise_one_sentence(change: dict[str, Any], message: str) -> None:
     for part in ("text_encoder", "image_encoder"):
-        with pytest.raises(LoopAnimateError, match=message):
+        with pytest.raises(LoopAnimateError, match=f"the settings of the {part} .*{message}"):
             build_on_meta(part, {**SIZES, **change})
 
 
