@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..encoders.tokenizer import Tokenizer
 from ..models import LoopUNet
 from .config import BundleConfig
 from .few_steps import few_step_unet
@@ -38,7 +39,7 @@ class Bundle:
     vae: Any
     text_encoder: Any
     image_encoder: Any
-    tokenizer: Any
+    tokenizer: Tokenizer
     provenance: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
     few_steps: dict[str, Tensor] = field(default_factory=dict, repr=False)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..encoders.clip import ImageEncoder, TextEncoder
 from ..errors import LoopAnimateError
 from ..models import LoopUNet, LoopUNetConfig
 
@@ -167,17 +168,13 @@ def _build_vae(config: Mapping[str, Any]) -> nn.Module:
 
 
 def _build_text_encoder(config: Mapping[str, Any]) -> nn.Module:
-    from transformers import CLIPTextConfig, CLIPTextModel
-
     _require_known("text encoder", config, TEXT_FIELDS)
-    return CLIPTextModel(CLIPTextConfig(**config))
+    return TextEncoder(config)
 
 
 def _build_image_encoder(config: Mapping[str, Any]) -> nn.Module:
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-
     _require_known("image encoder", config, IMAGE_FIELDS)
-    return CLIPVisionModelWithProjection(CLIPVisionConfig(**config))
+    return ImageEncoder(config)
 
 
 def _require_known(what: str, config: Mapping[str, Any], fields: Iterable[str]) -> None:
@@ -189,7 +186,8 @@ def _require_known(what: str, config: Mapping[str, Any], fields: Iterable[str]) 
 def classic_names(part: str, names: Iterable[str]) -> dict[str, str]:
     """Map a module's own parameter names to the names in files.
 
-    transformers 5 removed `text_model.` from CLIPTextModel; files keep it for ComfyUI and older tools.
+    transformers 5 removed `text_model.` from CLIPTextModel, and so has our TextEncoder; files keep it for ComfyUI
+    and older tools.
     """
     if part != "text_encoder":
         return {name: name for name in names}
@@ -245,10 +243,4 @@ def load_weights(part: str, module: nn.Module, state: Mapping[str, Tensor]) -> n
     )
     own = {old: state[new] for old, new in classic_names(part, module.state_dict()).items()}
     module.load_state_dict(own, assign=True)
-    device = next(iter(own.values())).device
-    for owner in module.modules():
-        for name, buffer in owner.named_buffers(recurse=False):
-            if name == "position_ids":  # CLIP's only buffer: 0, 1, 2, …, not stored in files
-                ids = torch.arange(buffer.shape[-1], device=device).expand(buffer.shape)
-                owner.register_buffer(name, ids, persistent=False)
     return module.eval()

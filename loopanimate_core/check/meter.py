@@ -73,7 +73,8 @@ class FrameMeter:
         Raises:
             LoopAnimateError: it has NaN or infinite values.
         """
-        if frame.is_floating_point() and not bool(frame.isfinite().all()):
+        # NaN is both the least and the greatest, if there is one.
+        if frame.is_floating_point() and not bool(torch.stack(frame.aminmax()).isfinite().all()):
             raise LoopAnimateError("frames must be in 0..1, got NaN or infinite values")
         coarse = measures.shrink(frame[None], measures.COARSE_PX)
         if self._first is None or self._last is None or self._coarse is None:

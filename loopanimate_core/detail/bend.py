@@ -14,8 +14,9 @@ from torch import Tensor
 
 from . import modes
 from .canvas import lattice
+from .chunks import over_frames
 from .fit import Scene, compose, error_spread, frame_costs, gradients, sample
-from .maps import BEND_ROUNDS, bend_basis, posed_back
+from .maps import BEND_ROUNDS, bend_at, bend_basis, posed_back
 from .motion import LayerMotion
 from .pose import AFFINE, Anchor
 
@@ -91,7 +92,12 @@ def _step(scene: Scene, unposed: Tensor, start: Tensor, bend: Tensor, box: Tenso
         for one, other in ((along_x, along_x), (along_x, along_y), (along_y, along_y))
     ]
     pulls = torch.stack([(certain * (way * error).sum(1)).flatten(1) for way in slopes], -1)
-    for frame in range(1, len(bend)):
+
+    def solve(part: slice) -> None:
+        for frame in range(max(1, part.start), part.stop):
+            solve_one(frame)
+
+    def solve_one(frame: int) -> None:
         basis = bend_basis(source[frame].flatten(0, 1), KNOTS, box)
         xx, xy, yy = (basis.T @ (product[frame, :, None] * basis) for product in products)
         normal = torch.stack([torch.stack([xx, xy], -1), torch.stack([xy, yy], -1)], 1)
@@ -100,17 +106,23 @@ def _step(scene: Scene, unposed: Tensor, start: Tensor, bend: Tensor, box: Tenso
         right = -(basis.T @ pulls[frame]).flatten() - stiff @ now
         right = right + ring @ (middle[frame].flatten() - now)
         steps[frame] = torch.linalg.solve(normal + stiff + ring, right).reshape(-1, 2)
+
+    over_frames(solve, len(bend), scene.frames[0, 0].numel())
     return steps
 
 
 def _bent(unposed: Tensor, bend: Tensor, box: Tensor) -> Tensor:
     """[P, h, w, 2]: the points before bend and pose."""
-    points = unposed.flatten(1, 2)
-    source = points
-    for _ in range(BEND_ROUNDS):
-        basis = torch.stack([bend_basis(part, KNOTS, box) for part in source])
-        source = points - basis @ bend
-    return source.reshape(unposed.shape)
+    knots = bend.unflatten(1, (KNOTS, KNOTS))
+
+    def bent(at: slice) -> Tensor:
+        points = unposed[at].flatten(1, 2)
+        source = points
+        for _ in range(BEND_ROUNDS):
+            source = points - bend_at(source, knots[at], box)
+        return source.reshape(unposed[at].shape)
+
+    return torch.cat(over_frames(bent, len(unposed), unposed[0, ..., 0].numel()))
 
 
 def box_around(cover: Tensor) -> Tensor:

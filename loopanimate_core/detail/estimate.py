@@ -21,6 +21,7 @@ from torch import Tensor
 from ..errors import LoopAnimateError
 from .bend import as_layer, box_around, fit_bend
 from .canvas import lattice
+from .chunks import parallel_frames
 from .fill import fill_hole
 from .fit import (
     LOOSE,
@@ -83,7 +84,7 @@ def estimate_motion(
             )
         return made
 
-    with _threads(1):  # thousands of small operations: threads would wait for each other
+    with parallel_frames(threads):
         return _estimate(frames, layers, mask, through_autoencoder if autoencoder else None)
 
 

@@ -9,9 +9,10 @@ round the ring, and frame 0 stays at rest.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +20,12 @@ from torch import Tensor
 
 from . import modes
 from .canvas import lattice
+from .chunks import over_frames
 from .pose import AFFINE, Anchor, generators, inverse, matrices
 
 PATCH_PX = (
     8  # errors of an autoencoder are alike within a latent: so many pixels a side say one thing
 )
-CHUNK = 64  # frames whose slopes are in memory at a time
 JOLT = 0.03  # half-widths: how far a usual frame is from the middle of its neighbours
 BENT = 0.3  # half-widths: the usual size of a bend
 LOOSE = 1e-3  # a squared residual that costs one half
@@ -63,6 +64,16 @@ class Scene:
             self.patch_px,
             self.outlier,
         )
+
+    def part(self, at: slice) -> Scene:
+        """The same scene for some of the frames."""
+        behind = self.behind if len(self.behind) == 1 else self.behind[at]
+        weight = self.weight if len(self.weight) == 1 else self.weight[at]
+        return replace(self, frames=self.frames[at], behind=behind, weight=weight)
+
+    def over_frames(self, work: Callable[[slice], Any]) -> list[Any]:
+        """What `work` makes of each chunk of the frames."""
+        return over_frames(work, len(self.frames), self.frames[0, 0].numel())
 
     def shrunk(self, size_px: int) -> Scene:
         """The same scene at no more than `size_px` along the longer side."""
@@ -103,15 +114,11 @@ def fit_poses(
     metric = metric.double()[free] / JOLT
     prior = bends.double() / BENT**2
     bending = _bending(count)
-    picture_slopes = gradients(scene.paint)
+    slopes = torch.cat(gradients(scene.paint))
     for _ in range(iterations):
-        points = points_back(poses, anchor, scene.frames)
-        error = scene.frames - compose(scene, points)
-        spread = error_spread(error, scene)
+        way = _way_back(poses, anchor, scene.frames)
         amounts = poses[:, AFFINE:].float() if bool(bends.any()) else None
-        normal, pull = _normal_equations(
-            scene, picture_slopes, points, error, spread, anchor, amounts
-        )
+        normal, pull = _normal_equations(scene, slopes, way, anchor, amounts)
         basis = torch.zeros(count, len(free), normal.shape[1], dtype=torch.float64)
         basis[:, : len(posed), :AFFINE] = -generators(poses, anchor.centre, posed).flatten(2)
         basis[:, len(posed) :, AFFINE:] = torch.eye(normal.shape[1] - AFFINE).double()
@@ -127,28 +134,66 @@ def fit_poses(
 
 def _normal_equations(
     scene: Scene,
-    picture_slopes: tuple[Tensor, Tensor],
-    points: Tensor,
-    error: Tensor,
-    spread: Tensor,
+    slopes: Tensor,
+    way: Callable[[slice], Tensor],
     anchor: Anchor,
     amounts: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """[P, n, n] and [P, n, 1] of the six entries of W and, with the `amounts` [P, 6] of a bend, of these; each pixel
-    weighted by how far it is to be trusted."""
-    certain = scene.weight / (1.0 + error.square().sum(1) / spread)
-    certain = certain / (spread * scene.patch_px**2)
-    normal, pull = [], []
-    chunk = CHUNK if amounts is None else CHUNK // 2
-    for start in range(0, len(points), chunk):
-        at = slice(start, start + chunk)
-        behind = scene.behind if len(scene.behind) == 1 else scene.behind[at]
+    weighted by how far it is to be trusted.
+
+    Args:
+        slopes: [8, h, w], of the paint along x, then along y.
+        way: the points of frame 0 that a chunk of frames shows.
+    """
+
+    def errors(at: slice) -> tuple[Tensor, Tensor]:
+        points, part = way(at), scene.part(at)
+        return points, part.frames - compose(part, points)
+
+    chunks = scene.over_frames(errors)
+    points, error = (torch.cat(parts) for parts in zip(*chunks, strict=True))
+    spread = error_spread(error, scene)
+
+    def equations(at: slice) -> tuple[Tensor, Tensor]:
         own = None if amounts is None else amounts[at]
-        jacobian = _slopes(behind, *picture_slopes, points[at], anchor, own)
-        weighted = (jacobian * certain[at, None, None]).flatten(2)
-        normal.append(weighted @ jacobian.flatten(2).transpose(1, 2))
-        pull.append(weighted @ error[at].flatten(1)[..., None])
-    return torch.cat(normal).double(), torch.cat(pull).double()
+        part = scene.part(at)
+        certain = part.weight / (1.0 + error[at].square().sum(1) / spread)
+        certain = certain / (spread * scene.patch_px**2)
+        along_x, along_y, by_x, by_y = _slopes(part.behind, slopes, points[at], anchor, own)
+        return _summed(along_x, along_y, by_x, by_y, error[at], certain)
+
+    chunks = scene.over_frames(equations)
+    normal, pull = (torch.cat(parts).double() for parts in zip(*chunks, strict=True))
+    return normal, pull
+
+
+def _summed(
+    along_x: Tensor, along_y: Tensor, by_x: Tensor, by_y: Tensor, error: Tensor, certain: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The normal equations [P, 2 k, 2 k] and [P, 2 k, 1] of the slopes `along_x · by_x` and `along_y · by_y`.
+
+    All k slopes of a pixel along x are the same three colours times a number each. The colours are summed first.
+
+    Args:
+        along_x, along_y, error: [P, 3, h, w].
+        by_x, by_y: [P, k, h, w]; the first three belong to W, the others to the bend, which come last.
+        certain: [P, h, w].
+    """
+
+    def colours(one: Tensor, other: Tensor) -> Tensor:
+        return ((one * other).sum(1) * certain).flatten(1)[:, None]
+
+    by_x, by_y = by_x.flatten(2), by_y.flatten(2)
+    across = (by_x * colours(along_x, along_y)) @ by_y.mT
+    columns = torch.cat([(by_x * colours(along_x, along_x)) @ by_x.mT, across], 2)
+    below = torch.cat([across.mT, (by_y * colours(along_y, along_y)) @ by_y.mT], 2)
+    normal = torch.cat([columns, below], 1)
+    pull = torch.cat([by_x @ colours(along_x, error).mT, by_y @ colours(along_y, error).mT], 1)
+    count = by_x.shape[1]
+    of_pose = torch.arange(2 * count) % count < AFFINE // 2
+    order = torch.cat([of_pose.nonzero(), (~of_pose).nonzero()])[:, 0]
+    return normal[:, order][:, :, order], pull[:, order]
 
 
 def _solve_ring(blocks: Tensor, bending: Tensor, metric: Tensor, right: Tensor) -> Tensor:
@@ -194,7 +239,12 @@ def _solve_ring(blocks: Tensor, bending: Tensor, metric: Tensor, right: Tensor) 
 
 def cost(scene: Scene, poses: Tensor, anchor: Anchor, loose: float = LOOSE) -> Tensor:
     """[P]: how badly the layer with those poses explains each frame, see `frame_costs`."""
-    return frame_costs(scene, points_back(poses, anchor, scene.frames), loose)
+    way = _way_back(poses, anchor, scene.frames)
+
+    def costs(at: slice) -> Tensor:
+        return frame_costs(scene.part(at), way(at), loose)
+
+    return torch.cat(scene.over_frames(costs))
 
 
 def frame_costs(scene: Scene, points: Tensor, loose: float = LOOSE) -> Tensor:
@@ -210,12 +260,23 @@ def frame_costs(scene: Scene, points: Tensor, loose: float = LOOSE) -> Tensor:
 
 def points_back(poses: Tensor, anchor: Anchor, frames: Tensor) -> Tensor:
     """[P, h, w, 2]: the point of frame 0 that every pixel of the frames shows."""
+    way = _way_back(poses, anchor, frames)
+    return torch.cat(over_frames(way, len(poses), frames[0, 0].numel()))
+
+
+def _way_back(poses: Tensor, anchor: Anchor, frames: Tensor) -> Callable[[slice], Tensor]:
+    """`points_back` for a chunk of the frames."""
     back = inverse(matrices(poses, anchor.centre)).float()
     points = lattice(*frames.shape[-2:])
-    unposed = torch.einsum("pij,hwj->phwi", back[..., :2], points) + back[:, None, None, :, 2]
-    if poses.shape[1] == AFFINE:
-        return unposed
-    return modes.undone(unposed, poses[:, AFFINE:].float(), anchor.box)
+    amounts = poses[:, AFFINE:].float()
+
+    def way(at: slice) -> Tensor:
+        unposed = (
+            torch.einsum("pij,hwj->phwi", back[at, :, :2], points) + back[at, None, None, :, 2]
+        )
+        return modes.undone(unposed, amounts[at], anchor.box) if amounts.shape[1] else unposed
+
+    return way
 
 
 def compose(scene: Scene, points: Tensor) -> Tensor:
@@ -256,19 +317,15 @@ def blur(pictures: Tensor, sigma_px: float) -> Tensor:
 
 
 def _slopes(
-    behind: Tensor,
-    slope_x: Tensor,
-    slope_y: Tensor,
-    points: Tensor,
-    anchor: Anchor,
-    amounts: Tensor | None,
-) -> Tensor:
-    """[P, 6 or 12, 3, h, w]: slopes of the drawn frame along the six entries of W, row by row, and along the bend."""
-    along_x, along_y = (
-        moved[:, :3] - moved[:, 3:] * behind
-        for moved in (sample(slope_x, points), sample(slope_y, points))
-    )
-    of_bend: list[Tensor] = []
+    behind: Tensor, slopes: Tensor, points: Tensor, anchor: Anchor, amounts: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Slopes of the drawn frame along x and y, [P, 3, h, w] each, and what they are multiplied by for the entries of
+    W, row by row, and for the bend, [P, 3 or 6, h, w] each."""
+    moved = sample(slopes, points)
+    along_x = moved[:, :3] - moved[:, 3:4] * behind
+    along_y = moved[:, 4:7] - moved[:, 7:] * behind
+    shapes_x: tuple[Tensor, ...] = ()
+    shapes_y: tuple[Tensor, ...] = ()
     if (
         amounts is not None
     ):  # the chain rule through the bend, from frame 0 to where the pose takes over
@@ -278,11 +335,14 @@ def _slopes(
             (along_x - down * along_y) / folded,
             (along_y - across * along_x) / folded,
         )
-        of_bend = [-column for column in modes.columns(points, along_x, along_y, anchor.box)]
+        shapes_x, shapes_y = modes.shapes(points, anchor.box)
         points = points + modes.shift(points, amounts, anchor.box)
-    x, y = points[..., 0][:, None], points[..., 1][:, None]
-    of_pose = [along_x * x, along_x * y, along_x, along_y * x, along_y * y, along_y]
-    return torch.stack([*of_pose, *of_bend], 1)
+    x, y = points.unbind(-1)
+    of_pose = (x, y, torch.ones_like(x))
+    by_x, by_y = (
+        torch.stack([*of_pose, *(-shape for shape in shapes)], 1) for shapes in (shapes_x, shapes_y)
+    )
+    return along_x, along_y, by_x, by_y
 
 
 def error_spread(error: Tensor, scene: Scene) -> Tensor:

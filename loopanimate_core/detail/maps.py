@@ -30,6 +30,18 @@ def bend_basis(points: Tensor, knots: int, box: Tensor) -> Tensor:
     return (along[:, 1, :, None] * along[:, 0, None, :]).flatten(1)
 
 
+def bend_at(points: Tensor, bend: Tensor, box: Tensor) -> Tensor:
+    """[..., N, 2]: the shift at points [..., N, 2] of a B-spline on `box` with the knots [..., knots, knots, 2].
+
+    As `bend_basis(points) @ knots`, summed along y before x.
+    """
+    knots = bend.shape[-2]
+    place = (points - box[:2]) / (box[2:] - box[:2]) * (knots - 1)
+    along = cubic_basis(place[..., None] - torch.arange(knots, dtype=points.dtype))
+    columns = (along[..., 1, :] @ bend.flatten(-2)).unflatten(-1, (knots, 2))
+    return (columns * along[..., 0, :, None]).sum(-2)
+
+
 def displacement(layer: LayerMotion, index: int, points: Tensor) -> Tensor:
     """How far the points [N, 2] of frame 0 have gone in frame `index`: [N, 2]."""
     bent = points + _bend(layer, index, points)
@@ -120,6 +132,4 @@ def largest_displacement(layer: LayerMotion, points: Tensor) -> float:
 def _bend(layer: LayerMotion, index: int, points: Tensor) -> Tensor:
     if layer.bend is None or layer.box is None:
         return torch.zeros_like(points)
-    knots = layer.bend.shape[1]
-    basis = bend_basis(points, knots, layer.box.to(points.dtype))
-    return basis @ layer.bend[index].reshape(-1, 2).to(points.dtype)
+    return bend_at(points, layer.bend[index].to(points.dtype), layer.box.to(points.dtype))

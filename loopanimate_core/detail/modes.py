@@ -63,12 +63,10 @@ def slopes(points: Tensor, amounts: Tensor, box: Tensor) -> tuple[Tensor, Tensor
     )  # type: ignore[return-value]
 
 
-def columns(points: Tensor, along_x: Tensor, along_y: Tensor, box: Tensor) -> list[Tensor]:
-    """Six products of a slope [P, C, h, w] along x or y with the shape of a bend at points [P, h, w, 2] of frame 0."""
-    across, down = (at[:, None] for at in _place(points, box).unbind(-1))
-    return [
-        along * shape for along, at in ((along_x, down), (along_y, across)) for shape in _shapes(at)
-    ]
+def shapes(points: Tensor, box: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The shapes of the bends along x and along y at points [P, h, w, 2] of frame 0, three [P, h, w] each."""
+    across, down = _place(points, box).unbind(-1)
+    return _shapes(down), _shapes(across)
 
 
 def _shapes(at: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -26,7 +26,7 @@ def encode_image(image_encoder: Any, pictures: Tensor, *, grad: bool = False) ->
     """Encode pictures to CLIP's projected image embedding, one token each, not normalised.
 
     Args:
-        image_encoder: transformers `CLIPVisionModelWithProjection`.
+        image_encoder: an `ImageEncoder`, or transformers' `CLIPVisionModelWithProjection`.
         pictures: `[N, 3, H, W]` in 0..1.
         grad: record gradients.
 
@@ -36,5 +36,5 @@ def encode_image(image_encoder: Any, pictures: Tensor, *, grad: bool = False) ->
     with torch.set_grad_enabled(grad):
         x = resize_for_clip(pictures, image_encoder.config.image_size)
         mean, std = (x.new_tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
-        x = ((x - mean) / std).to(image_encoder.device, image_encoder.dtype)
+        x = ((x - mean) / std).to(next(image_encoder.parameters()))
         return image_encoder(x).image_embeds.unsqueeze(1)

@@ -8,15 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .tokenizer import Tokenizer
+
 
 def encode_prompts(
-    tokenizer: Any, text_encoder: Any, prompts: list[str], *, grad: bool = False
+    tokenizer: Tokenizer, text_encoder: Any, prompts: list[str], *, grad: bool = False
 ) -> Tensor:
     """Encode prompts to the last hidden states of CLIP's text encoder, padded with the end token.
 
     Args:
         tokenizer: from `build_tokenizer`.
-        text_encoder: transformers `CLIPTextModel`.
+        text_encoder: a `TextEncoder`, or transformers' `CLIPTextModel`.
         prompts: N prompts, which may be empty.
         grad: record gradients, for training the text encoder.
 
@@ -27,7 +29,8 @@ def encode_prompts(
         UserWarning: a prompt has more tokens than the encoder has positions; its end is ignored.
     """
     length = text_encoder.config.max_position_embeddings
-    for prompt, ids in zip(prompts, tokenizer(prompts, verbose=False).input_ids, strict=True):
+    for prompt in prompts:
+        ids = tokenizer.ids(prompt)
         if len(ids) > length:
             ignored = tokenizer.decode(ids[length - 1 : -1])
             warnings.warn(
@@ -35,11 +38,9 @@ def encode_prompts(
                 f"ignored: {_shortened(ignored)!r} of {_shortened(prompt)!r}",
                 stacklevel=2,
             )
-    tokens = tokenizer(
-        prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-    )
+    tokens = tokenizer.padded(prompts, length).to(next(text_encoder.parameters()).device)
     with torch.set_grad_enabled(grad):
-        return text_encoder(tokens.input_ids.to(text_encoder.device)).last_hidden_state
+        return text_encoder(tokens).last_hidden_state
 
 
 def _shortened(text: str, limit: int = 60) -> str:

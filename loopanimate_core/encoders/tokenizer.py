@@ -1,24 +1,32 @@
 """CLIP's tokenizer: byte-pair encoding over CLIP's own vocabulary or over one that a bundle carries.
 
-CLIP's vocabulary is packaged; transformers is imported only to build the tokenizer.
+CLIP's vocabulary is packaged. The Rust library `tokenizers` does the work, without transformers, which takes
+seconds to import.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
-import tempfile
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import LoopAnimateError
-from ..files import atomic_write, partial_folder
+from ..files import atomic_write
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # The bundle entry for the packaged vocabulary; any other entry is {"vocab": {...}, "merges": [...]}.
 TOKENIZER_CLIP = "clip"
 START, END = "<|startoftext|>", "<|endoftext|>"
+# What becomes one word before byte-pair encoding, as in CLIP
+_WORDS = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
 
 
 def byte_symbols() -> list[str]:
@@ -96,11 +104,61 @@ def write_tokenizer_files(spec: str | dict[str, Any], folder: str | Path) -> lis
     return paths
 
 
-def build_tokenizer(spec: str | dict[str, Any]) -> Any:
-    """Build the transformers tokenizer of a bundle's tokenizer entry; `spec` as in `vocabulary_of`."""
-    # transformers 5 has one class; in transformers 4 the fast class behaves the same way.
-    from transformers import CLIPTokenizerFast  # type: ignore[attr-defined]
+class Tokenizer:
+    """Texts to token ids and back; the ids are those of transformers' `CLIPTokenizer`. Safe in threads.
 
-    with partial_folder(Path(tempfile.gettempdir())) as folder:
-        write_tokenizer_files(spec, folder)
-        return CLIPTokenizerFast.from_pretrained(folder)
+    Args:
+        vocab: the id of every token.
+        merges: "left right", best first.
+
+    Attributes:
+        end: the id of the end token, which also pads.
+    """
+
+    def __init__(self, vocab: dict[str, int], merges: Sequence[str]) -> None:
+        from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers, processors
+        from tokenizers import Tokenizer as Rust
+        from tokenizers.decoders import ByteLevel
+        from tokenizers.models import BPE
+
+        pairs = [(left, right) for left, right in (merge.split(" ") for merge in merges)]
+        self.end = vocab[END]
+        self._rust: Any = Rust(BPE(vocab, pairs, end_of_word_suffix="</w>", unk_token=END))
+        self._rust.normalizer = normalizers.Sequence(
+            [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+        )
+        self._rust.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False),
+            ]
+        )
+        self._rust.post_processor = processors.RobertaProcessing(
+            (END, self.end), (START, vocab[START]), trim_offsets=False, add_prefix_space=False
+        )
+        self._rust.decoder = ByteLevel()
+        special = [AddedToken(token, normalized=False, special=True) for token in (START, END)]
+        self._rust.add_special_tokens(special)
+
+    def ids(self, text: str) -> list[int]:
+        """The ids of a text, between the start token and the end token."""
+        return self._rust.encode(text).ids
+
+    def padded(self, texts: Sequence[str], length: int) -> Tensor:
+        """`[N, length]`: the ids of N texts, cut before a last end token, or padded with end tokens."""
+        import torch
+
+        rows = []
+        for ids in map(self.ids, texts):
+            kept = ids if len(ids) <= length else [*ids[: length - 1], self.end]
+            rows.append(kept + [self.end] * (length - len(kept)))
+        return torch.tensor(rows)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some ids, in lower case, without start and end tokens."""
+        return self._rust.decode(list(ids), skip_special_tokens=True).replace("</w>", " ").strip()
+
+
+def build_tokenizer(spec: str | dict[str, Any]) -> Tokenizer:
+    """The tokenizer of a bundle's tokenizer entry; `spec` and errors as in `vocabulary_of`."""
+    return Tokenizer(*vocabulary_of(spec))

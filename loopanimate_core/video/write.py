@@ -23,6 +23,7 @@ from .frame_source import FrameSource
 from .metadata import loop_tags, to_ffmetadata
 
 MIN_FPS, MAX_FPS = 1.0, 120.0
+KEPT_BYTES = 256 * 2**20  # of the frames of a loop that is repeated: these are drawn once
 
 _TO_VIDEO = (
     "scale=in_range=full:out_range=limited:out_color_matrix=bt709"
@@ -44,7 +45,8 @@ def write_video(
     """Write the frames that play, `[P, H, W, 3]` or with transparency `[P, H, W, 4]`, as a loop.
 
     Instead of a tensor, `frames` may be anything that has a length and gives one frame `[H, W, C]` by its
-    index, such as a `DetailLoop`. Videos and folders of PNGs then hold one frame in memory at a time.
+    index, such as a `DetailLoop`. Videos and folders of PNGs then hold one frame in memory at a time, and of a loop
+    that is repeated as many as fit into `KEPT_BYTES`; the others are drawn again.
 
     The last frame is followed by the first, so drop a closing duplicate of the first frame before.
     Values outside 0..1 are clipped. Formats that store colour at half size (mp4, webm, webm-av1) need
@@ -122,7 +124,7 @@ def _shape(frames: FrameSource) -> tuple[int, ...]:
 def _check_frame(index: int, frame: Tensor) -> None:
     if not frame.is_floating_point():
         raise LoopAnimateError(f"frames must be floats in 0..1, got {frame.dtype}")
-    if not frame.isfinite().all():
+    if not torch.stack(frame.aminmax()).isfinite().all():  # NaN is both, if there is one
         raise LoopAnimateError(f"frame {index} has NaN or infinite values")
 
 
@@ -225,14 +227,23 @@ def _output_arguments(
 
 def _drawn(frames: FrameSource, times: int, white: int) -> Iterator[np.ndarray]:
     """The frames as whole numbers, `times` times in a row."""
+    kept: list[np.ndarray] = []
+    left_bytes = KEPT_BYTES if times > 1 else 0
     for index in tuple(range(len(frames))) * times:
+        if index < len(kept):
+            yield kept[index]
+            continue
         frame = frames[index]
         if not isinstance(frames, Tensor):
             _check_frame(index, frame)
-        yield _pixels(frame, white)
+        pixels = _pixels(frame, white)
+        if index == len(kept) and pixels.nbytes <= left_bytes:
+            kept.append(pixels)
+            left_bytes -= pixels.nbytes
+        yield pixels
 
 
 def _pixels(frame: Tensor, white: int) -> np.ndarray:
     """One frame `[H, W, C]` of any float dtype and device, rounded to whole numbers from 0 to `white`."""
-    scaled = frame.detach().to("cpu", torch.float32).clamp(0, 1).mul(white).round()
+    scaled = frame.detach().to("cpu", torch.float32).clamp(0, 1).mul_(white).round_()
     return scaled.numpy().astype(np.uint8 if white == 255 else "<u2")

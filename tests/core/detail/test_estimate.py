@@ -11,7 +11,9 @@ import torch
 from moved_disc import draw_loop, psnr
 
 from loopanimate_core.detail import DetailSettings, fit, modes, transfer
+from loopanimate_core.detail.chunks import CHUNK_PX, over_frames, parallel_frames
 from loopanimate_core.detail.fit import _bending, _solve_ring
+from loopanimate_core.detail.maps import bend_at, bend_basis
 from loopanimate_core.detail.motion import LayerMotion, resample_ring
 from loopanimate_core.detail.pose import Anchor, generators, inverse, matrices
 from loopanimate_core.picture.images import fit_pixels
@@ -208,8 +210,11 @@ def test_the_slopes_of_a_bent_layer_are_those_of_the_picture() -> None:
     anchor = Anchor(torch.zeros(2).double(), 0.5, torch.tensor([-0.6, -0.6, 0.6, 0.6]))
     poses = 0.05 * torch.randn(1, 12, generator=generator).double()
     points = fit.points_back(poses, anchor, scene.frames)
-    slopes = fit._slopes(
-        scene.behind, *fit.gradients(scene.paint), points, anchor, poses[:, 6:].float()
+    along_x, along_y, by_x, by_y = fit._slopes(
+        scene.behind, torch.cat(fit.gradients(scene.paint)), points, anchor, poses[:, 6:].float()
+    )
+    slopes = torch.cat(
+        [along_x[:, None] * by_x[:, 3:, None], along_y[:, None] * by_y[:, 3:, None]], 1
     )
     middle = (slice(None), slice(None), slice(30, 66), slice(30, 66))
     for column in range(6, 12):
@@ -219,8 +224,45 @@ def test_the_slopes_of_a_bent_layer_are_those_of_the_picture() -> None:
             fit.compose(scene, fit.points_back(poses + way * nudge, anchor, scene.frames))
             for way in (1, -1)
         )
-        measured, expected = ((ahead - back) / 0.04)[middle], slopes[:, column][middle]
+        measured, expected = ((ahead - back) / 0.04)[middle], slopes[:, column - 6][middle]
         assert float((measured - expected).norm() / measured.norm()) < 0.15
+
+
+@pytest.mark.parametrize("bent", [False, True])
+def test_normal_equations_are_those_of_every_slope_by_itself(bent: bool) -> None:
+    """The colours are summed before the parameters; the plain sum is over all slopes of all colours."""
+    torch.manual_seed(0)
+    along_x, along_y, error = torch.randn(3, 2, 3, 5, 7).unbind()
+    by_x, by_y = torch.randn(2, 2, 6 if bent else 3, 5, 7).unbind()
+    certain = torch.rand(2, 5, 7)
+    normal, pull = fit._summed(along_x, along_y, by_x, by_y, error, certain)
+    parts = [(along_x, by_x[:, :3]), (along_y, by_y[:, :3])]
+    parts += [(along_x, by_x[:, 3:]), (along_y, by_y[:, 3:])]
+    slopes = torch.cat([along[:, None] * by[:, :, None] for along, by in parts], 1)
+    weighted = slopes * certain[:, None, None]
+    expected = torch.einsum("pichw,pjchw->pij", weighted, slopes)
+    torch.testing.assert_close(normal, expected, atol=1e-4, rtol=1e-4)
+    expected = torch.einsum("pichw,pchw->pi", weighted, error)
+    torch.testing.assert_close(pull[..., 0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_bend_at_points_is_the_basis_times_its_knots() -> None:
+    torch.manual_seed(0)
+    points, bend = torch.rand(2, 30, 2) * 2 - 1, torch.randn(2, 6, 6, 2)
+    box = torch.tensor([-0.7, -0.6, 0.8, 0.9])
+    for index in range(2):
+        expected = bend_basis(points[index], 6, box) @ bend[index].reshape(-1, 2)
+        found = bend_at(points, bend, box)[index]
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_threads_do_not_change_the_estimate() -> None:
+    work, seen = (lambda at: (at.start, at.stop)), []
+    for threads in (1, 3):
+        with parallel_frames(threads):
+            assert torch.get_num_threads() == 1
+            seen.append(over_frames(work, 10, CHUNK_PX // 3))
+    assert seen[0] == seen[1] == [(0, 3), (3, 6), (6, 9), (9, 10)]
 
 
 @pytest.mark.parametrize("kind", ["bend", "wave"])

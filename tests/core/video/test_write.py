@@ -14,7 +14,7 @@ from PIL import Image
 from toy_frames import ALL_FORMATS, HEIGHT, TOLERANCE, WIDTH, error_of, make_frames, place
 
 from loopanimate_core.errors import LoopAnimateError
-from loopanimate_core.video import animation, ffmpeg, read_video, write_video
+from loopanimate_core.video import animation, ffmpeg, read_video, write, write_video
 from loopanimate_core.video.formats import FORMATS
 
 
@@ -312,28 +312,45 @@ def test_this_ffmpeg_lists_its_encoders() -> None:
     assert "=" not in ffmpeg.encoders()
 
 
+class Drawn:
+    """Draws a frame when asked, and counts."""
+
+    def __init__(self, frames: torch.Tensor) -> None:
+        self.frames, self.asked = frames, 0
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        self.asked += 1
+        return self.frames[index]
+
+
 @pytest.mark.parametrize("name", ["clip.mkv", "clip.apng", "folder"])
 def test_frames_drawn_one_at_a_time_give_the_same_file(tmp_path: Path, name: str) -> None:
-    class Drawn:
-        """Draws a frame when asked, and counts."""
-
-        asked = 0
-
-        def __len__(self) -> int:
-            return len(frames)
-
-        def __getitem__(self, index: int) -> torch.Tensor:
-            self.asked += 1
-            return frames[index]
-
     frames = torch.rand(5, 24, 32, 3, generator=torch.Generator().manual_seed(0))
-    drawn = Drawn()
+    drawn = Drawn(frames)
     write_video(drawn, tmp_path / name, fps=8.0)
     (tmp_path / "whole").mkdir()
     write_video(frames, tmp_path / "whole" / name, fps=8.0)
     found, expected = (read_video(at / name)[0] for at in (tmp_path, tmp_path / "whole"))
     torch.testing.assert_close(found, expected)
     assert drawn.asked <= len(frames) + 2  # the first one also tells the size
+
+
+@pytest.mark.parametrize("room", [0, 3, 5])
+def test_frames_of_a_repeated_loop_are_drawn_once_if_they_fit(
+    room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = torch.rand(5, 24, 32, 3, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(write, "KEPT_BYTES", room * 2 * frames[0].numel())  # 16 bits
+    drawn = Drawn(frames)
+    write_video(drawn, tmp_path / "loop.mkv", fps=8.0, repeats=3)
+    found = read_video(tmp_path / "loop.mkv")[0]
+    write_video(frames.repeat(3, 1, 1, 1), tmp_path / "long.mkv", fps=8.0)
+    torch.testing.assert_close(found, read_video(tmp_path / "long.mkv")[0])
+    asked_for_sizes = 2
+    assert drawn.asked <= 5 + 2 * (5 - room) + asked_for_sizes
 
 
 def test_a_drawn_frame_that_is_not_finite_leaves_no_file(tmp_path: Path) -> None:

@@ -138,15 +138,7 @@ class ClipEncoder:
 
     def tokens(self, caption: str) -> Tensor:
         """Token ids `[T]` of a caption, padded and cut to the text encoder's length."""
-        with self._lock:  # a tokenizer is not thread-safe
-            found = self._tokenizer(
-                [caption],
-                padding="max_length",
-                truncation=True,
-                max_length=self._text_length,
-                return_tensors="pt",
-            )
-        return found.input_ids[0]
+        return self._tokenizer.padded([caption], self._text_length)[0]
 
     def text_states(self, tokens: Tensor) -> Tensor:
         """States `[T, D]` float16 of a caption's tokens. Always encoded alone, so that they do not depend on

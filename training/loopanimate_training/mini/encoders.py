@@ -182,6 +182,7 @@ def _labels(cache: EmojiCache, rows: np.ndarray, rng: np.random.Generator) -> li
 
 def _pooled(tokenizer: Any, text_encoder: Any, texts: list[str]) -> Tensor:
     """State of each text at its end token. Padding comes after it, so it has no influence."""
-    tokens = tokenizer(texts, padding=True, truncation=True, max_length=77, return_tensors="pt")
-    hidden = text_encoder(tokens.input_ids).last_hidden_state
-    return hidden[torch.arange(len(texts)), tokens.attention_mask.sum(1) - 1]
+    tokens = tokenizer.padded(texts, 77)
+    ends = (tokens == tokenizer.end).int().argmax(1)
+    hidden = text_encoder(tokens[:, : int(ends.max()) + 1]).last_hidden_state
+    return hidden[torch.arange(len(texts)), ends]

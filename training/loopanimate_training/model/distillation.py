@@ -91,13 +91,8 @@ def open_teacher(config: RunConfig, start: Bundle) -> LoopUNet:
 @torch.no_grad()
 def empty_prompt(bundle: Bundle) -> Tensor:
     """The text encoder's states of the empty prompt, `[1, T, D]`."""
-    tokens = bundle.tokenizer(
-        [""],
-        padding="max_length",
-        truncation=True,
-        max_length=bundle.text_encoder.config.max_position_embeddings,
-        return_tensors="pt",
-    ).input_ids
+    length = bundle.text_encoder.config.max_position_embeddings
+    tokens = bundle.tokenizer.padded([""], length)
     encoded: Any = bundle.text_encoder(tokens.to(next(bundle.text_encoder.parameters()).device))
     return encoded.last_hidden_state.float()
 
