@@ -36,6 +36,7 @@ def offers(
 def _offer(comfyui: Path, base: Path, arguments: list[str]) -> dict[str, Any]:
     server = ComfyServer.start(comfyui, base, extra_args=arguments)
     try:
+        server.get("/object_info")  # for it ComfyUI makes folders, which are then on offer
         nodes = server.get("/object_info")
         scripts = server.get("/extensions")
     finally:
