@@ -1,6 +1,6 @@
 """Take the pictures of the templates and of the help pages again, from a real run of every template.
 
-    make comfy-thumbnails [ARGS='[--url RUNNING_SERVER] [TEMPLATE ...]']
+    make comfy-thumbnails [ARGS='[--url RUNNING_SERVER] ["LoopAnimate seed hunt" ...]']
 
 writes workflows/*.jpg, which play the loops that the templates saved, and web/docs/*.jpg. $PLAYWRIGHT_CORE and
 $CHROMIUM are used as in test_page.py.
