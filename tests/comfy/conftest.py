@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from comfy_graphs import give_picture
 from comfy_server import ComfyServer, find_comfyui
 
 
@@ -32,3 +34,13 @@ def comfy(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
     server = ComfyServer.start(comfyui, base_dir, extra_args=["--preview-method", "latent2rgb"])
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def server(comfy: ComfyServer, toy_bundle_path: Path) -> ComfyServer:
+    """The shared server with a small bundle, toy.safetensors, and a picture, ghost.png."""
+    give_picture(comfy)
+    folder = comfy.base_dir / "models/loopanimate"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(toy_bundle_path, folder / "toy.safetensors")
+    return comfy

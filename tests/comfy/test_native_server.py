@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +27,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 TOY = {"bundle": "toy.safetensors", "side": 64}
-
-
-@pytest.fixture(scope="module")
-def server(comfy: ComfyServer, toy_bundle_path: Path) -> Iterator[ComfyServer]:
-    """The shared server with a small bundle and a picture."""
-    give_picture(comfy)
-    folder = comfy.base_dir / "models/loopanimate"
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(toy_bundle_path, folder / "toy.safetensors")
-    yield comfy
 
 
 @pytest.fixture(scope="module")

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
-from comfy_graphs import give_picture, pictures
+from comfy_graphs import pictures
 from comfy_server import PACK, ComfyServer, PromptError
 from stock_nodes import CHANGES, LATENTS, REFUSED, ROWS, SAME, StockNode, base_graph, table
-
-
-@pytest.fixture(scope="module")
-def server(comfy: ComfyServer, toy_bundle_path: Path) -> Iterator[ComfyServer]:
-    """The shared server with a small bundle and a picture."""
-    give_picture(comfy)
-    folder = comfy.base_dir / "models/loopanimate"
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(toy_bundle_path, folder / "toy.safetensors")
-    yield comfy
 
 
 @pytest.fixture(scope="module")

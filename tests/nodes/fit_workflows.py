@@ -1,8 +1,9 @@
-"""Updates the templates after the bundled model was replaced.
+"""Updates the templates after the bundled model was replaced, or after a node was given another setting.
 
     make fit-workflows
 
-writes the model's frames, fps and sampling settings into every workflow that uses it, and into the API copy.
+writes the model's frames, fps and sampling settings into every workflow that uses it, and into the API copy. Settings that
+nodes have gained since a template was saved get their defaults.
 """
 
 from __future__ import annotations
@@ -10,7 +11,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from test_workflows import API, TEMPLATES, load, widget_names, widgets
+from flat_workflow import definitions
+from test_workflows import (
+    API,
+    BLUEPRINT,
+    SCHEMAS,
+    STOCK,
+    TEMPLATES,
+    load,
+    widget_names,
+    widgets,
+)
 
 from loopanimate_core.bundle import BundleConfig, bundle_info, mini_bundle_path
 from loopanimate_core.files import atomic_write
@@ -39,9 +50,25 @@ def _wanted(node: dict[str, Any], config: BundleConfig) -> dict[str, float]:
     return {}
 
 
+def append_defaults(node: dict[str, Any]) -> None:
+    """Give a saved node the settings that were added to its kind: they are always the last ones."""
+    values = node.setdefault("widgets_values", [])
+    defaults = {e["id"]: e.get("default") for e in SCHEMAS[node["type"]]["inputs"]}
+    defaults["control_after_generate"] = "fixed"
+    names = widget_names(node)
+    values += [defaults[name] for name in names[len(values) :]]
+    if not values:
+        del node["widgets_values"]
+
+
 def fit(graph: dict[str, Any], config: BundleConfig) -> None:
     """Update a workflow in the page's format; workflows that load parts are not changed."""
-    nodes = graph["nodes"]
+    subgraphs = definitions(graph)
+    nodes = [node for node in graph["nodes"] if node["type"] not in subgraphs]
+    nodes += [node for subgraph in subgraphs.values() for node in subgraph["nodes"]]
+    for node in nodes:
+        if node["type"] not in STOCK:
+            append_defaults(node)
     (loader,) = [node for node in nodes if node["type"] == "LoopAnimate_LoadLoopAnimate"]
     if widgets(loader)["bundle"] == "parts":
         return
@@ -62,7 +89,7 @@ def fit_api(graph: dict[str, Any], config: BundleConfig) -> None:
 
 def main() -> None:
     config = bundle_info(mini_bundle_path()).config
-    for path in [*TEMPLATES, API]:
+    for path in [*TEMPLATES, BLUEPRINT, API]:
         graph = load(path)
         (fit_api if path == API else fit)(graph, config)
         text = json.dumps(graph, indent=2 if path == API else 1, ensure_ascii=False)

@@ -4,11 +4,12 @@ import { api } from "../../../scripts/api.js"
 import { app } from "../../../scripts/app.js"
 
 import { CheckPanel } from "./check_panel.js"
+import { takePhotos, takePictures } from "./dropping.js"
 import { findNode } from "./graph.js"
 import { wantsStill } from "./loop_stage.js"
 import { NotesPanel } from "./notes_panel.js"
 import { PreviewPanel } from "./preview_panel.js"
-import { playOnceShown, videoOf } from "./saved_loop.js"
+import { fill, onceShown, pictureOf, play, videoOf } from "./saved_loop.js"
 import { speak } from "./words.js"
 
 const BUILD = "LoopAnimate_BuildLoopConditions"
@@ -43,6 +44,7 @@ app.registerExtension({
     for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
       api.addEventListener(end, ({ detail }) => clearPreviews(detail?.prompt_id))
     }
+    takePhotos(app)
     api.addEventListener("reconnected", () => clearPreviews()) // events during the interruption are lost
   },
 
@@ -50,8 +52,11 @@ app.registerExtension({
     if (node.comfyClass === CHECK) addCheck(node)
     if (node.comfyClass === SAMPLER) addPreview(node)
     if (node.comfyClass === BUILD) addNotes(node)
-    if (node.comfyClass === SAVE) whenExecuted(node, startVideo)
-    if (node.comfyClass === FOLDER) goThroughInOrder(node)
+    if (node.comfyClass === SAVE) whenExecuted(node, showSaved)
+    if (node.comfyClass === FOLDER) {
+      goThroughInOrder(node)
+      takePictures(node, upload, complain)
+    }
   },
 
   // Called when undo, a switch of workflow tabs or a run chosen from the queue restores results.
@@ -83,9 +88,24 @@ function whenExecuted(node, action) {
   }
 }
 
-function startVideo(node, output) {
+function showSaved(node, output) {
   const file = output?.animated?.[0] && output.images?.[0]
-  if (file && !wantsStill()) playOnceShown(() => videoOf(node, file.filename))
+  if (!file) return
+  if (/\.(webp|png)$/.test(file.filename)) onceShown(() => pictureOf(node), fill)
+  else if (!wantsStill()) onceShown(() => videoOf(node, file.filename), play)
+}
+
+/** Put a file into a subfolder of ComfyUI's input folder. */
+async function upload(subfolder, file) {
+  const body = new FormData()
+  body.append("image", file)
+  body.append("subfolder", subfolder)
+  const answer = await api.fetchApi("/upload/image", { method: "POST", body })
+  if (!answer.ok) throw new Error(`${file.name}: ${answer.status} ${answer.statusText}`)
+}
+
+function complain(words) {
+  app.extensionManager?.toast?.add({ severity: "error", summary: "LoopAnimate", detail: words })
 }
 
 function addPreview(node) {

@@ -26,6 +26,7 @@ const WORDS = {
     seam_step: "Frame {from} to {to}, the seam of {count} frames: {value} of 255",
     hint: "Run the workflow to see the loop",
     no_frames: "The frames are no longer in ComfyUI’s temporary folder. Run again to see them.",
+    not_uploaded: "The pictures could not be uploaded: {reason}",
     no_loop: "No loop to show: the run stopped here",
     stopped: "Stopped",
     progress: "Step {step} of {steps}",

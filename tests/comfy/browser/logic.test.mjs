@@ -3,6 +3,7 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
 
+import { newFolder, ownPicture, picturesIn } from "../../../web/js/dropping.js"
 import { findNode } from "../../../web/js/graph.js"
 import { chartBars } from "../../../web/js/seam_chart.js"
 import { advance, cellOf, readSheet, wrap } from "../../../web/js/sheet.js"
@@ -111,4 +112,20 @@ test("every language has all words, with the same values in them", () => {
   speak("de")
   assert.equal(say("play"), "Play")
   assert.equal(say("a key of tomorrow"), "")
+})
+
+test("dropped pictures become a folder with a legal name of its own", () => {
+  const event = { dataTransfer: { files: [{ name: "A b.JPG" }, { name: "flow.json" }, { name: "x.png.mp4" }] } }
+  assert.deepEqual(picturesIn(event).map(({ name }) => name), ["A b.JPG"])
+  assert.deepEqual(picturesIn(undefined), [])
+  assert.equal(newFolder(new Date(2026, 0, 2, 3, 4, 5)), "dropped 2026-01-02 03.04.05")
+})
+
+test("a photograph goes to the one node that the template calls one's own picture", () => {
+  const own = { type: "LoadImage", title: "Your picture", onDragDrop() {} }
+  const other = { ...own, title: "Load Image" }
+  assert.equal(ownPicture([own, other]), own)
+  assert.equal(ownPicture([own, { ...own }]), null)
+  assert.equal(ownPicture([other, { ...own, type: "KSampler" }]), null)
+  assert.equal(ownPicture(undefined), null)
 })

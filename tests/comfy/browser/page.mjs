@@ -5,10 +5,14 @@ import { readFile } from "node:fs/promises"
 import path from "node:path"
 
 import {
+  dropFiles,
+  fit,
   load,
   openSession,
   outline,
   pixels,
+  placeOf,
+  pressRun,
   queue,
   readPanel,
   success,
@@ -18,13 +22,15 @@ import {
 
 const CHECK = "LoopAnimate_LoopCheck"
 const SAMPLER = "LoopAnimate_LoopSampler"
+const SAVE = "LoopAnimate_SaveLoop"
+const FOLDER = "LoopAnimate_LoadPictureFromFolder"
 const options = JSON.parse(process.argv[2])
 const { browser, page, complaints } = await openSession(options)
 const seen = { complaints }
 let saved // resolves once the run has ended
 
-/** Set widgets of the sampler. */
-function setValues(values) {
+/** Set widgets of the sampler, or of the first node of another type. */
+function setValues(values, kind = SAMPLER) {
   return page.evaluate(
     ([type, wanted]) => {
       const node = app.graph.nodes.find((candidate) => candidate.type === type)
@@ -32,7 +38,7 @@ function setValues(values) {
         node.widgets.find((widget) => widget.name === name).value = value
       }
     },
-    [SAMPLER, values],
+    [kind, values],
   )
 }
 
@@ -43,6 +49,10 @@ async function watchRun() {
   seen.before = await readPanel(page)
   const heightOf = (type) =>
     page.evaluate((name) => app.graph.nodes.find((node) => node.type === name).size[1], type)
+  await page.evaluate((name) => {
+    const node = app.graph.nodes.find(({ type }) => type === name)
+    node.setSize([node.size[0], node.computeSize()[1]]) // without the room that the template leaves for the preview
+  }, SAMPLER)
   const height = await heightOf(SAMPLER)
   saved = success(page)
   saved.catch(() => {}) // if the page is closed before, the reason is reported elsewhere
@@ -196,24 +206,119 @@ async function interrupt() {
   seen.interrupted = true
 }
 
-/** Drop a photograph on the picture of the basic template, as the mouse would. */
+/** Drop a photograph on the basic template, with the mouse: on its picture, and beside it. */
 async function dropPhoto() {
   await load(page, JSON.parse(await readFile(options.workflow, "utf8")))
-  seen.photo = await page.evaluate(async () => {
-    const node = app.graph.nodes.find((candidate) => candidate.type === "LoadImage")
-    const canvas = Object.assign(document.createElement("canvas"), { width: 1280, height: 720 })
-    canvas.getContext("2d").fillRect(300, 200, 400, 300)
-    const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg"))
-    const data = new DataTransfer()
-    data.items.add(new File([blob], "my photo.jpg", { type: "image/jpeg" }))
-    await node.onDragDrop(new DragEvent("drop", { dataTransfer: data }))
-    const widget = node.widgets.find(({ name }) => name === "image")
-    for (let tries = 0; tries < 100 && !String(widget.value).includes("my photo"); tries++) {
-      await new Promise((done) => setTimeout(done, 200))
+  const picture = () =>
+    page.evaluate(() => {
+      const nodes = app.graph.nodes.filter(({ type }) => type === "LoadImage")
+      return nodes.map((node) => node.widgets.find(({ name }) => name === "image").value).join()
+    })
+  const drop = async (place) => {
+    await page.evaluate(() => {
+      const node = app.graph.nodes.find(({ type }) => type === "LoadImage")
+      node.widgets.find(({ name }) => name === "image").value = "loopanimate_ghost.png"
+    })
+    await dropFiles(page, place, [options.photo])
+    for (let tries = 0; tries < 50 && (await picture()) === "loopanimate_ghost.png"; tries++) {
+      await page.waitForTimeout(200)
     }
-    const { output } = await app.graphToPrompt()
-    return Object.values(output).find(({ class_type }) => class_type === "LoadImage").inputs.image
-  })
+    return picture()
+  }
+  seen.photo = {
+    onCanvas: await drop(await placeOf(page, "LoopAnimate_DetailTransfer", [100, 800])),
+    onOtherNode: await drop(await placeOf(page, CHECK)),
+    onPicture: await drop(await placeOf(page, "LoadImage")),
+    alerts: await page.evaluate(() => document.body.textContent.includes("Unable to find workflow")),
+  }
+}
+
+/** The loop of that photograph: the second click. Fewer steps and frames than in the template save time. */
+async function makeWallpaper() {
+  await setValues({ steps: 2, seed: Date.now() % 1_000_000 })
+  await setValues({ fps: 0 }, "LoopAnimate_DetailTransfer")
+  seen.wallpaper = { file: await runAndFind(() => pressRun(page)) }
+}
+
+/** Run by doing something; returns the file that Save Loop wrote. */
+async function runAndFind(start) {
+  const written = page.evaluate(
+    () =>
+      new Promise((resolve, reject) => {
+        app.api.addEventListener("executed", ({ detail }) => {
+          if (detail.output?.loopanimate_saved) resolve(detail.output.loopanimate_saved[0])
+        })
+        app.api.addEventListener("execution_error", ({ detail }) => reject(new Error(detail.exception_message)))
+      }),
+  )
+  written.catch(() => {})
+  const ended = success(page)
+  ended.catch(() => {})
+  await start()
+  const file = await written
+  await ended
+  return file
+}
+
+/** How large Save Loop shows a small loop in each kind of format. */
+async function fillPreviews() {
+  seen.previews = {}
+  const graph = JSON.parse(await readFile(options.workflow, "utf8"))
+  for (const format of ["webp", "gif", "apng", "mp4"]) {
+    await load(page, graph)
+    await setValues({ steps: 2, seed: 5 })
+    await setValues({ fps: 0, size: "model" }, "LoopAnimate_DetailTransfer") // far smaller than the node
+    await setValues({ format }, SAVE)
+    await runAndFind(() => queue(page))
+    for (let tries = 0; tries < 60 && !(seen.previews[format] > 0.85); tries++) {
+      await page.waitForTimeout(250) // the page shows a file some time after the run
+      seen.previews[format] = await widthOfPreview()
+    }
+  }
+}
+
+/** How wide Save Loop's preview is, as a share of its node. */
+function widthOfPreview() {
+  return page.evaluate((type) => {
+    const node = app.graph.nodes.find((candidate) => candidate.type === type)
+    const vue = document.querySelector(`[data-node-id="${node.id}"]`)
+    const held = node.widgets.find(({ name }) => name === "$$comfy_animation_preview")?.element
+    const places = [node.videoContainer, held, vue].filter((place) => place?.isConnected)
+    const shown = places.flatMap((place) => [...place.querySelectorAll("video, img")])
+    const widths = shown.map((element) => element.getBoundingClientRect().width)
+    return Math.max(0, ...widths) / (node.size[0] * app.canvas.ds.scale)
+  }, SAVE)
+}
+
+/** Drop two pictures on Load Picture From Folder. */
+async function dropOnFolder() {
+  await page.evaluate((type) => {
+    app.graph.clear()
+    const node = LiteGraph.createNode(type)
+    app.graph.add(node)
+    node.pos = [300, 200]
+  }, FOLDER)
+  await fit(page)
+  await page.waitForTimeout(800)
+  const values = () =>
+    page.evaluate((type) => {
+      const { widgets } = app.graph.nodes.find((node) => node.type === type)
+      return Object.fromEntries(widgets.map(({ name, value }) => [name, value]))
+    }, FOLDER)
+  await dropFiles(page, await placeOf(page, FOLDER), [options.photo, options.photo.replace("dandelion", "coffee")])
+  for (let tries = 0; tries < 50 && !(await values()).folder.startsWith("input/"); tries++) {
+    await page.waitForTimeout(200)
+  }
+  seen.folder = await values()
+}
+
+/** What the page sends for the templates that have subgraphs. */
+async function openSubgraphs() {
+  seen.prompts = {}
+  for (const [name, file] of Object.entries(options.subgraphs)) {
+    await load(page, JSON.parse(await readFile(file, "utf8")))
+    seen.prompts[name] = await page.evaluate(async () => (await app.graphToPrompt()).output)
+  }
 }
 
 /** What Build Loop Conditions says of its settings, and that it stops saying it. */
@@ -245,6 +350,13 @@ try {
   await interrupt()
   await dropPhoto()
   await readNotes()
+  await makeWallpaper()
+  await shot("wallpaper")
+  await fillPreviews()
+  await shot("previews")
+  await openSubgraphs()
+  await shot("subgraphs")
+  await dropOnFolder()
   await shot("end")
 } catch (error) {
   seen.failure = error.stack

@@ -59,7 +59,7 @@ def _take(url: str, folder: Path) -> None:
         "vue": front_end() is not None,
         "browser": os.environ.get("CHROMIUM", "/usr/bin/chromium"),
         "playwright": str(Path(playwright).expanduser()),
-        "workflow": str(PACK / "workflows" / "loopanimate_basic.json"),
+        "workflow": str(PACK / "workflows" / "LoopAnimate picture to loop.json"),
         "folder": str(folder),
     }
     script = Path(__file__).with_suffix(".mjs")

@@ -104,6 +104,36 @@ export function queue(page) {
   return page.evaluate(() => app.queuePrompt(0, 1))
 }
 
+/** The middle of the first node of a type, or a place beside it in pixels of the graph, on the screen. */
+export function placeOf(page, type, beside = null) {
+  return page.evaluate(
+    ([wanted, offset]) => {
+      const { pos, size } = app.graph.nodes.find((node) => node.type === wanted)
+      const [right, down] = offset ?? [size[0] / 2, size[1] / 2]
+      const { ds, canvas } = app.canvas
+      const { x, y } = canvas.getBoundingClientRect()
+      return { x: x + (pos[0] + right + ds.offset[0]) * ds.scale, y: y + (pos[1] + down + ds.offset[1]) * ds.scale }
+    },
+    [type, beside],
+  )
+}
+
+/** Drop files of this machine on a place of the page, as the mouse does. */
+export async function dropFiles(page, { x, y }, files) {
+  const session = await page.context().newCDPSession(page)
+  const data = { items: [], files, dragOperationsMask: 1 }
+  for (const type of ["dragEnter", "dragOver", "dragOver", "drop"]) {
+    await session.send("Input.dispatchDragEvent", { type, x, y, data })
+    await page.waitForTimeout(100)
+  }
+  await session.detach()
+}
+
+/** Press the page's Run button with the mouse. */
+export function pressRun(page) {
+  return page.getByRole("button", { name: /^Run/ }).first().click()
+}
+
 /** Resolves once the next run has succeeded; call it before `queue`. */
 export function success(page) {
   return page.evaluate(

@@ -1,7 +1,7 @@
-// Runs templates in a real page and takes their pictures: node thumbnails.mjs '{"url": …, "browser": …,
+// Runs templates in a real page, takes pictures of them and lists the loops that they saved: node thumbnails.mjs '{"url": …, "browser": …,
 // "playwright": …, "folder": …, "templates": [{"name", "path", "runs", "nodes": {type: picture}}]}'
 
-import { readFile } from "node:fs/promises"
+import { readFile, writeFile } from "node:fs/promises"
 import path from "node:path"
 
 import { load, openSession } from "./session.mjs"
@@ -49,19 +49,23 @@ async function frame(type) {
   }
 }
 
+/** Run what is on the canvas; returns the files that it saved. */
 async function run() {
   const ended = page.evaluate(
     () =>
       new Promise((resolve) => {
+        const saved = []
+        app.api.addEventListener("executed", ({ detail }) => saved.push(...(detail.output?.loopanimate_saved ?? [])))
         for (const kind of ["execution_success", "execution_error", "execution_interrupted"]) {
-          app.api.addEventListener(kind, ({ detail }) => resolve([kind, detail]), { once: true })
+          app.api.addEventListener(kind, ({ detail }) => resolve([kind, detail, saved]), { once: true })
         }
       }),
   )
   await page.evaluate(() => app.queuePrompt(0, 1))
-  const [kind, detail] = await ended
+  const [kind, detail, saved] = await ended
   if (kind !== "execution_success") throw new Error(JSON.stringify(detail))
   await page.waitForTimeout(4000)
+  return saved
 }
 
 async function shoot(name, type) {
@@ -82,7 +86,8 @@ await page.evaluate(async () => {
 })
 for (const template of options.templates) {
   await load(page, JSON.parse(await readFile(template.path, "utf8")))
-  if (template.runs) await run()
+  const saved = template.runs ? await run() : []
+  await writeFile(path.join(options.folder, `${template.name}.json`), JSON.stringify(saved))
   await shoot(template.name, null)
   for (const [type, picture] of Object.entries(template.nodes)) await shoot(picture, type)
   console.log(template.name)
