@@ -64,7 +64,7 @@ def test_core_uses_relative_imports() -> None:
 LAYERS = {
     "loopanimate_core": (
         {"errors", "files", "lazy", "exit_codes", "extras", "memory", "parsing", "processes"},
-        {"models", "schedule", "solver", "picture"},
+        {"models", "schedule", "solver", "picture", "travel"},
         {"closing", "conditions", "detail", "preconditioning", "encoders", "video"},
         {"settings"},
         {"bundle"},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import LoopAnimateError
 from ..parsing import is_text, plain_text
+from ..travel import parse_travel
 from ..video.formats import FORMATS, MAX_REPEATS, check_repeats, find_format
 from .drawing import (
     add_detail_options,
@@ -44,6 +45,7 @@ EPILOG = """\
 examples:
   loopanimate animate cat.png --prompt "swaying left and right"
   loopanimate animate cat.png --prompt bouncing --seed 3 --format webp --sheet cat_sheet.png
+  loopanimate animate cat.png --prompt "0: swaying, 17: bouncing"
   loopanimate animate cat.png --prompt bouncing --prompt spinning --chain 4 -o long.mp4
   loopanimate animate photo.jpg --bundle my_model.safetensors --size 4k --fps 30
   loopanimate animate sticker.png --prompt swaying --transparent -o sticker.webp
@@ -80,7 +82,8 @@ def _add_motion(group: argparse._ArgumentGroup) -> None:
         "--prompt",
         metavar="TEXT",
         action="append",
-        help="what moves and how; repeat it for the clips of --chain (default: an empty prompt)",
+        help="what moves and how; `0: bobbing, 12: swaying` changes it at these frames, round the loop; repeat"
+        " it for the clips of --chain (default: an empty prompt)",
     )
     group.add_argument(
         "--negative",
@@ -259,6 +262,7 @@ def _check(arguments: argparse.Namespace, output: Path, sheet: Path | None) -> N
                 f"a prompt must be UTF-8 text of at most {MAX_PROMPT} characters, got"
                 f" {plain_text(text, 60)!r}"
             )
+        parse_travel(text)
 
 
 def _mask(choice: str, picture: Picture) -> Tensor | str:
