@@ -13,11 +13,13 @@ from torch import Tensor
 
 from .budget import require_loop_memory
 from .bundle import Bundle, find_bundle, mini_bundle_path, read_bundle
+from .bundle.lora import merge_lora, read_lora
 from .closing import closed
 from .conditions import DEFAULT_MOTION, LoopConditions, mask_to_latent
 from .encoders.image import encode_image
 from .encoders.text import encode_around
 from .encoders.vae import decode_latents, encode_frames
+from .errors import LoopAnimateError
 from .picture.images import Picture, fit_mask, fit_picture, load_picture, require_rgb
 from .picture.saliency import salient_mask
 from .preconditioning import Preconditioning
@@ -126,6 +128,19 @@ class LoopAnimatePipeline:
         """Open a bundle, by its path or the name of a fetched model; None is the mini that ships with the package."""
         file = find_bundle(Path(path)) if path else mini_bundle_path()
         return cls(read_bundle(file, device=device, dtype=dtype))
+
+    def add_lora(self, path: str | PathLike[str], strength: float = 1.0) -> None:
+        """Add a LoRA file to the weights, for all loops that follow: kohya's, diffusers', or an AnimateDiff motion LoRA.
+
+        Args:
+            strength: -10 … 10; 1 is as the LoRA was trained, below 0 the opposite.
+
+        Raises:
+            LoopAnimateError: the file is not a LoRA for this model, or a strength out of its range.
+        """
+        if not -10 <= strength <= 10:
+            raise LoopAnimateError(f"a LoRA's strength must be between -10 and 10, got {strength}")
+        merge_lora(self.bundle.unet, read_lora(Path(path), self.bundle.unet), strength)
 
     @torch.inference_mode()
     def __call__(

@@ -117,6 +117,14 @@ def _add_sampling(group: argparse._ArgumentGroup) -> None:
         metavar="FILE",
         help="the model: a file, or the name of a fetched one (default: the bundled mini)",
     )
+    group.add_argument(
+        "--lora",
+        metavar="FILE[:X]",
+        action="append",
+        default=[],
+        help="a LoRA or motion LoRA of the network, and how strongly to use it, -10 to 10 (default: 1); repeat"
+        " it for more",
+    )
     add_sampling_options(group)
     group.add_argument(
         "--image-guidance",
@@ -278,7 +286,19 @@ def _open_pipeline(arguments: argparse.Namespace) -> LoopAnimatePipeline:
     from ..pipeline import LoopAnimatePipeline
 
     device, dtype = pick_device(arguments.device, arguments.dtype)
-    return LoopAnimatePipeline.from_bundle(arguments.bundle, device=device, dtype=dtype)
+    pipeline = LoopAnimatePipeline.from_bundle(arguments.bundle, device=device, dtype=dtype)
+    for given in arguments.lora:
+        pipeline.add_lora(*lora_of(given))
+    return pipeline
+
+
+def lora_of(given: str) -> tuple[Path, float]:
+    """File and strength of `--lora FILE[:X]`; a colon that no number follows belongs to the file's name."""
+    name, colon, strength = given.rpartition(":")
+    try:
+        return (Path(name), float(strength)) if colon and name else (Path(given), 1.0)
+    except ValueError:
+        return Path(given), 1.0
 
 
 def _sample(
