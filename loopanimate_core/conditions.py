@@ -166,7 +166,7 @@ class LoopConditions:
         z_still: latent of the picture, `[1, 4, h, w]`.
         m_still: the object's mask, `[1, 1, h, w]`; ones when there is none.
         image_embeds: `[1, T_i, D]`.
-        text_embeds, negative_embeds: `[1, T_t, D]`.
+        text_embeds, negative_embeds: `[1, T_t, D]`, or `[1, P, T_t, D]` with the text of each frame that plays.
         frames: F, the frames that the loop is closed over; F-1 of them play.
         conditioning: one of `CONDITIONINGS`.
         motion: one of `MOTIONS`, for PIA.

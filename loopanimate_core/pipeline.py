@@ -13,11 +13,13 @@ from torch import Tensor
 
 from .budget import require_loop_memory
 from .bundle import Bundle, find_bundle, mini_bundle_path, read_bundle
+from .bundle.lora import merge_lora, read_lora
 from .closing import closed
 from .conditions import DEFAULT_MOTION, LoopConditions, mask_to_latent
 from .encoders.image import encode_image
-from .encoders.text import encode_prompts
+from .encoders.text import encode_around
 from .encoders.vae import decode_latents, encode_frames
+from .errors import LoopAnimateError
 from .picture.images import Picture, fit_mask, fit_picture, load_picture, require_rgb
 from .picture.saliency import salient_mask
 from .preconditioning import Preconditioning
@@ -31,6 +33,7 @@ from .sampling import (
 )
 from .schedule import make_scheduler
 from .settings import SamplingSettings, resolve_settings
+from .travel import check_prompt
 
 if TYPE_CHECKING:
     from .detail import DetailLoop
@@ -126,6 +129,19 @@ class LoopAnimatePipeline:
         file = find_bundle(Path(path)) if path else mini_bundle_path()
         return cls(read_bundle(file, device=device, dtype=dtype))
 
+    def add_lora(self, path: str | PathLike[str], strength: float = 1.0) -> None:
+        """Add a LoRA file to the weights, for all loops that follow: kohya's, diffusers', or an AnimateDiff motion LoRA.
+
+        Args:
+            strength: -10 … 10; 1 is as the LoRA was trained, below 0 the opposite.
+
+        Raises:
+            LoopAnimateError: the file is not a LoRA for this model, or a strength out of its range.
+        """
+        if not -10 <= strength <= 10:
+            raise LoopAnimateError(f"a LoRA's strength must be between -10 and 10, got {strength}")
+        merge_lora(self.bundle.unet, read_lora(Path(path), self.bundle.unet), strength)
+
     @torch.inference_mode()
     def __call__(
         self,
@@ -158,7 +174,8 @@ class LoopAnimatePipeline:
 
         Args:
             image: a file, a Picture, or `[H, W, 3]` in 0..1.
-            prompt: what moves and how.
+            prompt: what moves and how. `0: a fox bobbing, 12: a fox swaying` travels from one prompt to the next
+                round the loop; see `travel`.
             negative_prompt: what should not happen.
             frames: F, the frames the loop is closed over; F-1 play.
             seed: 0 … 2⁶⁴-1; the same seed gives the same loop. None draws one.
@@ -207,6 +224,8 @@ class LoopAnimatePipeline:
             width_px=width_px,
         )
 
+        for text in (prompt, negative_prompt):
+            check_prompt(text, settings.frames)
         weight = next(self.bundle.unet.parameters())
         if weight.device.type == "cpu":  # a GPU says itself that it is full
             require_loop_memory(self.bundle.config, settings, weight.element_size())
@@ -253,14 +272,16 @@ class LoopAnimatePipeline:
         bundle = self.bundle
         device = next(bundle.unet.parameters()).device
         z_still = encode_frames(bundle.vae, still[None].to(device))[:, :, 0]
-        text = encode_prompts(bundle.tokenizer, bundle.text_encoder, [prompt, negative_prompt])
+        text, negative = encode_around(
+            bundle.tokenizer, bundle.text_encoder, [prompt, negative_prompt], frames - 1
+        )
         pixels = still.permute(2, 0, 1)[None].to(device)  # HWC -> BCHW
         return LoopConditions(
             z_still=z_still,
             m_still=mask_to_latent(object_mask[None].to(device), *z_still.shape[2:]).to(z_still),
             image_embeds=_image_embeds(bundle, pixels, text),
-            text_embeds=text[:1],
-            negative_embeds=text[1:],
+            text_embeds=text,
+            negative_embeds=negative,
             frames=frames,
             conditioning=bundle.config.conditioning,
             motion=motion,

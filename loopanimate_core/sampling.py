@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -97,25 +97,36 @@ def guided_denoiser(
     image = conditions.image_embeds.to(dtype)
     negative, positive = conditions.negative_embeds.to(dtype), conditions.text_embeds.to(dtype)
     branches = [positive] if guidance == 1 and image_guidance == 1 else [negative, positive]
-    text = unet.prepare_text(torch.cat(branches))
+    text = unet.prepare_text(torch.cat(for_the_same_frames(branches)))
     blind_text = None if image_guidance == 1 else unet.prepare_text(negative)
     z_still, concat = conditions.z_still, conditions.concat()
     shown = shown_frames(conditions.frames).to(z_still.device)
+    playing = conditions.frames - 1
 
     def denoise(z_t: Tensor, timestep: Tensor, frames: Tensor) -> Tensor:
         z_c = torch.cat([z_t, concat[:, :, frames]], dim=1).to(dtype)  # Eq. 11
         timestep = timestep.to(z_c.device)
-        *without, output = unet(z_c, timestep, image, text).float().split(1)
+        read = frames % playing  # the last frame is the first one again
+        *without, output = unet(z_c, timestep, image, text.at(read)).float().split(1)
         if without:
             base = without[0]
             output = base + guidance * (output - base)
             if blind_text is not None:
-                blind = unet(z_c, timestep, torch.zeros_like(image), blind_text).float()
+                blind = unet(z_c, timestep, torch.zeros_like(image), blind_text.at(read)).float()
                 output = output + (image_guidance - 1) * (base - blind)
         alpha_bar = preconditioning.alpha_bar(timestep)
         return preconditioning.prediction(output, z_t, z_still, alpha_bar, shown[frames])
 
     return denoise
+
+
+def for_the_same_frames(texts: Sequence[Tensor]) -> list[Tensor]:
+    """Texts `[N, T, D]`; if one of them is `[N, P, T, D]`, with a text for each frame, all in that form."""
+    per_frame = next((text for text in texts if text.ndim == 4), None)
+    if per_frame is None:
+        return list(texts)
+    frames = per_frame.shape[1]
+    return [t if t.ndim == 4 else t[:, None].expand(-1, frames, -1, -1) for t in texts]
 
 
 def prepare_noise(

@@ -194,6 +194,10 @@ class BuildLoopConditions(io.ComfyNode):
                 f"frames must be between {MIN_FRAMES} and {MAX_FRAMES}, got {frames}"
             )
         check_motion(motion)
+        from .native.travel import check_travel
+
+        for prompt in (positive, negative):
+            check_travel(prompt, frames)
         height, width = _loop_size(clip_vision, image, height, width)
         built, notes = [], _size_notes(clip_vision, height, width)
         for index in range(len(image)):

@@ -82,14 +82,14 @@ class LoadPictureFromFolder(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, folder: str | None = None, index: int | None = None) -> list[str]:
         """Names, sizes and times of the files: a picture that changes on disk is loaded again."""
-        pictures = _pictures(folder or OURS)
+        pictures = pictures_of(folder or OURS)
         chosen = pictures if index is None else pictures[index : index + 1]  # none past the end
         marks = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in chosen]
         return [str(len(pictures)), *marks]
 
     @classmethod
     def execute(cls, folder: str, index: int) -> io.NodeOutput:
-        pictures = _pictures(folder)
+        pictures = pictures_of(folder)
         picture = load_picture(pick_picture(pictures, index, folder))
         transparent = torch.zeros(picture.rgb.shape[:2])
         if picture.alpha is not None:
@@ -106,7 +106,8 @@ def _preview(picture: torch.Tensor) -> dict[str, str]:
     return address
 
 
-def _pictures(folder: str) -> list[Path]:
+def pictures_of(folder: str) -> list[Path]:
+    """The pictures of a folder as the node names it, in the order of their numbers."""
     if folder == OURS:
         return list_pictures(BUNDLED)
     top = Path(folder_paths.get_input_directory())

@@ -14,6 +14,8 @@ from loopanimate_core.settings import PRESETS, resolve_settings
 from .schema import supported
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .native.batch import LoopBatch
 
 BEST = "model's best"
@@ -171,58 +173,104 @@ class LoopSampler(io.ComfyNode):
         preset: str = "best",
         start: float = 0.0,
     ) -> io.NodeOutput:
-        import comfy.sample
         import comfy.utils
-        from node_helpers import conditioning_set_values
 
-        from .native.batch import FRAMES_KEY, with_closing_frames
-        from .native.closing import close_loops
-        from .native.few_steps import with_few_steps
-        from .native.model import loop_model_of
-        from .native.still import without_flicker
-
-        batch = _loops_of(latent)
-        positive, negative = (
-            conditioning_set_values(prompt, {FRAMES_KEY: batch.frames})
-            for prompt in (positive, negative)
-        )
-        still = with_closing_frames(latent["samples"], batch)
-        settings = resolve_settings(
-            loop_model_of(model).bundle_config,
-            preset=preset,
-            seed=seed,
-            frames=batch.frames,
-            steps=None if steps == 0 else steps,
-            guidance=None if cfg == 0 else cfg,
-            closing=closing,
-            start=start or latent.get("loop_start"),
-            hold_still=None if hold_still < 0 else hold_still,
-        )
-        sampler, scheduler = _comfy_names(sampler, scheduler, settings.scheduler)
-        model = close_loops(with_few_steps(model) if settings.few_steps else model, closing)
-        bar = comfy.utils.ProgressBar(settings.steps)
-        samples = comfy.sample.sample(
+        bar = comfy.utils.ProgressBar(1)
+        finished = sample_loops(
             model,
-            comfy.sample.prepare_noise(still, seed, latent.get("batch_index")),
-            settings.steps,
-            settings.guidance,
-            sampler,
-            scheduler,
             positive,
             negative,
-            still,
-            denoise=settings.start,
-            noise_mask=latent.get("noise_mask"),
+            latent,
+            lambda step, steps: bar.update_absolute(step, steps),
             seed=seed,
-            callback=lambda step, x0, x, total: bar.update_absolute(step + 1, total),
-            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+            steps=steps,
+            cfg=cfg,
+            sampler=sampler,
+            scheduler=scheduler,
+            closing=closing,
+            hold_still=hold_still,
+            preset=preset,
+            start=start,
         )
-        kept = {k: v for k, v in latent.items() if k in ("loop_start", "noise_mask")}
-        finished = []
-        for loop in samples.split(batch.frames):
-            playing = without_flicker(model, loop[:-1], positive, settings.hold_still)
-            finished.append({**kept, "samples": playing, "loop_plays": len(playing)})
         return io.NodeOutput(finished)
+
+
+def sample_loops(
+    model: Any,
+    positive: list[Any],
+    negative: list[Any],
+    latent: dict[str, Any],
+    on_step: Callable[[int, int], None],
+    *,
+    seed: int,
+    steps: int = 0,
+    cfg: float = 0.0,
+    sampler: str = BEST,
+    scheduler: str = BEST,
+    closing: str = "tie",
+    hold_still: float = -1.0,
+    preset: str = "best",
+    start: float = 0.0,
+) -> list[dict[str, Any]]:
+    """Sample each loop of a latent, with the settings of the node; LATENTs of the frames that play.
+
+    Args:
+        on_step: called with the number of finished steps and that of all.
+
+    Raises:
+        LoopAnimateError: a setting out of its range, or a latent of another kind.
+    """
+    import comfy.sample
+    import comfy.utils
+    from node_helpers import conditioning_set_values
+
+    from .native.batch import FRAMES_KEY, with_closing_frames
+    from .native.closing import close_loops
+    from .native.few_steps import with_few_steps
+    from .native.model import loop_model_of
+    from .native.still import without_flicker
+
+    batch = _loops_of(latent)
+    positive, negative = (
+        conditioning_set_values(prompt, {FRAMES_KEY: batch.frames})
+        for prompt in (positive, negative)
+    )
+    still = with_closing_frames(latent["samples"], batch)
+    settings = resolve_settings(
+        loop_model_of(model).bundle_config,
+        preset=preset,
+        seed=seed,
+        frames=batch.frames,
+        steps=None if steps == 0 else steps,
+        guidance=None if cfg == 0 else cfg,
+        closing=closing,
+        start=start or latent.get("loop_start"),
+        hold_still=None if hold_still < 0 else hold_still,
+    )
+    sampler, scheduler = _comfy_names(sampler, scheduler, settings.scheduler)
+    model = close_loops(with_few_steps(model) if settings.few_steps else model, closing)
+    samples = comfy.sample.sample(
+        model,
+        comfy.sample.prepare_noise(still, seed, latent.get("batch_index")),
+        settings.steps,
+        settings.guidance,
+        sampler,
+        scheduler,
+        positive,
+        negative,
+        still,
+        denoise=settings.start,
+        noise_mask=latent.get("noise_mask"),
+        seed=seed,
+        callback=lambda step, x0, x, total: on_step(step + 1, total),
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+    )
+    kept = {k: v for k, v in latent.items() if k in ("loop_start", "noise_mask")}
+    finished = []
+    for loop in samples.split(batch.frames):
+        playing = without_flicker(model, loop[:-1], positive, settings.hold_still)
+        finished.append({**kept, "samples": playing, "loop_plays": len(playing)})
+    return finished
 
 
 def _comfy_names(sampler: str, scheduler: str, best: str) -> tuple[str, str]:

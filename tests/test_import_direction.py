@@ -74,7 +74,7 @@ LAYERS = {
             "processes",
             "ranges",
         },
-        {"models", "schedule", "solver", "picture"},
+        {"models", "schedule", "solver", "picture", "travel"},
         {"closing", "conditions", "detail", "preconditioning", "encoders", "video"},
         {"settings"},
         {"bundle"},

@@ -1,13 +1,15 @@
-"""LoRA files for LoopUNet, with kohya's names, which ComfyUI's stock LoRA nodes read.
+"""LoRA files for LoopUNet: written with kohya's names, which ComfyUI's stock LoRA nodes read, and read with all.
 
-A file has, for each adapted layer, `lora_unet_<name>.lora_down.weight` (A, `[rank, in]`), `.lora_up.weight`
+A file of kohya's layout has, for each adapted layer, `lora_unet_<name>.lora_down.weight` (A, `[rank, in]`), `.lora_up.weight`
 (B, `[out, rank]`) and `.alpha`, where `<name>` is the layer's name in LoopUNet with `_` for `.`. The layer's
-weight becomes W + strength · alpha/rank · B·A.
+weight becomes W + strength · alpha/rank · B·A. AnimateDiff's motion LoRAs, and those of diffusers and PEFT, have other names
+and no alpha, which means alpha = rank (`spellings`).
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +18,22 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LoopAnimateError
-from .tensorfile import open_tensors, require_finite, write_tensors
+from .tensorfile import read_tensors, require_finite, write_tensors
 
 PREFIX = "lora_unet_"
 DOWN, UP, ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
+ENDS = {
+    DOWN: DOWN,
+    UP: UP,
+    ALPHA: ALPHA,
+    ".lora_A.weight": DOWN,
+    ".lora_B.weight": UP,
+    ".lora.down.weight": DOWN,
+    ".lora.up.weight": UP,
+    "_lora.down.weight": DOWN,
+    "_lora.up.weight": UP,
+}
+"""How the names of tensors end, in kohya's layout, PEFT's, diffusers' and AnimateDiff's."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +58,26 @@ def kohya_name(layer: str) -> str:
     return PREFIX + layer.replace(".", "_")
 
 
+def spellings(layer: str) -> list[str]:
+    """The names, without their ends, that LoopUNet's `layer` may have in a LoRA file.
+
+    kohya's; diffusers' and PEFT's, alone or with a prefix; for motion modules AnimateDiff's too, as in
+    `….temporal_transformer.transformer_blocks.0.attention_blocks.0.processor.to_q`.
+    """
+    names = [kohya_name(layer), layer, f"unet.{layer}", f"diffusion_model.{layer}"]
+    if "motion_modules." in layer:
+        original = re.sub(r"(motion_modules\.\d+\.)", r"\1temporal_transformer.", layer)
+        original = re.sub(
+            r"\.attn([12])\.", lambda m: f".attention_blocks.{int(m[1]) - 1}.", original
+        )
+        for name in (layer, original):
+            parent, _, last = name.rpartition(".")
+            names.append(f"{parent}.processor.{last}")
+            if parent.endswith(".to_out"):
+                names.append(f"{parent.removesuffix('.to_out')}.processor.to_out")
+    return names
+
+
 def write_lora(
     path: str | Path,
     updates: Mapping[str, LowRank],
@@ -64,37 +98,40 @@ def write_lora(
 
 
 def read_lora(path: str | Path, unet: nn.Module) -> dict[str, LowRank]:
-    """Read the updates of a LoRA file, by the names of `unet`'s layers.
+    """Read the updates of a LoRA file of any layout in `spellings`, by the names of `unet`'s layers.
 
     Raises:
         LoopAnimateError: the file is not a LoRA, is incomplete, or is for layers that `unet` does not have.
     """
     layers = {
-        kohya_name(name): name for name, m in unet.named_modules() if isinstance(m, nn.Linear)
+        name: layer
+        for layer, module in unet.named_modules()
+        if isinstance(module, nn.Linear)
+        for name in spellings(layer)
     }
-    with open_tensors(path) as handle:
-        found = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-    names = sorted({name.partition(".")[0] for name in found})
-    if not any(name.startswith(PREFIX) for name in names):
-        raise LoopAnimateError(
-            f"{path} is not a LoRA for a UNet: it has no names starting with {PREFIX}"
-        )
-    for name in found:
-        if not name.endswith((DOWN, UP, ALPHA)):
+    tensors = read_tensors(path)
+    ends = {name: next((end for end in ENDS if name.endswith(end)), None) for name in tensors}
+    if not any(end is not None and ENDS[end] != ALPHA for end in ends.values()):
+        raise LoopAnimateError(f"{path} is not a LoRA: it has no names ending with {DOWN}")
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        end = ends[name]
+        if end is None:
             raise LoopAnimateError(
                 f"{path} has a tensor {name!r}, which this kind of LoRA does not have; DoRA, LoHa and LoKr"
                 " files cannot be used"
             )
+        found.setdefault(name.removesuffix(end), {})[ENDS[end]] = tensor
     updates: dict[str, LowRank] = {}
-    for name in names:
+    for name in sorted(found):
         if name not in layers:
             raise LoopAnimateError(
                 f"{path} is for another network: the UNet has no linear layer {name}"
             )
-        if missing := [end for end in (DOWN, UP) if name + end not in found]:
+        if missing := [end for end in (DOWN, UP) if end not in found[name]]:
             raise LoopAnimateError(f"{path} has no tensor {name + missing[0]}")
-        down, up = found[name + DOWN], found[name + UP]
-        updates[layers[name]] = _update(path, name, down, up, found.get(name + ALPHA))
+        parts = found[name]
+        updates[layers[name]] = _update(path, name, parts[DOWN], parts[UP], parts.get(ALPHA))
     return updates
 
 

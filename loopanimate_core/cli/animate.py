@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import LoopAnimateError
 from ..parsing import is_text, plain_text
 from ..ranges import MAX_CHAIN, MAX_PROMPT, check_seed, check_whole
+from ..travel import parse_travel
 from ..video.formats import FORMATS, MAX_REPEATS, check_repeats, find_format
 from .drawing import (
     add_detail_options,
@@ -41,6 +42,7 @@ EPILOG = """\
 examples:
   loopanimate animate cat.png --prompt "swaying left and right"
   loopanimate animate cat.png --prompt bouncing --seed 3 --format webp --sheet cat_sheet.png
+  loopanimate animate cat.png --prompt "0: swaying, 17: bouncing"
   loopanimate animate cat.png --prompt bouncing --prompt spinning --chain 4 -o long.mp4
   loopanimate animate photo.jpg --bundle my_model.safetensors --size 4k --fps 30
   loopanimate animate sticker.png --prompt swaying --transparent -o sticker.webp
@@ -77,7 +79,8 @@ def _add_motion(group: argparse._ArgumentGroup) -> None:
         "--prompt",
         metavar="TEXT",
         action="append",
-        help="what moves and how; repeat it for the clips of --chain (default: an empty prompt)",
+        help="what moves and how; `0: bobbing, 12: swaying` changes it at these frames, round the loop; repeat"
+        " it for the clips of --chain (default: an empty prompt)",
     )
     group.add_argument(
         "--negative",
@@ -110,6 +113,14 @@ def _add_sampling(group: argparse._ArgumentGroup) -> None:
         "--bundle",
         metavar="FILE",
         help="the model: a file, or the name of a fetched one (default: the bundled mini)",
+    )
+    group.add_argument(
+        "--lora",
+        metavar="FILE[:X]",
+        action="append",
+        default=[],
+        help="a LoRA or motion LoRA of the network, and how strongly to use it, -10 to 10 (default: 1); repeat"
+        " it for more",
     )
     add_sampling_options(group)
     group.add_argument(
@@ -253,6 +264,7 @@ def _check(arguments: argparse.Namespace, output: Path, sheet: Path | None) -> N
                 f"a prompt must be UTF-8 text of at most {MAX_PROMPT} characters, got"
                 f" {plain_text(text, 60)!r}"
             )
+        parse_travel(text)
 
 
 def _mask(choice: str, picture: Picture) -> Tensor | str:
@@ -268,7 +280,19 @@ def _open_pipeline(arguments: argparse.Namespace) -> LoopAnimatePipeline:
     from ..pipeline import LoopAnimatePipeline
 
     device, dtype = pick_device(arguments.device, arguments.dtype)
-    return LoopAnimatePipeline.from_bundle(arguments.bundle, device=device, dtype=dtype)
+    pipeline = LoopAnimatePipeline.from_bundle(arguments.bundle, device=device, dtype=dtype)
+    for given in arguments.lora:
+        pipeline.add_lora(*lora_of(given))
+    return pipeline
+
+
+def lora_of(given: str) -> tuple[Path, float]:
+    """File and strength of `--lora FILE[:X]`; a colon that no number follows belongs to the file's name."""
+    name, colon, strength = given.rpartition(":")
+    try:
+        return (Path(name), float(strength)) if colon and name else (Path(given), 1.0)
+    except ValueError:
+        return Path(given), 1.0
 
 
 def _sample(

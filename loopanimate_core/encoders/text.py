@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .tokenizer import Tokenizer
+from ..travel import parse_travel
 
 
 def encode_prompts(
@@ -41,6 +42,35 @@ def encode_prompts(
     tokens = tokenizer.padded(prompts, length).to(next(text_encoder.parameters()).device)
     with torch.set_grad_enabled(grad):
         return text_encoder(tokens).last_hidden_state
+
+
+def encode_around(
+    tokenizer: Any, text_encoder: Any, prompts: list[str], frames: int
+) -> list[Tensor]:
+    """Encode prompts for a loop of P = `frames` frames that play; `0: bobbing, 12: swaying` is one prompt.
+
+    Returns:
+        For each prompt `[1, T, D]`, or `[1, P, T, D]` if it travels: at each frame the weighted mean of its texts.
+
+    Raises:
+        LoopAnimateError: keys that are wrong, or not in the loop.
+    """
+    travels = [parse_travel(prompt) for prompt in prompts]
+    texts = [
+        [prompt] if travel is None else list(travel.texts)
+        for prompt, travel in zip(prompts, travels, strict=True)
+    ]
+    encoded = encode_prompts(tokenizer, text_encoder, [text for of_one in texts for text in of_one])
+    keys = encoded.split([len(of_one) for of_one in texts])
+    return [
+        found if travel is None else mixed(found, travel.weights(frames))
+        for found, travel in zip(keys, travels, strict=True)
+    ]
+
+
+def mixed(keys: Tensor, weights: list[list[float]]) -> Tensor:
+    """Embeddings of each frame `[1, P, T, D]`, from those of the keys `[K, T, D]` and weights `[P][K]`."""
+    return torch.einsum("pk,ktd->ptd", torch.tensor(weights).to(keys), keys)[None]
 
 
 def _shortened(text: str, limit: int = 60) -> str:

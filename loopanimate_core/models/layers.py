@@ -130,7 +130,7 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([ops.Linear(channels, channels, **factory)])
 
     def keys_values(self, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Project `[B, T, D]` to keys and values `[B, heads, T, C/heads]` (Eq. 14, 15)."""
+        """Project `[B, …, T, D]` to keys and values `[B, …, heads, T, C/heads]` (Eq. 14, 15)."""
         return self._split(self.to_k(condition)), self._split(self.to_v(condition))
 
     def attend(self, x: Tensor, keys_values: tuple[Tensor, Tensor]) -> Tensor:
@@ -147,7 +147,7 @@ class Attention(nn.Module):
         return self.to_out[0](self.to_v(condition))
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
 
 
 class GEGLU(nn.Module):
@@ -197,8 +197,9 @@ class TransformerBlock(nn.Module):
 
 
 class Condition:
-    """What a part of the network reads by cross-attention: embeddings `[N, T, D]`, or None.
+    """What a part of the network reads by cross-attention: embeddings, or None.
 
+    They are `[N, T, D]` for all frames of a clip, or `[N, F, T, D]` with those of each frame (prompt travel).
     `keys_values` may hold projections computed earlier, one entry per attention layer that reads them.
     """
 
@@ -206,16 +207,34 @@ class Condition:
         self, embeds: Tensor | None, *, one_token: bool = True, fold_frames: bool = True
     ) -> None:
         self.embeds = embeds
-        self.one_token = one_token and embeds is not None and embeds.shape[1] == 1
+        self.one_token = one_token and embeds is not None and embeds.shape[-2] == 1
         self.fold_frames = fold_frames
         self.keys_values: dict[Attention, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def per_frame(self) -> bool:
+        """Whether each frame reads its own embeddings."""
+        return self.embeds is not None and self.embeds.ndim == 4
+
+    def at(self, frames: Tensor | slice) -> Condition:
+        """The condition of some frames of the clip, by index."""
+        if not self.per_frame or self.embeds is None:
+            return self
+        some = Condition(
+            self.embeds[:, frames], one_token=self.one_token, fold_frames=self.fold_frames
+        )
+        some.keys_values = {
+            layer: (keys[:, frames], values[:, frames])
+            for layer, (keys, values) in self.keys_values.items()
+        }
+        return some
 
     def repeat(self, branches: int) -> Condition:
         """The same condition for each of several guidance branches (branch-major rows)."""
         if branches == 1 or self.embeds is None:
             return self
         return Condition(
-            self.embeds.repeat(branches, 1, 1),
+            self.embeds.repeat(branches, *(1 for _ in self.embeds.shape[1:])),
             one_token=self.one_token,
             fold_frames=self.fold_frames,
         )
@@ -259,9 +278,13 @@ class SpatialTransformer(nn.Module):
         if embeds is None:
             return 0.0
         if condition.one_token:
-            return attention.one_token(embeds).repeat_interleave(frames, dim=0)
+            read = attention.one_token(embeds)
+            return read.flatten(0, 1) if condition.per_frame else read.repeat_interleave(frames, 0)
         keys_values = condition.keys_values.get(attention) or attention.keys_values(embeds)
         query = block.norm2(h)
+        if condition.per_frame:
+            keys, values = keys_values
+            return attention.attend(query, (keys.flatten(0, 1), values.flatten(0, 1)))
         if condition.fold_frames:  # the frames of a clip are more queries of one batch row
             query = query.unflatten(0, (-1, frames)).flatten(1, 2)
             return attention.attend(query, keys_values).unflatten(1, (frames, -1)).flatten(0, 1)

@@ -239,8 +239,8 @@ class LoopUNet(nn.Module):
             sample: `[N, 9, F, h, w]`, the condition Z_C of Eq. 11.
             timestep: scalar or `[N]`.
             image_embeds: `[N, T_i, D]`, or `[G*N, T_i, D]` when the branches see different pictures.
-            text_embeds: `[G*N, T_t, D]` for G guidance branches (all rows of branch 0 first), or the result of
-                `prepare_text`.
+            text_embeds: `[G*N, T_t, D]` for G guidance branches (all rows of branch 0 first), `[G*N, F, T_t, D]`
+                if each frame reads its own text, or the result of `prepare_text`.
 
         Returns:
             `[G*N, 4, F, h, w]`.
@@ -305,7 +305,7 @@ class LoopUNet(nn.Module):
         return split_frames(x, frames).transpose(1, 2)
 
     def prepare_text(self, text_embeds: Tensor) -> Condition:
-        """Project `[G*N, T, D]` to the keys and values of every layer that reads text: once per prompt."""
+        """Project `[G*N, T, D]` or `[G*N, F, T, D]` to the keys and values of every layer that reads text: once."""
         condition = self._condition(text_embeds)
         if not condition.one_token:
             for part, source in zip(
@@ -360,11 +360,13 @@ class LoopUNet(nn.Module):
         chunk = self.chunk_frames
         if chunk is None or chunk >= frames:
             return self._run(layer, x, condition, frames)
-        parts = split_frames(x, frames).split(chunk, dim=1)
-        out = [
-            split_frames(self._run(layer, p.flatten(0, 1), condition, p.shape[1]), p.shape[1])
-            for p in parts
-        ]
+        out = []
+        for begin in range(0, frames, chunk):
+            some = slice(begin, min(begin + chunk, frames))
+            part = split_frames(x, frames)[:, some]
+            read = condition.at(some) if isinstance(condition, Condition) else condition
+            done = self._run(layer, part.flatten(0, 1), read, part.shape[1])
+            out.append(split_frames(done, part.shape[1]))
         return torch.cat(out, dim=1).flatten(0, 1)
 
     def _temporal(self, layer: nn.Module, x: Tensor, frames: int) -> Tensor:

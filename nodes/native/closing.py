@@ -129,7 +129,7 @@ def apply_in_windows(
         controlled = control and {
             part: [seen(residual) for residual in residuals] for part, residuals in control.items()
         }
-        inside["num_video_frames"] = len(indices)
+        inside |= {"num_video_frames": len(indices), "loop_window": indices}
         predicted = executor(
             seen(x), seen(t), seen(c_concat), c_crossattn, controlled, options, **inside
         )

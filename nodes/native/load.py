@@ -23,6 +23,7 @@ from loopanimate_core.errors import LoopAnimateError
 
 from ..common import NoImageEncoder
 from .encoders import build_clip, build_clip_vision
+from .lora_names import read_motion_loras
 from .model import build_model
 from .vae import build_vae, latent_format_of
 
@@ -112,6 +113,7 @@ def _read_vision(path: Path) -> dict[str, Tensor]:
 
 
 def _build(config: BundleConfig, states: dict[str, dict[str, Tensor]], dtype: str) -> Loaded:
+    read_motion_loras()
     vae = build_vae(config.vae, states["vae"])
     return Loaded(
         model=build_model(config, states["unet"], latent_format_of(vae, config.vae), dtype),

@@ -26,6 +26,7 @@ from .batch import FRAMES_KEY, loops_in
 from .closing import close_loops
 from .patches import prediction_of, refuse_prompt
 from .still import still_and_mask
+from .travel import CondTravel, texts_of
 from .unet import ComfyLoopUNet
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -149,9 +150,13 @@ class LoopModel(comfy.model_base.BaseModel):
         beside = static_condition(self.bundle_config.conditioning, still, mask, frames, motion)
         per_frame = beside[0].transpose(0, 1)  # [F, 5, h, w]
         text = kwargs["cross_attn"].to(device)
+        travel = texts_of(kwargs, frames)
+        travel = None if travel is None else travel.to(device)
         return {
             "c_crossattn": CondText(text),
-            "crossattn_controlnet": comfy.conds.CONDCrossAttn(text),  # one row per frame
+            "loop_travel": CondTravel(travel),
+            # one row per frame
+            "crossattn_controlnet": comfy.conds.CONDCrossAttn(text if travel is None else travel),
             "image_embeds": CondPerClip(kwargs["loop_image_embeds"].to(device)),
             "loop_still": CondMap(still),
             "loop_concat": comfy.conds.CONDNoiseShape(per_frame),

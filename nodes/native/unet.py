@@ -19,6 +19,7 @@ from loopanimate_core.preconditioning import Preconditioning
 from loopanimate_core.schedule import ScheduleConfig
 
 from .patches import ActivePatches, Running, make_patchable
+from .travel import read_by_frames
 
 log = logging.getLogger("loopanimate")
 
@@ -86,6 +87,8 @@ class ComfyLoopUNet(LoopUNet):
         loop_concat: Tensor,
         loop_shown: Tensor,
         image_embeds: Tensor,
+        loop_travel: list[Tensor | None] | None = None,
+        loop_window: Tensor | None = None,
         **_others: Any,
     ) -> Tensor:
         """Predict the noise (or velocity), as in `forward`.
@@ -95,6 +98,8 @@ class ComfyLoopUNet(LoopUNet):
             loop_concat: [Z_SD, Z_M], `[B*F, 5, h, w]`.
             loop_shown: 1 for frames that Z_SD shows, `[B*F]`.
             image_embeds: `[B, T_i, D]`.
+            loop_travel: of each branch None, or the text of each frame that plays, `[P, T, D]`.
+            loop_window: the indices `[F]` of these frames in the loop; None for 0 … F-1.
         """
         rows = (-1, num_video_frames)
         z_t = x.unflatten(0, rows).transpose(1, 2)  # [B, 4, F, h, w]
@@ -104,7 +109,10 @@ class ComfyLoopUNet(LoopUNet):
         parts = (z_c, timestep, image_embeds)
         if not patches.before_the_prompt and all(map(same_in_all_rows, parts)):
             z_c, timestep, image_embeds = (part[:1] for part in parts)
-        output = self._within_memory(z_c, timestep, image_embeds, context, patches)
+        if loop_window is None:
+            loop_window = torch.arange(num_video_frames, device=x.device)
+        text = read_by_frames(context, loop_travel, loop_window)
+        output = self._within_memory(z_c, timestep, image_embeds, text, patches)
         predicted = self.preconditioning.prediction(
             output,
             z_t,

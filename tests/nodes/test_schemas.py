@@ -25,6 +25,9 @@ NODES = (
     "LoopForInterpolation",
     "LoopAfterInterpolation",
     "DetailTransfer",
+    "PromptTravel",
+    "SeedHunt",
+    "InterpolateLoop",
 )
 
 

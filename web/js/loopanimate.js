@@ -3,26 +3,32 @@
 import { api } from "../../../scripts/api.js"
 import { app } from "../../../scripts/app.js"
 
+import { BatchPanel, promptFor } from "./batch_panel.js"
 import { CheckPanel } from "./check_panel.js"
 import { takePhotos, takePictures } from "./dropping.js"
 import { findNode } from "./graph.js"
+import { HuntPanel } from "./hunt_panel.js"
 import { wantsStill } from "./loop_stage.js"
 import { NotesPanel } from "./notes_panel.js"
 import { PreviewPanel } from "./preview_panel.js"
 import { fill, onceShown, pictureOf, play, videoOf } from "./saved_loop.js"
-import { speak } from "./words.js"
+import { say, speak } from "./words.js"
 
 const BUILD = "LoopAnimate_BuildLoopConditions"
 const CHECK = "LoopAnimate_LoopCheck"
 const SAMPLER = "LoopAnimate_LoopSampler"
 const FOLDER = "LoopAnimate_LoadPictureFromFolder"
+const HUNT = "LoopAnimate_SeedHunt"
 const SAVE = "LoopAnimate_SaveLoop"
 const CHECK_HEIGHT_PX = 380
 const CHECK_WIDTH_PX = 320
 const PREVIEW_HEIGHT_PX = 240
 const NOTES_HEIGHT_PX = 84
+const HUNT_HEIGHT_PX = 300
+const BATCH_HEIGHT_PX = 64
 
 const panels = new WeakMap() // node -> its panel
+const batches = new Set() // panels with runs that have not ended
 const previews = new Map() // node with a visible preview -> its height before and with it, in pixels
 
 app.registerExtension({
@@ -41,6 +47,9 @@ app.registerExtension({
     api.addEventListener("progress", ({ detail }) => showProgress(detail))
     api.addEventListener("progress_state", ({ detail }) => clearFinished(detail))
     api.addEventListener("execution_error", ({ detail }) => showStop(detail))
+    api.addEventListener("execution_success", ({ detail }) => endRun(detail))
+    api.addEventListener("execution_error", ({ detail }) => endRun(detail, detail?.exception_message))
+    api.addEventListener("execution_interrupted", ({ detail }) => endRun(detail, say("stopped")))
     for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
       api.addEventListener(end, ({ detail }) => clearPreviews(detail?.prompt_id))
     }
@@ -54,15 +63,17 @@ app.registerExtension({
     if (node.comfyClass === BUILD) addNotes(node)
     if (node.comfyClass === SAVE) whenExecuted(node, showSaved)
     if (node.comfyClass === FOLDER) {
-      goThroughInOrder(node)
+      addBatch(node)
       takePictures(node, upload, complain)
     }
+    if (node.comfyClass === HUNT) addHunt(node)
   },
 
   // Called when undo, a switch of workflow tabs or a run chosen from the queue restores results.
   onNodeOutputsUpdated(outputs) {
     for (const [id, output] of Object.entries(outputs ?? {})) {
       if (output?.loopanimate_check) showCheck(findNode(rootGraph(), id), output)
+      if (output?.loopanimate_hunt) showHunt(findNode(rootGraph(), id), output)
     }
   },
 })
@@ -129,6 +140,69 @@ function addNotes(node) {
     executed.setSize([executed.size[0], executed.size[1] + change])
     executed.setDirtyCanvas?.(true, true)
   })
+}
+
+function addHunt(node) {
+  const pick = () => node.widgets.find((widget) => widget.name === "pick")
+  const panel = new HuntPanel(fileAddress, (number) => {
+    pick().value = number
+    node.setDirtyCanvas?.(true, true)
+  })
+  panels.set(node, panel)
+  addPanel(node, "drafts", panel.element, { getMinHeight: () => HUNT_HEIGHT_PX })
+  node.setSize([Math.max(node.size[0], CHECK_WIDTH_PX), node.computeSize()[1]])
+  const widget = pick()
+  const { callback } = widget
+  widget.callback = function (value) {
+    callback?.apply(this, arguments)
+    panel.mark(value)
+  }
+  whenExecuted(node, showHunt)
+}
+
+async function showHunt(node, output) {
+  const entry = output?.loopanimate_hunt?.at(-1)
+  if (!entry || node?.comfyClass !== HUNT) return
+  const panel = panels.get(node)
+  await panel.show(entry)
+  panel.mark(node.widgets.find((widget) => widget.name === "pick")?.value)
+}
+
+function addBatch(node) {
+  goThroughInOrder(node)
+  const panel = new BatchPanel(() => runAll(node, panel))
+  addPanel(node, "batch", panel.element, {
+    getMinHeight: () => BATCH_HEIGHT_PX,
+    getMaxHeight: () => BATCH_HEIGHT_PX,
+  })
+}
+
+/** Queue one run for each picture of the folder, with everything else as it is on the canvas. */
+async function runAll(node, panel) {
+  const folder = node.widgets.find((widget) => widget.name === "folder").value
+  const answer = await api.fetchApi(`/loopanimate/pictures?${new URLSearchParams({ folder })}`)
+  const { names, error } = await answer.json()
+  if (error) throw new Error(error)
+  const prompt = await app.graphToPrompt()
+  const id = String(node.id)
+  if (!prompt.output[id]) throw new Error(say("batch_not_used"))
+  panel.begin()
+  batches.add(panel)
+  for (const [index, name] of names.entries()) {
+    try {
+      const { prompt_id: queued } = await api.queuePrompt(0, promptFor(prompt, id, index))
+      panel.queued(queued, name)
+    } catch (refusal) {
+      panel.refused(name, refusal?.response?.error?.message ?? refusal.message)
+    }
+  }
+}
+
+function endRun(detail, reason = null) {
+  for (const panel of batches) {
+    panel.ended(detail?.prompt_id, reason)
+    if (!panel.runs.size) batches.delete(panel)
+  }
 }
 
 /** The page's default is a random picture per run. A saved workflow's value is set after this. */

@@ -195,6 +195,49 @@ def test_chunks_change_nothing(
     assert_close(unet(*arguments), whole, depth=NETWORK)
 
 
+def text_of_frames(frames: int = 5) -> Tensor:
+    generator = torch.Generator().manual_seed(7)
+    return torch.randn(4, frames, 4, 12, generator=generator)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("routing", ROUTINGS, ids="-".join)
+def test_the_same_text_at_every_frame_is_one_text(routing: tuple[str, str, str]) -> None:
+    unet = make_unet(routing=routing)
+    sample, timestep, image, text = inputs(branches=2)
+    at_every_frame = text[:, None].expand(-1, 5, -1, -1)
+    found = unet(sample, timestep, image, at_every_frame)
+    assert_close(found, unet(sample, timestep, image, text), depth=NETWORK)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("speedup", ["one_token", "fold_frames", "shared_down"])
+@pytest.mark.parametrize("tokens", [1, 4])
+def test_each_speedup_equals_its_plain_form_with_text_of_frames(
+    unet: LoopUNet, speedup: str, tokens: int
+) -> None:
+    sample, timestep, image, _ = inputs()
+    arguments = (sample, timestep, image, text_of_frames()[:, :, :tokens])
+    fast = unet(*arguments)
+    unet.speedups = dataclasses.replace(unet.speedups, **{speedup: False})
+    assert_close(fast, unet(*arguments), depth=NETWORK)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("chunk_frames", [1, 3])
+def test_chunks_and_prepared_text_of_frames_change_nothing(
+    unet: LoopUNet, chunk_frames: int
+) -> None:
+    sample, timestep, image, _ = inputs()
+    text = text_of_frames(frames=7)
+    order = torch.tensor([6, 0, 1, 2, 3])
+    plain = unet(sample, timestep, image, text[:, order])
+    prepared = unet.prepare_text(text).at(order)
+    assert prepared.keys_values
+    unet.chunk_frames = chunk_frames
+    assert_close(unet(sample, timestep, image, prepared), plain, depth=NETWORK)
+
+
 def gradients(unet: LoopUNet) -> dict[str, Tensor]:
     unet(*inputs()).square().mean().backward()
     return {name: p.grad for name, p in unet.named_parameters() if p.grad is not None}
