@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .tokenizer import Tokenizer
 from ..travel import parse_travel
+from .tokenizer import Tokenizer
 
 
 def encode_prompts(
