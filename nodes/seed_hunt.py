@@ -16,7 +16,7 @@ from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.picture.images import save_picture
 from loopanimate_core.picture.labels import labelled_sheet, small_clip
 from loopanimate_core.picture.sheet import draw_sheet, plan_sheet
-from loopanimate_core.settings import MAX_SEED
+from loopanimate_core.ranges import MAX_SEED
 
 from .common import progress, temp_file
 from .loop_sampler import sample_loops
