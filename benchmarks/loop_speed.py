@@ -37,6 +37,7 @@ from loopanimate_core.bundle import Bundle, BundleConfig
 from loopanimate_core.bundle.components import vae_settings
 from loopanimate_core.conditions import LoopConditions
 from loopanimate_core.detail import DetailSettings, transfer
+from loopanimate_core.encoders.tokenizer import build_tokenizer
 from loopanimate_core.encoders.vae import decode_latents, encode_frames
 from loopanimate_core.models import LoopUNet, LoopUNetConfig
 from loopanimate_core.picture.images import Picture
@@ -224,7 +225,7 @@ class OurLoop:
             frames=(options.frames | 1,),
             conditioning=conditioning,
         )
-        self.pipeline = LoopAnimatePipeline(Bundle(config, unet, bench.vae, None, None, None))
+        self.pipeline = LoopAnimatePipeline(Bundle(config, unet, bench.vae, None, None, build_tokenizer(config.tokenizer)))
         self.settings = resolve_settings(
             config,
             seed=0,

@@ -76,7 +76,7 @@ class Preset:
     shapes_px: tuple[tuple[int, int], ...] = cutouts.SHAPES_PX
     folder: Path = PRESETS_FOLDER
     defaults: SamplingDefaults = field(
-        default_factory=lambda: SamplingDefaults(steps=12, guidance=1.5, hold_still=0.06)
+        default_factory=lambda: SamplingDefaults(steps=12, guidance=1.0, hold_still=0.06)
     )
 
 
