@@ -225,7 +225,9 @@ class OurLoop:
             frames=(options.frames | 1,),
             conditioning=conditioning,
         )
-        self.pipeline = LoopAnimatePipeline(Bundle(config, unet, bench.vae, None, None, build_tokenizer(config.tokenizer)))
+        self.pipeline = LoopAnimatePipeline(
+            Bundle(config, unet, bench.vae, None, None, build_tokenizer(config.tokenizer))
+        )
         self.settings = resolve_settings(
             config,
             seed=0,
