@@ -205,7 +205,11 @@ class SeedHunt(io.ComfyNode):
 
 
 def _draw(
-    sampled: tuple[Any, Any, Any, Any], vae: Any, seeds: range, steps: int, cfg: float
+    sampled: tuple[Any, list[Any], list[Any], dict[str, Any]],
+    vae: Any,
+    seeds: range,
+    steps: int,
+    cfg: float,
 ) -> list[Draft]:
     """The drafts, one seed after the other; cancelling stops between two steps."""
     from .native.model import loop_model_of

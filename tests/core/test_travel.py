@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -104,14 +105,14 @@ def picture() -> torch.Tensor:
 def test_one_key_is_the_plain_prompt(
     pipeline: LoopAnimatePipeline, picture: torch.Tensor, closing: str
 ) -> None:
-    options = {"frames": 9, "steps": 2, "seed": 0, "closing": closing}
+    options: dict[str, Any] = {"frames": 9, "steps": 2, "seed": 0, "closing": closing}
     plain = pipeline(picture, "a box bobbing", **options).latents
     travel = pipeline(picture, "5: a box bobbing", **options).latents
     torch.testing.assert_close(travel, plain, rtol=1e-3, atol=1e-3)
 
 
 def test_both_prompts_may_travel(pipeline: LoopAnimatePipeline, picture: torch.Tensor) -> None:
-    options = {"frames": 9, "steps": 2, "seed": 0}
+    options: dict[str, Any] = {"frames": 9, "steps": 2, "seed": 0}
     plain = pipeline(picture, "bobbing", **options).latents
     for prompt, negative in (("0: bobbing, 4: swaying", ""), ("bobbing", "0: blur, 4: noise")):
         found = pipeline(picture, prompt, negative_prompt=negative, **options).latents

@@ -27,21 +27,23 @@ export class HuntPanel {
       button.addEventListener("click", () => this.choose(button, index + 1))
     })
     this.grid.replaceChildren(...this.buttons)
-    this.hint.textContent = say("hunt_choose")
+    this.mark(0)
   }
 
   /** Mark a draft as chosen, by number; the widget may have been set by hand. */
   mark(number) {
+    if (!this.buttons.length) return
     this.buttons.forEach((button, index) => {
       button.setAttribute("aria-pressed", String(index + 1 === number))
     })
+    const chosen = this.buttons[number - 1]
+    this.hint.textContent = say(chosen ? "hunt_chosen" : "hunt_choose", { seed: chosen?.dataset.seed })
   }
 
   choose(button, number) {
     const pick = button.getAttribute("aria-pressed") === "true" ? 0 : number
     this.mark(pick)
     this.onPick(pick)
-    this.hint.textContent = say(pick ? "hunt_chosen" : "hunt_choose", { seed: button.dataset.seed })
   }
 
   async cell(draft) {

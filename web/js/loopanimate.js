@@ -25,7 +25,7 @@ const CHECK_WIDTH_PX = 320
 const PREVIEW_HEIGHT_PX = 240
 const NOTES_HEIGHT_PX = 84
 const HUNT_HEIGHT_PX = 300
-const BATCH_HEIGHT_PX = 64
+const BATCH_HEIGHT_PX = 96
 
 const panels = new WeakMap() // node -> its panel
 const batches = new Set() // panels with runs that have not ended

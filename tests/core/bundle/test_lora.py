@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,8 +32,16 @@ LAYERS = {
 @pytest.fixture(scope="module")
 def unet() -> LoopUNet:
     torch.manual_seed(0)
-    sizes = {"block_out_channels": (8, 16), "layers_per_block": 1, "cross_attention_dim": 12}
-    heads = {"num_attention_heads": 2, "motion_num_attention_heads": 2, "norm_num_groups": 4}
+    sizes: dict[str, Any] = {
+        "block_out_channels": (8, 16),
+        "layers_per_block": 1,
+        "cross_attention_dim": 12,
+    }
+    heads: dict[str, Any] = {
+        "num_attention_heads": 2,
+        "motion_num_attention_heads": 2,
+        "norm_num_groups": 4,
+    }
     return LoopUNet(LoopUNetConfig(**sizes, **heads))
 
 

@@ -174,6 +174,30 @@ def test_a_prompt_of_400_tokens_is_cut_with_a_warning(place: Workplace) -> None:
     assert result.err.startswith("loopanimate: ") and "400 tokens" in result.err
 
 
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ("0: bobbing, 14: swaying", "0 to 13"),
+        ("0: bobbing, 3:", "no text at frame 3"),
+        ("bobbing, 3: swaying", "must begin with one"),
+    ],
+)
+def test_keys_of_a_prompt_that_are_wrong(place: Workplace, prompt: str, words: str) -> None:
+    place.assert_refused(place.animate("--prompt", prompt), words)
+
+
+def test_a_prompt_that_travels(place: Workplace) -> None:
+    result = place.animate("--prompt", "0: bobbing, 7: swaying")
+    frames, _fps = read_video(place.loop)
+    assert result.code == 0 and len(frames) == 14
+
+
+def test_a_file_that_is_not_a_lora(place: Workplace) -> None:
+    place.assert_refused(place.animate("--lora", f"{place.bundle}:0.5"), "is not a LoRA")
+    place.assert_refused(place.animate("--lora", f"{place.bundle}:99"), "between -10 and 10")
+    place.assert_refused(place.animate("--lora", "nowhere.safetensors"), "nowhere.safetensors")
+
+
 @pytest.mark.parametrize("frames", [-5, 0, 1, 2])
 def test_too_few_frames(place: Workplace, frames: int) -> None:
     place.assert_refused(place.animate("--frames", str(frames)), "at least 3", f"got {frames}")
