@@ -42,7 +42,7 @@ EXAMPLES = {
     "flower": Example("a flower pulsing", "432x288"),
     "dogs": Example("a dog bobbing up and down", "424x288"),
     "dandelion": Example("a flower swaying left and right", "640x360", (72, 128), "elastic"),
-    "cat": Example("a cat rocking side to side", "432x288"),
+    "cat": Example("a cat swaying left and right", "432x288"),
     "coffee": Example("a cup swaying left and right", "432x288"),
     "rocket": Example("a rocket bobbing up and down", "432x288"),
 }
