@@ -247,7 +247,8 @@ class NeighbourSsim:
         return (luminance * structure).sum(dtype=torch.float64)
 
     def mean(self) -> float:
-        return self._sum / self._pairs
+        """Over all pairs; a single frame is like itself."""
+        return self._sum / self._pairs if self._pairs else 1.0
 
     def _room(self, frame: torch.Tensor) -> _Moments:
         """Room for a frame's grey `[H, W]`, its local mean and its local variance."""

@@ -66,7 +66,7 @@ def diffusers_pipeline(bundle: Bundle, folders: dict[str, Path]) -> Any:
 
     pipeline: Any = PIAPipeline(
         vae=bundle.vae,
-        text_encoder=bundle.text_encoder,
+        text_encoder=None,  # type: ignore[arg-type]  # embeddings are given
         tokenizer=None,  # type: ignore[arg-type]
         unet=UNet2DConditionModel.from_pretrained(folders["base"] / "unet"),  # type: ignore[arg-type]
         scheduler=EulerDiscreteScheduler(

@@ -240,7 +240,7 @@ def test_sizes_that_are_odd_at_every_level(place: Workplace) -> None:
         ("--steps", "0", "between 1 and 1000"),
         ("--start", "0", "at most 1"),
         ("--seed", "-1", "got -1"),
-        ("--chain", "0", "1 to 1000"),
+        ("--chain", "0", "between 1 and 1000"),
         ("--fps", "nan", "1 to 120"),
         ("--fps", "0", "1 to 120"),
         ("--repeats", "0", "1 to 1000"),

@@ -34,7 +34,7 @@ class Saver:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None or issubclass(kind, Exception):  # a second Ctrl-C ends at once
+        if kind is None or not issubclass(kind, KeyboardInterrupt):  # a second Ctrl-C ends at once
             self.wait()
 
     @property
