@@ -69,8 +69,8 @@ def encode_around(
 
 
 def mixed(keys: Tensor, weights: list[list[float]]) -> Tensor:
-    """Embeddings of each frame `[1, P, T, D]`, from those of the keys `[K, T, D]` and weights `[P][K]`."""
-    return torch.einsum("pk,ktd->ptd", torch.tensor(weights).to(keys), keys)[None]
+    """Embeddings of each frame `[1, P, L, D]`, from those of the keys `[K, L, D]` and weights `[P][K]`."""
+    return torch.einsum("pk,kld->pld", torch.tensor(weights).to(keys), keys)[None]
 
 
 def _shortened(text: str, limit: int = 60) -> str:
