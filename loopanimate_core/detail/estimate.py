@@ -246,7 +246,7 @@ def _choose_model(scene: Scene, starts: dict[str, Tensor], anchor: Anchor) -> tu
         start = torch.zeros_like(starts[model])
         start[:, list(columns)] = starts[model][:, list(columns)]
         fitted[model] = fit_poses(near, start, anchor, columns, 4)
-    model = _simplest(near, fitted, anchor, LOOSE)
+    model = _simplest(near, fitted, anchor)
     if model == "rest":
         model = _simplest_moving(near, fitted, anchor)
     price = float(cost(near, fitted[model], anchor).mean())
@@ -258,11 +258,9 @@ def _choose_model(scene: Scene, starts: dict[str, Tensor], anchor: Anchor) -> tu
     return model, fitted[model]
 
 
-def _simplest(scene: Scene, fitted: dict[str, Tensor], anchor: Anchor, loose: float) -> str:
+def _simplest(scene: Scene, fitted: dict[str, Tensor], anchor: Anchor) -> str:
     """The first model that costs at most `GAIN` more than the best one."""
-    prices = {
-        model: float(cost(scene, poses, anchor, loose).mean()) for model, poses in fitted.items()
-    }
+    prices = {model: float(cost(scene, poses, anchor).mean()) for model, poses in fitted.items()}
     allowed = (1.0 + GAIN) * min(prices.values()) + 1e-6
     return next(model for model, price in prices.items() if price <= allowed)
 
