@@ -232,12 +232,13 @@ def _decode(data: bytes, path: Path) -> tuple[torch.Tensor, torch.Tensor | None]
     if frames > 1 and image.format not in _STILL_FORMATS:
         _log.warning("%s has %d frames; only the first is used", path, frames)
     image.load()
-    oriented = ImageOps.exif_transpose(image)
-    if oriented.mode in ("F", "I") or oriented.mode.startswith("I;16"):
-        grey = torch.from_numpy(_deep_grey(oriented, path))
-        rgb, alpha = grey[..., None].expand(-1, -1, 3).contiguous(), _deep_alpha(oriented)
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+        grey = torch.from_numpy(_deep_grey(image, path))
+        rgb, alpha = grey[..., None].expand(-1, -1, 3).contiguous(), _deep_alpha(image)
     else:
-        pixels = torch.from_numpy(np.array(_to_srgb(oriented)))
+        pixels = torch.from_numpy(np.array(_to_srgb(image)))
+        del image  # or Pillow's copy stays while the floats are made
         rgb = pixels[..., :3].float().contiguous().div_(255)
         alpha = pixels[..., 3].float().div_(255) if pixels.shape[2] == 4 else None
     if alpha is None:
@@ -268,7 +269,8 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
     transparent = image.has_transparency_data
     image = _apply_profile(image)
-    return image.convert("RGBA" if transparent else "RGB")
+    wanted = "RGBA" if transparent else "RGB"
+    return image if image.mode == wanted else image.convert(wanted)
 
 
 def _apply_profile(image: Image.Image) -> Image.Image:
