@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from loopanimate_core.models import LoopUNet, LoopUNetConfig, SpeedUps
 
-PLAIN = SpeedUps(one_token=False, fold_frames=False, shared_down=False)
+PLAIN = SpeedUps(one_token=False, fold_frames=False, shared_down=False, shared_skips=False)
 
 
 def main() -> None:
@@ -78,12 +79,15 @@ def main() -> None:
     rows: dict[str, Callable[[], Tensor]] = {
         "UNetMotionModel (diffusers)": run_peer,
         "LoopUNet, every speed-up off": run_loop(PLAIN),
-        "  only one-token image attention": run_loop(SpeedUps(True, False, False)),
-        "  only frames folded into queries": run_loop(SpeedUps(False, True, False)),
+        "  only one-token image attention": run_loop(replace(PLAIN, one_token=True)),
+        "  only frames folded into queries": run_loop(replace(PLAIN, fold_frames=True)),
         "  only text projected once per prompt": run_loop(
-            SpeedUps(False, True, False), prepared=True
+            replace(PLAIN, fold_frames=True), prepared=True
         ),
-        "  only shared down path": run_loop(SpeedUps(False, False, True)),
+        "  only shared down path": run_loop(replace(PLAIN, shared_down=True)),
+        "  only shared down path and skips": run_loop(
+            replace(PLAIN, shared_down=True, shared_skips=True)
+        ),
         "LoopUNet, all": run_loop(SpeedUps(), prepared=True),
     }
     same_routing.speedups = PLAIN

@@ -51,6 +51,12 @@ def silu(fresh: Tensor) -> Tensor:
     return F.silu(fresh, inplace=not torch.is_grad_enabled())
 
 
+def add_shared(fresh: Tensor, shared: Tensor) -> Tensor:
+    """`fresh [G*R, …]` plus `shared [R, …]` in each of its G branches."""
+    rows = fresh.unflatten(0, (-1, shared.shape[0]))
+    return (rows + shared if torch.is_grad_enabled() else rows.add_(shared)).flatten(0, 1)
+
+
 class TimeEmbedding(nn.Module):
     """Timestep `[N]` to embedding `[N, 4*C]`."""
 
@@ -93,12 +99,51 @@ class ResnetBlock(nn.Module):
             else ops.Conv2d(in_channels, out_channels, 1, **factory)
         )
 
-    def forward(self, x: Tensor, time: Tensor, frames: int) -> Tensor:
-        h = self.conv1(silu(self.norm1(x)))
+    def forward(self, x: Tensor, time: Tensor, frames: int, skip: Tensor | None = None) -> Tensor:
+        """`skip [N*F, …]`: further channels, the same in all guidance branches of `x [G*N*F, …]`."""
+        if skip is None:
+            h = self.conv1(silu(self.norm1(x)))
+            residual = x if self.conv_shortcut is None else self.conv_shortcut(x)
+        else:
+            h, residual = self._joined_with(skip, x)
         shift = self.time_emb_proj(F.silu(time))  # once per clip, not per frame
         h = (split_frames(h, frames) + shift[:, None, :, None, None]).flatten(0, 1)
         h = self.conv2(silu(self.norm2(h)))
-        return add(h, x if self.conv_shortcut is None else self.conv_shortcut(x))
+        return add(h, residual)
+
+    @property
+    def can_share_skip(self) -> bool:
+        """Whether the weights are plain tensors, of which a part can be used alone, and channels change."""
+        layers = (self.norm1, self.conv1, self.conv_shortcut)
+        return all(type(layer) in (nn.GroupNorm, nn.Conv2d) for layer in layers)
+
+    def _joined_with(self, skip: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What `conv1` and `conv_shortcut` make of `[x, skip]`, with the work on `skip` done once for all branches.
+
+        A convolution is a sum over its input channels, and a group norm treats each group alone. A group that
+        begins in `x` and ends in `skip` is normalised in every branch.
+        """
+        group = self.norm1.num_channels // self.norm1.num_groups
+        straddling = -x.shape[1] % group
+        if straddling:
+            repeats = (x.shape[0] // skip.shape[0], 1, 1, 1)
+            x = torch.cat([x, skip[:, :straddling].repeat(repeats)], dim=1)
+            skip = skip[:, straddling:]
+
+        def normed(part: Tensor, first: int) -> Tensor:
+            some = slice(first, first + part.shape[1])
+            weight, bias = self.norm1.weight[some], self.norm1.bias[some]
+            groups = part.shape[1] // group
+            return silu(F.group_norm(part, groups, weight, bias, self.norm1.eps))
+
+        def convolved(conv: Any, own: Tensor, shared: Tensor) -> Tensor:
+            channels = own.shape[1]
+            ours = F.conv2d(own, conv.weight[:, :channels], conv.bias, padding=conv.padding)
+            theirs = F.conv2d(shared, conv.weight[:, channels:], padding=conv.padding)
+            return add_shared(ours, theirs)
+
+        h = convolved(self.conv1, normed(x, 0), normed(skip, x.shape[1]))
+        return h, convolved(self.conv_shortcut, x, skip)
 
 
 class Attention(nn.Module):

@@ -120,11 +120,13 @@ class SpeedUps:
     one_token:   attention to a single image token is `to_out(to_v(c))`.
     fold_frames: keys and values of a condition are computed once per clip, for the queries of all its frames.
     shared_down: guidance branches that differ only in the text share the down path, which does not read it.
+    shared_skips: the up path's work on results of a shared down path is done once for all branches.
     """
 
     one_token: bool = True
     fold_frames: bool = True
     shared_down: bool = True
+    shared_skips: bool = True
 
 
 class Block(nn.Module):
@@ -278,23 +280,25 @@ class LoopUNet(nn.Module):
             if hasattr(block, "downsamplers"):
                 x = self._keep(block.downsamplers[0](x), skips)
 
-        x, time = (
-            x.repeat(branches, 1, 1, 1),
-            time.repeat(branches, 1),
-        )  # from here on each branch has its own rows
+        x = self._spatial(self.mid_block.resnets[0], x, time, frames)
+        # from here on each branch has its own rows
+        x, time = x.repeat(branches, 1, 1, 1), time.repeat(branches, 1)
         if middle is image:
             middle = image.repeat(branches)
         if up is image:
             up = image.repeat(branches)
-        x = self._spatial(self.mid_block.resnets[0], x, time, frames)
         x = self._spatial(self.mid_block.attentions[0], x, middle, frames)
         x = self._middle(self._spatial(self.mid_block.resnets[1], x, time, frames))
 
         for block in self.up_blocks:
             for i, resnet in enumerate(block.resnets):
-                skip = skips.pop().repeat(branches, 1, 1, 1)
-                x = torch.cat(self._joined(x, skip, len(skips)), dim=1)
-                x = self._spatial(resnet, x, time, frames)
+                skip = skips.pop()
+                if branches > 1 and self._skips_are_shared(resnet):
+                    x = self._spatial(resnet, x, time, frames, skip)
+                else:
+                    skip = skip.repeat(branches, 1, 1, 1)
+                    x = torch.cat(self._joined(x, skip, len(skips)), dim=1)
+                    x = self._spatial(resnet, x, time, frames)
                 if block.attentions:
                     x = self._spatial(block.attentions[i], x, up, frames)
                 x = self._temporal(block.motion_modules[i], x, frames)
@@ -339,6 +343,9 @@ class LoopUNet(nn.Module):
             and image_embeds.shape[0] == clips
         )
 
+    def _skips_are_shared(self, resnet: ResnetBlock) -> bool:
+        return self.speedups.shared_skips and resnet.can_share_skip
+
     # Another framework may change the feature maps here; its patches and ControlNets are written for such places.
     def _keep(self, x: Tensor, skips: list[Tensor]) -> Tensor:
         """Keep `x`, a result of the down path, for the up path; returns what the down path goes on with."""
@@ -354,19 +361,25 @@ class LoopUNet(nn.Module):
         return x, skip
 
     def _spatial(
-        self, layer: nn.Module, x: Tensor, condition: Tensor | Condition, frames: int
+        self,
+        layer: nn.Module,
+        x: Tensor,
+        condition: Tensor | Condition,
+        frames: int,
+        *skip: Tensor,
     ) -> Tensor:
-        """Run a layer that treats each frame alone, `chunk_frames` at a time."""
+        """Run a layer that treats each frame alone, `chunk_frames` at a time; `skip` is a resnet's further input."""
         chunk = self.chunk_frames
         if chunk is None or chunk >= frames:
-            return self._run(layer, x, condition, frames)
+            return self._run(layer, x, condition, frames, *skip)
         out = []
         for begin in range(0, frames, chunk):
             some = slice(begin, min(begin + chunk, frames))
-            part = split_frames(x, frames)[:, some]
+            count = some.stop - begin
+            maps = [split_frames(part, frames)[:, some].flatten(0, 1) for part in (x, *skip)]
             read = condition.at(some) if isinstance(condition, Condition) else condition
-            done = self._run(layer, part.flatten(0, 1), read, part.shape[1])
-            out.append(split_frames(done, part.shape[1]))
+            done = self._run(layer, maps[0], read, count, *maps[1:])
+            out.append(split_frames(done, count))
         return torch.cat(out, dim=1).flatten(0, 1)
 
     def _temporal(self, layer: nn.Module, x: Tensor, frames: int) -> Tensor:

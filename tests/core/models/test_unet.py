@@ -144,7 +144,7 @@ def test_text_does_not_change_the_down_blocks(unet: LoopUNet) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("speedup", ["one_token", "fold_frames", "shared_down"])
+@pytest.mark.parametrize("speedup", ["one_token", "fold_frames", "shared_down", "shared_skips"])
 def test_each_speedup_equals_its_plain_form(unet: LoopUNet, speedup: str) -> None:
     arguments = inputs(branches=2)
     fast = unet(*arguments)
@@ -211,7 +211,7 @@ def test_the_same_text_at_every_frame_is_one_text(routing: tuple[str, str, str])
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("speedup", ["one_token", "fold_frames", "shared_down"])
+@pytest.mark.parametrize("speedup", ["one_token", "fold_frames", "shared_down", "shared_skips"])
 @pytest.mark.parametrize("tokens", [1, 4])
 def test_each_speedup_equals_its_plain_form_with_text_of_frames(
     unet: LoopUNet, speedup: str, tokens: int
