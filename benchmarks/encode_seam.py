@@ -136,6 +136,7 @@ ALTERNATIVES: dict[str, tuple[str, Callable[[int, int], Options]]] = {
     "mp4 qp 12, 3 refs": ("mp4", x264(qp=12, refs=3)),
     "mp4 qp 16, all intra": ("mp4", x264(qp=16, g=1)),
     "mp4 qp 20": ("mp4", x264(qp=20)),
+    "mp4 qp 16, medium": ("mp4", x264(qp=16, preset="medium")),
     "mp4 qp 16 (default)": ("mp4", x264(qp=16)),
     "webm crf 32": ("webm", changed("webm", crf=32)),
     "webm, alt refs": ("webm", changed("webm", **{"auto-alt-ref": 1})),
