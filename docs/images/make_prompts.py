@@ -1,5 +1,7 @@
 """Regenerate docs/images/prompts.webp: one sticker, moved by every word that the bundled mini knows.
 
+The model's own frames are small in the corners.
+
 python docs/images/make_prompts.py
 """
 
@@ -11,7 +13,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from loopanimate_core.picture.images import load_picture, to_uint8
+from loopanimate_core.picture.images import fit_pixels, load_picture, to_uint8
 from loopanimate_core.pipeline import LoopAnimatePipeline
 from loopanimate_training.data.stickers.motion import MOVING_VERBS
 
@@ -20,13 +22,17 @@ STICKER, NAME = (
     HERE.parents[1] / "loopanimate_core" / "data" / "pictures" / "toadstool.png",
     "mushroom",
 )
-TILE_PX, TITLE_PX, COLUMNS, FPS = 132, 16, 4, 12.0
+TILE_PX, RAW_PX, TITLE_PX, COLUMNS, FPS = 132, 44, 16, 4, 12.0
 
 
 def tile(pipeline: LoopAnimatePipeline, verb: str) -> Tensor:
     """[n, TILE_PX, TILE_PX, 3]: the loop of one word."""
     drawn = pipeline(load_picture(STICKER), f"a {NAME} {verb}")
-    return torch.stack(list(drawn.frames_at(f"{TILE_PX}x{TILE_PX}", fps=FPS)))
+    frames = torch.stack(list(drawn.frames_at(f"{TILE_PX}x{TILE_PX}", fps=FPS)))
+    for number, frame in enumerate(frames):
+        raw = drawn.frames[number * len(drawn.frames) // len(frames)]
+        frame[-RAW_PX:, -RAW_PX:] = fit_pixels(raw, RAW_PX, RAW_PX)
+    return frames
 
 
 def titled(frames: Tensor, title: str) -> Tensor:
