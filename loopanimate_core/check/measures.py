@@ -61,6 +61,9 @@ def step_sizes(frames: torch.Tensor) -> torch.Tensor:
 def distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Of two frames `[H, W, 3]`: a scalar, float32."""
     bands = zip(first.split(_BAND_PX), second.split(_BAND_PX), strict=True)
+    if first.dtype == second.dtype == torch.uint8:  # exact in whole numbers, in a third of the time
+        counts = [(torch.maximum(a, b) - torch.minimum(a, b)).sum() for a, b in bands]
+        return (torch.stack(counts).sum().double() / first.numel()).float()
     sums = [(as_float(a) - as_float(b)).abs().sum(dtype=torch.float64) for a, b in bands]
     return (torch.stack(sums).sum() / first.numel() * LEVELS).float()
 

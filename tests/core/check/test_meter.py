@@ -57,6 +57,14 @@ def test_a_long_clip_keeps_what_is_around_its_seam(monkeypatch: pytest.MonkeyPat
     assert found.frames == len(found.steps) == len(found.colours) == 300 and len(found.coarse) == 40
     assert torch.equal(found.coarse[0], measures.shrink(frames[0][None], 64)[0])
     assert torch.equal(found.coarse[-1], measures.shrink(frames[-1][None], 64)[0])
+    assert found.ssim == pytest.approx(measures.ssim_adjacent(torch.stack(frames[:40])))
+
+
+def test_the_distance_of_whole_numbers_is_that_of_floats() -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.randint(0, 256, (2, 150, 40, 3), dtype=torch.uint8, generator=generator)
+    floats = measures.distance(measures.as_float(first), measures.as_float(second))
+    assert float(measures.distance(first, second)) == pytest.approx(float(floats), rel=1e-5)
 
 
 def test_the_seam_of_a_long_clip_decides() -> None:
