@@ -6,7 +6,6 @@ import json
 import math
 import pickle
 import struct
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -195,7 +194,13 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         with open_tensors(path) as handle:
             return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     require_file(path, "file")
-    return _tensors_of(read_pickle(path, mmap=zipfile.is_zipfile(path)), path)
+    return _tensors_of(read_pickle(path, mmap=_begins_as_zip(path)), path)
+
+
+def _begins_as_zip(path: Path) -> bool:
+    """Whether torch reads the file as a zip; `zipfile.is_zipfile` raises on some damaged ones."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
 
 
 def read_pickle(path: Path, *, mmap: bool = False) -> Any:
