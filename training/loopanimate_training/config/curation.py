@@ -56,6 +56,11 @@ class MeasureConfig(Section):
         description="Folder of a CLIP model in transformers' layout, to compare caption and object; null for a list of nouns.",
     )
 
+    raft: Path | None = Field(
+        default=None,
+        description="Weights of torchvision's RAFT for the optical flow, raft_small or raft_large; null for OpenCV's DIS, which needs none.",
+    )
+
     @property
     def span_frames(self) -> int:
         """Source frames that one training clip covers."""
