@@ -112,7 +112,7 @@ class LimitsConfig(Section):
         description="Intersection over union of the object carried to the turning frame and found there, at least.",
     )
     object_motion: Share = Field(
-        default=0.0025,
+        default=0.003,
         description="Motion inside the object against the background per half `measure.stride`, as a share of the diagonal, at least.",
     )
     loops: Literal["any", "only"] = Field(
