@@ -158,7 +158,7 @@ def main() -> None:
         if is_held_out(path.stem)
     ]
     if (network := options.network) is not None:
-        METHODS[network.name] = lambda picture: salient_mask(picture, network)
+        METHODS[network.name] = lambda picture: salient_mask(picture, model_path=network)
     print("| background | " + " | ".join(METHODS) + " |")
     for kind in DRAWN if options.only_drawn else (*DRAWN, "photograph"):
         found = measure(stickers_on(kind, cache, photographs, options.count))

@@ -51,12 +51,8 @@ def _on_ray(rows: Sequence[Row], config: CurateConfig, workers: int) -> Iterator
     if not ray.is_initialized():
         try:
             ray.init(log_to_driver=False)
-        except (
-            Exception
-        ) as error:  # Ray raises plain ones, for example on a machine that is too busy
-            raise LoopAnimateError(
-                f"Ray does not start: {error}; on a busy machine RAY_raylet_start_wait_time_s=600 makes it wait longer"
-            ) from error
+        except Exception as error:  # plain ones, for example where the machine is too busy
+            raise LoopAnimateError(f"Ray does not start: {error}") from error
     task = ray.remote(num_cpus=1, max_retries=2)(_measure_part)
     settings = config.model_dump_json()
     size = max(1, min(PART_CLIPS, len(rows) // (_PARTS_PER_WORKER * workers)))
