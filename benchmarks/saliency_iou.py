@@ -1,6 +1,7 @@
 """How well does `salient_mask` find objects? Mean intersection over union (IoU) on held-out pictures.
 
     python benchmarks/saliency_iou.py WORK --stickers CACHE [--sheet masks.jpg]
+    python benchmarks/saliency_iou.py WORK --stickers CACHE --network isnet.onnx --count 2 --only-drawn
 
 WORK is the folder of `python -m loopanimate_training.salient WORK`. First table: stickers of held-out
 families, each on four kinds of drawn background and on a held-out photograph; the true mask is their
@@ -74,10 +75,12 @@ def compose(
     return picture, mask
 
 
-def stickers_on(kind: str, cache: EmojiCache, photographs: list[Path]) -> Iterator[Sample]:
+def stickers_on(
+    kind: str, cache: EmojiCache, photographs: list[Path], count: int
+) -> Iterator[Sample]:
     """Every n-th held-out sticker on one kind of background."""
     rows = cache.select(True, movable=True)
-    rows = rows[:: max(1, len(rows) // STICKERS)][:STICKERS]
+    rows = rows[:: max(1, len(rows) // count)][:count]
     for index, row in enumerate(rows):
         rgba = torch.from_numpy(np.array(cache.sprites[row])).float() / 255
         sticker = Picture(rgba[..., :3], rgba[..., 3])
@@ -141,6 +144,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("work", type=Path)
     parser.add_argument("--stickers", type=Path, help="sticker cache (default: WORK/data)")
+    parser.add_argument(
+        "--network", type=Path, help="a network of yours (ONNX) beside the package's"
+    )
+    parser.add_argument("--count", type=int, default=STICKERS, help="stickers per background")
+    parser.add_argument("--only-drawn", action="store_true", help="no photographs")
     parser.add_argument("--sheet", type=Path, help="also write a sheet of 24 masked photographs")
     options = parser.parse_args()
     cache = EmojiCache(options.stickers or options.work / "data")
@@ -149,10 +157,14 @@ def main() -> None:
         for path in sorted((options.work / "photographs" / "photographs").rglob("*.jpg"))
         if is_held_out(path.stem)
     ]
+    if (network := options.network) is not None:
+        METHODS[network.name] = lambda picture: salient_mask(picture, model_path=network)
     print("| background | " + " | ".join(METHODS) + " |")
-    for kind in (*DRAWN, "photograph"):
-        print_row(f"sticker on {kind}", measure(stickers_on(kind, cache, photographs)))
-    print_row("photograph", measure(labelled(options.work / "labels")))
+    for kind in DRAWN if options.only_drawn else (*DRAWN, "photograph"):
+        found = measure(stickers_on(kind, cache, photographs, options.count))
+        print_row(f"sticker on {kind}", found)
+    if not options.only_drawn:
+        print_row("photograph", measure(labelled(options.work / "labels")))
     if options.sheet:
         save_sheet(photographs, options.sheet)
 

@@ -85,7 +85,7 @@ LAYERS = {
         {"cli"},
     ),
     "training/loopanimate_training": (
-        {"rng", "alss", "stages", "progress"},
+        {"rng", "alss", "stages", "progress", "remote"},
         {"config"},
         {"storage", "signals"},
         {"data", "distributed"},

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -201,6 +202,19 @@ def test_a_wrong_network_stops_with_a_sentence(
     config = curation(clips, **{"measure.network": tmp_path / "no.onnx", "data.clips": 2})
     with pytest.raises(LoopAnimateError, match=r"no ONNX model .*no\.onnx"):
         measure_all(list_rows(config), config, tmp_path / "salient.parquet")
+
+
+def test_a_ray_that_does_not_start_is_one_sentence(
+    clips: Path, curation: Curation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    ray = SimpleNamespace(is_initialized=lambda: False, init=init)
+    monkeypatch.setitem(sys.modules, "ray", ray)  # pyright: ignore[reportArgumentType]
+    config = curation(clips, **{"data.clips": 1})
+    with pytest.raises(LoopAnimateError, match="Ray does not start: The current node timed out"):
+        measure_all(list_rows(config), config, tmp_path / "ray.parquet", executor="ray")
 
 
 @pytest.mark.usefixtures("patient_ray")

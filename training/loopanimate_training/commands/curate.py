@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from loopanimate_core.errors import LoopAnimateError
 
 from .inspect import SETTINGS_SUFFIXES, guess_source
-from .options import Commands, add_set_option, add_shard_option
+from .options import Commands, add_set_option, add_shard_option, target_path
 
 if TYPE_CHECKING:
     from ..config import CurateConfig
@@ -24,8 +24,8 @@ def add_parser(commands: Commands) -> None:
     parser.set_defaults(run=run)
     parser.add_argument(
         "target",
-        type=Path,
-        help="settings of a curation (.yaml), or a folder, table or tar with clips",
+        type=target_path,
+        help="settings of a curation (.yaml), or a folder, table or tar with clips; also a URL, such as s3://bucket/clips",
     )
     parser.add_argument(
         "-o", "--out", type=Path, required=True, metavar="TABLE", help="table to write (.parquet)"
@@ -58,6 +58,10 @@ def run(options: argparse.Namespace) -> int:
 
     config = resolve_target(options.target, options.stage, options.set)
     shard, workers = Shard.parse(options.shard or "1/1"), options.workers or os.cpu_count() or 1
+    if "://" in str(options.out) or options.out.parts[0].endswith(":"):  # pathlib keeps one slash
+        raise LoopAnimateError(
+            f"the table is written to a folder of this machine, but {options.out} is a URL"
+        )
     if options.out.suffix.lower() != ".parquet":
         raise LoopAnimateError(f"the table must end in .parquet, got {options.out}")
     if workers < 1:

@@ -75,11 +75,12 @@ def guess_source(path: Path) -> str:
     """`frames` for a folder that holds pictures and no videos, else `videos`."""
     from ..data.readers.rows import PICTURE_SUFFIXES, VIDEO_SUFFIXES
     from ..data.readers.tables import TABLE_SUFFIXES
+    from ..remote import walk
 
     if not path.is_dir():
         return "videos"
     found: set[str] = set()
-    for _, _, files in os.walk(path):
+    for _, _, files in walk(path):
         found |= {os.path.splitext(name)[1].lower() for name in files}
         if found & {*VIDEO_SUFFIXES, *TABLE_SUFFIXES, ".tar"}:
             return "videos"

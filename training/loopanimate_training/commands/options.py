@@ -54,9 +54,20 @@ def resolve_run(options: argparse.Namespace, defaults: dict[str, Any] | None = N
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """A data set, and the stage to look at it for."""
     parser.add_argument(
-        "target", type=Path, help="settings of a run (.yaml), or a folder, table or tar with clips"
+        "target",
+        type=target_path,
+        help="settings of a run (.yaml), or a folder, table or tar with clips; also a URL, such as s3://bucket/clips",
     )
     parser.add_argument(
         "--stage", metavar="N", help="one stage (default: the one in the settings, or all)"
     )
     add_set_option(parser)
+
+
+def target_path(text: str) -> Path:
+    """The path of a data set or of settings on the command line; `data_path`, whose imports take time, only for URLs."""
+    if "://" not in text:
+        return Path(text)
+    from ..remote import data_path
+
+    return data_path(text)

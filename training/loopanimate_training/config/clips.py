@@ -19,7 +19,7 @@ from loopanimate_core.picture import SIZE_MULTIPLE_PX
 from loopanimate_core.picture.shapes import Shape, check_shapes
 
 from .. import alss
-from .base import MAY_CHANGE, Section, ShareBelowOne
+from .base import MAY_CHANGE, DataPath, MaybeDataPath, Section, ShareBelowOne
 
 SAMPLES_TO_SHARE = 1000  # samples after which a mix has kept its weights
 
@@ -136,12 +136,14 @@ class DataSet(Section):
     source: Literal["videos", "frames", "mini"] = Field(
         default="videos", description="Kind of data in `path`."
     )
-    path: Path = Field(description="Folder, table or tar that holds the clips.")
+    path: DataPath = Field(
+        description="Folder, table or tar that holds the clips; also a URL that fsspec reads, such as s3://bucket/clips."
+    )
     weight: Annotated[float, Field(ge=0.001, le=1000)] = Field(
         default=1.0,
         description="How often clips of this data set are shown, against the weights of the others in `data.mix`.",
     )
-    root: Path | None = Field(
+    root: MaybeDataPath = Field(
         default=None,
         description="Folder that relative paths in a table start from; null for the table's folder.",
     )
@@ -152,7 +154,7 @@ class DataSet(Section):
     columns: dict[str, str] = Field(
         default={}, description="Names of a table's columns by meaning: path, caption, and so on."
     )
-    masks: Path | None = Field(
+    masks: MaybeDataPath = Field(
         default=None,
         description="Folder of object masks, named by clip id; null for masks beside the clips.",
     )

@@ -56,6 +56,11 @@ class MeasureConfig(Section):
         description="Folder of a CLIP model in transformers' layout, to compare caption and object; null for a list of nouns.",
     )
 
+    raft: Path | None = Field(
+        default=None,
+        description="Weights of torchvision's RAFT for the optical flow, raft_small or raft_large; null for OpenCV's DIS, which needs none.",
+    )
+
     @property
     def span_frames(self) -> int:
         """Source frames that one training clip covers."""
@@ -107,7 +112,7 @@ class LimitsConfig(Section):
         description="Intersection over union of the object carried to the turning frame and found there, at least.",
     )
     object_motion: Share = Field(
-        default=0.0025,
+        default=0.003,
         description="Motion inside the object against the background per half `measure.stride`, as a share of the diagonal, at least.",
     )
     loops: Literal["any", "only"] = Field(

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from loopanimate_core.errors import LoopAnimateError
 
+from ..remote import RemotePath
 from .base import MAY_CHANGE, Section
 from .resolve import parse
 from .sections import RunConfig
@@ -34,7 +35,9 @@ def _fixed_settings(run: RunConfig) -> dict[str, Any]:
     free = tuple(changeable_settings())
     values = flat_settings(run.model_dump(mode="json"))
     for name, value in flat_settings(run.model_dump()).items():
-        if isinstance(value, Path):  # the same folder, however it is written
+        if isinstance(value, Path) and not isinstance(
+            value, RemotePath
+        ):  # the same folder, however it is written
             values[name] = os.path.realpath(value)
     fixed = {
         name: value

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+from ..remote import RemotePath
 from .base import Section
 from .same_run import section_of
 from .sections import RunConfig
@@ -20,7 +21,8 @@ def stored_settings(config: RunConfig) -> dict[str, Any]:
         key = name.rpartition(".")[2]
         pairs = zip(_find(values, name), _find(objects, name), strict=True)
         for section, original in pairs:
-            if isinstance(path := original.get(key), Path):
+            path = original.get(key)
+            if isinstance(path, Path) and not isinstance(path, RemotePath):
                 section[key] = os.path.abspath(path)
     return values
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from .measures.cuts import colour_changes
 from .measures.motion import camera_shifts, to_grey
+from .measures.raft import raft_flows
 from .measures.tracking import backward_flows
 
 
@@ -45,8 +47,12 @@ class Analysis:
         )
 
 
-def analyse(frames: np.ndarray, every: int) -> Analysis:
-    """Everything that neighbouring frames [n, h, w, 3] tell; most of the time of a curation goes here."""
+def analyse(frames: np.ndarray, every: int, raft: Path | None = None) -> Analysis:
+    """Everything that neighbouring frames [n, h, w, 3] tell; most of the time of a curation goes here.
+
+    Args:
+        raft: weights of RAFT; None for OpenCV's DIS flow.
+    """
     grey = to_grey(frames)
-    flows = backward_flows(grey[::every])
+    flows = backward_flows(grey[::every]) if raft is None else raft_flows(frames[::every], raft)
     return Analysis(frames, grey, colour_changes(frames), camera_shifts(grey), every, flows)

@@ -31,7 +31,7 @@ def measured(
     """The outcome of every row, in order.
 
     Raises:
-        LoopAnimateError: the network or the CLIP model cannot be used, or Ray is not installed.
+        LoopAnimateError: the network or the CLIP model cannot be used, or Ray is not installed or does not start.
     """
     if executor == "ray":
         yield from _on_ray(rows, config, workers)
@@ -49,7 +49,10 @@ def _on_ray(rows: Sequence[Row], config: CurateConfig, workers: int) -> Iterator
             "--executor ray needs Ray, which is not installed: python -m pip install 'ray'"
         ) from error
     if not ray.is_initialized():
-        ray.init(log_to_driver=False)
+        try:
+            ray.init(log_to_driver=False)
+        except Exception as error:  # plain ones, for example where the machine is too busy
+            raise LoopAnimateError(f"Ray does not start: {error}") from error
     task = ray.remote(num_cpus=1, max_retries=2)(_measure_part)
     settings = config.model_dump_json()
     size = max(1, min(PART_CLIPS, len(rows) // (_PARTS_PER_WORKER * workers)))

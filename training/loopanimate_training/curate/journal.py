@@ -31,7 +31,8 @@ class Journal:
 
     def __init__(self, table: Path, settings: MeasureConfig) -> None:
         self.folder = table.with_suffix(SUFFIX)
-        self._settings = f"{_VERSION} {settings.model_dump_json()} {_stamp(settings)}"
+        values = settings.model_dump_json(exclude={"raft"} if settings.raft is None else None)
+        self._settings = f"{_VERSION} {values} {_stamp(settings)}"
 
     def key(self, row: Row) -> str:
         """Identifies a measurement.
@@ -77,7 +78,7 @@ class Journal:
 def _stamp(settings: MeasureConfig) -> str:
     """Changes when the network at a path is replaced."""
     stamps = []
-    for path in (settings.network, settings.clip):
+    for path in (settings.network, settings.clip, settings.raft):
         if path is not None and path.exists():
             stat = path.stat()
             stamps.append(f"{stat.st_size} {stat.st_mtime_ns}")

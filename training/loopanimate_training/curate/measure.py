@@ -146,7 +146,7 @@ def measure(row: Row, settings: MeasureConfig) -> Scores:
     if seen.object_by is None:
         return scores
     frames = _read(row, facts, settings, range(seen.count), settings.analysis_px)
-    found = analyse(frames, max(1, settings.stride // 2))
+    found = analyse(frames, max(1, settings.stride // 2), settings.raft)
     scores = _scored(scores, found, seen, row.caption, settings)
     looped, windows = loop_length(found.grey), _windows(row, found, seen, scores, settings)
     end_s = None

@@ -15,13 +15,15 @@ from film_data import CLIP, data_of
 from loopanimate_core.errors import LoopAnimateError
 from loopanimate_training.cli import main
 from loopanimate_training.config import ClipConfig, DataConfig
-from loopanimate_training.data.index.build import MISSING, index_path, open_index
+from loopanimate_training.data.index.build import MISSING, index_path, open_index, probe_share
 from loopanimate_training.data.index.earlier import signature_of
-from loopanimate_training.data.index.probe import UNDECODABLE
+from loopanimate_training.data.index.probe import UNDECODABLE, ProbeResult
+from loopanimate_training.data.index.probe_pool import ProbePool
 from loopanimate_training.data.index.selection import NO_CAPTION, select
 from loopanimate_training.data.index.table import REPEATED
 from loopanimate_training.data.index.table_writer import TableWriter
 from loopanimate_training.data.readers.rows import Blob, Row
+from loopanimate_training.data.shard import Shard
 from loopanimate_training.data.source import FileSource
 
 Films = Any  # the fixture of conftest.py
@@ -150,3 +152,30 @@ def test_the_default_folder_of_the_index(
     assert index_path(cached).parent == tmp_path / "cache"
     few = cached.model_copy(update={"clips": 3})
     assert index_path(few) != index_path(cached)
+
+
+def test_shares_of_several_processes_become_one_index(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, data = open_index(data_of(folder)), data_of(folder, index=tmp_path / "shared")
+    assert [probe_share(data, Shard(number, 3)) for number in range(2)] == [2, 2]
+    journals = sorted((tmp_path / "shared").glob("*.journal"))
+    lines = [path.read_text().splitlines(keepends=True) for path in journals]
+    assert [len(found) for found in lines] == [2, 2]
+    assert probe_share(data, Shard(1, 3)) == 2 and journals[1].read_text() == "".join(lines[1])
+    journals[0].write_text("".join(lines[0])[:-9])  # killed while it wrote
+    probed: list[Path] = []
+
+    def probe(pool: ProbePool, row: Row) -> ProbeResult:
+        probed.append(row.media.path)
+        return ask(pool, row)
+
+    ask = ProbePool.probe
+    monkeypatch.setattr(ProbePool, "probe", probe)
+    index = open_index(data)
+    assert sorted(path.name for path in probed) == [
+        "2.mp4",
+        "3.mp4",
+    ]  # of the cut line, and the third share
+    assert [index.result(n) for n in range(5)] == [alone.result(n) for n in range(5)]
+    assert not list((tmp_path / "shared").glob("*.journal"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,6 +21,7 @@ from ...storage.locks import locked
 from ...storage.threads import ordered_map
 from ..readers.detect import open_reader
 from ..readers.rows import Reader, Row
+from ..shard import Shard
 from .earlier import EarlierResults, journal_line, signature_of, stat_of
 from .places import (
     VERSION,
@@ -81,6 +84,36 @@ def open_index(data: DataConfig) -> ClipTable:
     return table
 
 
+def probe_share(data: DataConfig, shard: Shard) -> int:
+    """Examine a share of a data set's clips for its index; returns how many clips the share has.
+
+    Several processes, of several machines if `data.index` is a folder that they share, do a share each; `open_index`
+    then finds their results and writes the index. Clips that have been examined before are not examined again.
+
+    Raises:
+        LoopAnimateError: there are no clips, or the results cannot be written.
+    """
+    reader, path = open_reader(with_real_paths(data)), index_path(data)
+    journal = path.with_suffix(f".{shard.number + 1}-of-{shard.count}.journal")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(journal.with_suffix(".lock")):
+            old = next(filter(None, map(_existing, [path, *other_places(data)])), None)
+            earlier = EarlierResults(old, _journals(path), names_before(data))
+            share = shard.of(sys.maxsize)
+            rows = islice(reader.rows(), share.start, data.clips, share.step)
+            return sum(1 for _ in _examined(rows, earlier, data, journal))
+    except OSError as error:
+        raise LoopAnimateError(
+            f"cannot write {journal}: {error.strerror or error}; the same command will continue where it stopped"
+        ) from error
+
+
+def _journals(path: Path) -> list[Path]:
+    """The results that are not in an index yet: of an interrupted examination, and of shares."""
+    return sorted(path.parent.glob(f"{glob.escape(path.stem)}*.journal"))
+
+
 def _existing(path: Path) -> ClipTable | None:
     if not path.is_file():
         return None
@@ -100,8 +133,8 @@ def _state(reader: Reader) -> str:
 
 
 def _build(path: Path, reader: Reader, data: DataConfig, state: str, old: ClipTable | None) -> None:
+    earlier = EarlierResults(old, journals := _journals(path), names_before(data))
     journal = path.with_suffix(".journal")
-    earlier = EarlierResults(old, journal, names_before(data))
 
     def rows() -> Iterator[Row]:
         return islice(reader.rows(), data.clips)
@@ -109,13 +142,25 @@ def _build(path: Path, reader: Reader, data: DataConfig, state: str, old: ClipTa
     count = sum(1 for _ in rows())
     if not count:
         raise LoopAnimateError(f"there are no clips in {data.path}")
-    with (
-        ProbePool(data.threads) as pool,
-        TableWriter(path) as writer,
-        journal.open("a", encoding="ascii") as log,
-    ):
+    with TableWriter(path) as writer:
+        for entry in _examined(rows(), earlier, data, journal, count):
+            writer.add(entry.row, entry.result, entry.signature, entry.stat)
+        writer.finish(state, reader.name)
+    for done in {journal, *journals}:
+        done.unlink(missing_ok=True)
+
+
+def _examined(
+    rows: Iterable[Row],
+    earlier: EarlierResults,
+    data: DataConfig,
+    journal: Path,
+    count: int | None = None,
+) -> Iterator[_Entry]:
+    """The entries of rows, in order; new ones are in the journal before they are returned."""
+    with ProbePool(data.threads) as pool, journal.open("a", encoding="ascii") as log:
         entries = ordered_map(
-            lambda row: _probed(row, earlier, pool), rows(), data.threads, 64 * data.threads
+            lambda row: _probed(row, earlier, pool), rows, data.threads, 64 * data.threads
         )
         interval_s = refresh_s()  # a short run shows no bar at all
         bar = tqdm(
@@ -130,9 +175,7 @@ def _build(path: Path, reader: Reader, data: DataConfig, state: str, old: ClipTa
             if entry.new:
                 log.write(journal_line(entry.signature, entry.result))
                 log.flush()
-            writer.add(entry.row, entry.result, entry.signature, entry.stat)
-        writer.finish(state, reader.name)
-    journal.unlink(missing_ok=True)
+            yield entry
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from .table import ClipTable
 
 
 class EarlierResults:
-    """Results of an earlier index, and those in the journal of an interrupted one.
+    """Results of an earlier index, and those in the journals of shares and of an interrupted one.
 
     Args:
         row_before: makes a row as an earlier version listed it, if that was different.
@@ -23,10 +24,11 @@ class EarlierResults:
     def __init__(
         self,
         old: ClipTable | None,
-        journal: Path,
+        journals: Iterable[Path],
         row_before: Callable[[Row], Row] | None = None,
     ) -> None:
-        self._old, self._journal = old, dict(read_journal(journal))
+        self._old = old
+        self._noted = {key: line for path in journals for key, line in _noted(path)}
         self._row_before = row_before
         self._keys = self._order = np.zeros(0, np.uint64)
         if old is not None and len(old):
@@ -37,8 +39,9 @@ class EarlierResults:
 
     def get(self, signature: bytes) -> ProbeResult | None:
         """The result for files with this signature, None if they have not been probed."""
-        if signature in self._journal:
-            return self._journal[signature]
+        if signature in self._noted:
+            with suppress(ValueError, KeyError, TypeError):  # the last line, cut off
+                return ProbeResult.from_json(self._noted[signature])
         head = np.frombuffer(signature, "<u8")[0]
         at = int(np.searchsorted(self._keys, head))
         while self._old is not None and at < len(self._keys) and self._keys[at] == head:
@@ -63,16 +66,13 @@ def journal_line(signature: bytes, result: ProbeResult) -> str:
     return f"{signature.hex()} {result.to_json()}\n"
 
 
-def read_journal(path: Path) -> Iterator[tuple[bytes, ProbeResult]]:
-    """Signatures and results of a journal; nothing if there is no such file."""
-    if not path.is_file():
-        return
-    for line in path.read_text(encoding="ascii", errors="replace").splitlines():
-        signature, _, result = line.partition(" ")
-        try:
-            yield bytes.fromhex(signature), ProbeResult.from_json(result)
-        except (ValueError, KeyError, TypeError):  # the last line, cut off
-            continue
+def _noted(journal: Path) -> Iterator[tuple[bytes, str]]:
+    """Signatures of a journal, and the results as text: millions of them stay in memory, and few are asked for."""
+    with journal.open(encoding="ascii", errors="replace") as file:
+        for line in file:
+            signature, _, result = line.rstrip("\n").partition(" ")
+            with suppress(ValueError):  # the last line, cut off
+                yield bytes.fromhex(signature), result
 
 
 def signature_of(row: Row) -> bytes:

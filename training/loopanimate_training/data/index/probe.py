@@ -11,8 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from loopanimate_core.errors import LoopAnimateError
-from loopanimate_core.picture.opening import open_picture, reading
+from loopanimate_core.picture.opening import MAX_FILE_BYTES, open_picture, reading
 
+from ...remote import picture_source
 from ..readers.rows import Blob, Row, pictures_in
 from ..video.bad_clip import BadClip
 from ..video.facts import NOTHING_DECODED, VideoFacts
@@ -93,7 +94,8 @@ def _scan_pictures(folder: Path) -> VideoFacts:
     paths = pictures_in(folder)
     try:
         for path in paths:
-            with reading(path), open_picture(path) as picture:
+            source = picture_source(path, MAX_FILE_BYTES)
+            with reading(path), open_picture(source) as picture:
                 sizes.add(picture.size)
     except LoopAnimateError as error:
         raise _OddPictures from error

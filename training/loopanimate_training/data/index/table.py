@@ -24,6 +24,7 @@ import numpy as np
 
 from loopanimate_core.errors import LoopAnimateError
 
+from ...remote import data_path
 from ..readers.rows import Blob, Row
 from ..video.facts import VideoFacts
 from .probe import ProbeResult
@@ -142,9 +143,9 @@ class ClipTable:
         start_s, end_s = (float(self.column(c)[row]) for c in ("start_s", "end_s"))
         return Row(
             id=name,
-            media=Blob(Path(path), *self._numbers(row, "offset", "size")),
+            media=Blob(data_path(path), *self._numbers(row, "offset", "size")),
             caption=caption,
-            masks=Blob(Path(masks), *mask_part) if masks else None,
+            masks=Blob(data_path(masks), *mask_part) if masks else None,
             start_s=None if np.isnan(start_s) else start_s,
             end_s=None if np.isnan(end_s) else end_s,
             reason=self.reasons[self.column("reason")[row]],

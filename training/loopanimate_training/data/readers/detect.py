@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from loopanimate_core.errors import LoopAnimateError
 
 from ...config import DataConfig
+from ...remote import walk
 from .folders import FrameFolders, VideoFolder, folder_state, masks_in
 from .layouts import known_table, open_tables
 from .rows import PathRule, Reader, Row
@@ -52,7 +52,7 @@ def _open_folder(data: DataConfig) -> Reader:
     """A folder holds a table of its videos (`metadata.*`), or tars, or Parquet files, or one table of a known
     data set (WebVid's `results_2M_train.csv`), or the videos."""
     path = data.path
-    files = sorted(entry.name for entry in os.scandir(path) if _is_file(entry))
+    files = sorted(next(walk(path, _fail, at_most=1))[2])
     for suffix in TABLE_SUFFIXES:
         if f"metadata{suffix}" in files:
             return open_tables([path / f"metadata{suffix}"], _path_rule(data, path), data.columns)
@@ -68,11 +68,8 @@ def _open_folder(data: DataConfig) -> Reader:
     return videos if table is None else open_tables([table], _path_rule(data, path), data.columns)
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:  # a link to itself
-        return False
+def _fail(error: OSError) -> None:
+    raise error
 
 
 def _path_rule(data: DataConfig, folder: Path) -> PathRule:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from loopanimate_core.parsing import MalformedError, parse_json
 
+from ...remote import walk as walk_folder
 from .rows import (
     BAD_ROW,
     FOLDER_UNREADABLE,
@@ -80,9 +80,9 @@ def walk(folder: Path, unreadable: list[Path], without: str | None = None) -> It
     def note(error: OSError) -> None:
         unreadable.append(Path(error.filename))
 
-    for place, folders, files in os.walk(folder, onerror=note):
+    for place, folders, files in walk_folder(folder, note):
         folders[:] = sorted(n for n in folders if without is None or not n.endswith(without))
-        yield from (Path(place, name) for name in sorted(files))
+        yield from (place / name for name in sorted(files))
 
 
 def find_masks(stem: Path) -> Blob | None:

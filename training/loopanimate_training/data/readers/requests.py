@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from ...remote import data_path
 from .rows import Blob, Row
 
 
@@ -39,4 +39,4 @@ def _values(blob: Blob) -> list[Any]:
 
 def _blob(values: list[Any]) -> Blob:
     path, offset, size = values
-    return Blob(Path(path), offset, size)
+    return Blob(data_path(path), offset, size)

@@ -10,6 +10,8 @@ from typing import Protocol
 
 from loopanimate_core.parsing import is_text
 
+from ...remote import RemotePath, data_path, is_url
+
 VIDEO_SUFFIXES = (
     ".mp4",
     ".webm",
@@ -105,9 +107,16 @@ class PathRule:
         """
         if not text or "\0" in text:
             raise RowProblem(BAD_ROW)
-        path = Path(os.path.normpath(self.root / text))
+        root = self.root
+        if is_url(text):
+            path = data_path(text)
+        elif isinstance(root, RemotePath):
+            path = data_path(root / text.lstrip("/"))
+        else:
+            root = Path(os.path.normpath(root))
+            path = Path(os.path.normpath(root / text))
         # Symbolic links below the root were made by the owner of the data, and are followed.
-        if not self.allow_outside and not path.is_relative_to(os.path.normpath(self.root)):
+        if not self.allow_outside and not path.is_relative_to(root):
             raise RowProblem(OUTSIDE)
         return path
 

@@ -84,7 +84,8 @@ def _read_parquet(path: Path) -> Iterator[Values | None]:
             f"reading {path.name} needs pyarrow: pip install 'loopanimate[parquet]'"
         ) from error
     try:
-        for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024):
-            yield from batch.to_pylist()
+        with path.open("rb") as file:
+            for batch in parquet.ParquetFile(file).iter_batches(batch_size=1024):
+                yield from batch.to_pylist()
     except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
         raise LoopAnimateError(f"cannot read the table {path}: {error}") from error

@@ -42,7 +42,7 @@ class TarReader:
 
 def _tar_rows(path: Path) -> Iterator[Row]:
     try:
-        with tarfile.open(path, "r:") as tar:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for key, members in groupby(_members(path, tar), lambda member: member.key):
                 yield from _clip(f"{path.stem}/{key}", list(members))
     except _Damaged:

@@ -10,6 +10,7 @@ from typing import Any
 import av
 from av.error import FFmpegError
 
+from ...remote import RemotePath
 from ..readers.rows import Blob
 
 # PyAV raises the plain Python ones too, for files that are not videos.
@@ -28,7 +29,7 @@ def open_video(media: Blob) -> Iterator[tuple[Any, Any]]:
     """The container and its first video stream."""
     if not media.path.is_file():  # a device or a pipe never ends
         raise OSError(f"{media.path} is not a file")
-    if media.size < 0:
+    if media.size < 0 and not isinstance(media.path, RemotePath):
         with av.open(f"file:{media.path}", options=_CONTAINED) as container:
             yield container, _stream(container)
         return
@@ -71,12 +72,13 @@ def _stream(container: Any) -> Any:
 
 
 class ByteRange(io.RawIOBase):
-    """Part of a file, such as a member of a tar, as a file of its own."""
+    """A remote file, or part of a file, such as a member of a tar, as a file of its own."""
 
     def __init__(self, blob: Blob) -> None:
         super().__init__()
         self._file = blob.path.open("rb")
-        self._start, self._size, self._position = blob.offset, blob.size, 0
+        size = blob.size if blob.size >= 0 else blob.path.stat().st_size - blob.offset
+        self._start, self._size, self._position = blob.offset, size, 0
 
     def readable(self) -> bool:
         return True

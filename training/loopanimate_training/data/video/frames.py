@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from loopanimate_core.errors import LoopAnimateError
-from loopanimate_core.picture.opening import open_picture, reading
+from loopanimate_core.picture.opening import MAX_FILE_BYTES, open_picture, reading
 
+from ...remote import picture_source
 from ..readers.rows import Blob
 from .bad_clip import BadClip
 from .container import DECODER_ERRORS, can_seek, decoded_frames, open_video, start_of
@@ -85,9 +86,10 @@ def read_pictures(paths: Sequence[Path], indices: Sequence[int], mode: str) -> n
     for index in indices:
         try:
             path = paths[index]
-            with reading(path), open_picture(path) as picture:
+            source = picture_source(path, MAX_FILE_BYTES)
+            with reading(path), open_picture(source) as picture:
                 pictures.append(np.asarray(picture.convert(mode)))
-        except (LoopAnimateError, IndexError) as error:
+        except (LoopAnimateError, OSError, IndexError) as error:
             raise BadClip(f"picture {index} of {len(paths)} cannot be read ({error})") from error
         if pictures[-1].shape != pictures[0].shape:
             raise BadClip(f"{paths[index]} has another size than the pictures before it")
