@@ -133,7 +133,7 @@ class BuildLoopConditions(io.ComfyNode):
                     optional=True,
                     tooltip=(
                         "How far frames may go from the picture. Only models with PIA's conditioning read"
-                        " it; with others use start."
+                        " it; with others the node says so, and words or start do it."
                     ),
                 ),
             ],
@@ -199,7 +199,7 @@ class BuildLoopConditions(io.ComfyNode):
         for prompt in (positive, negative):
             check_travel(prompt, frames)
         height, width = _loop_size(clip_vision, image, height, width)
-        built, notes = [], _size_notes(clip_vision, height, width)
+        built, notes = [], _notes(clip_vision, height, width, motion)
         for index in range(len(image)):
             picture = image[index, ..., :3].float().cpu()
             region = _mask_of(mask, index, picture)
@@ -232,19 +232,22 @@ NOTES = {
     " Set width and height to 0 for the nearest one, and let Detail Transfer make it large",
     "object_cut": "the object is larger than the part of the picture that the loop shows; set fit to pad to see all"
     " of it",
+    "no_motion_dial": "this model does not read motion; say gently, strongly, slowly or quickly in the prompt, or"
+    " change start",
 }
 """What the node says of its settings, in English; the page has the same words in its languages."""
 
 
-def _size_notes(clip_vision: Any, height: int, width: int) -> list[dict[str, str]]:
-    from .native.encoders import shapes_of
+def _notes(clip_vision: Any, height: int, width: int, motion: str) -> list[dict[str, str]]:
+    from .native.encoders import reads_motion, shapes_of
 
-    shapes, size = shapes_of(clip_vision), Shape(width, height)
-    if not shapes or size in shapes:
-        return []
-    return [
-        {"key": "untrained_size", "size": str(size), "trained": ", ".join(map(str, shapes))},
-    ]
+    shapes, size, notes = shapes_of(clip_vision), Shape(width, height), []
+    if shapes and size not in shapes:
+        trained = ", ".join(map(str, shapes))
+        notes.append({"key": "untrained_size", "size": str(size), "trained": trained})
+    if motion != DEFAULT_MOTION and not reads_motion(clip_vision):
+        notes.append({"key": "no_motion_dial"})
+    return notes
 
 
 def _conditions(

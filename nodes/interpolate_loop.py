@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from loopanimate_core.video.between import MAX_TIMES, METHODS, interpolate_loop
 
 from .common import progress, rgb
+from .inputs import fps_input
 from .schema import supported
 
 
@@ -28,14 +29,7 @@ class InterpolateLoop(io.ComfyNode):
                 io.Image.Input(
                     "images", tooltip="The frames that play, from Loop Sampler and VAE Decode."
                 ),
-                io.Float.Input(
-                    "fps",
-                    default=8.0,
-                    min=1.0,
-                    max=120.0,
-                    step=0.5,
-                    tooltip="Frames per second of the loop as it comes in.",
-                ),
+                fps_input("Frames per second of the loop as it comes in."),
                 io.Int.Input(
                     "times",
                     default=3,

@@ -15,6 +15,7 @@ from loopanimate_core.picture.images import save_picture
 from loopanimate_core.picture.sheet import draw_sheet, plan_sheet
 
 from .common import NoImageEncoder, log, rgb, temp_file
+from .inputs import fps_input
 from .schema import supported
 
 ENCODED_AT_ONCE = 16  # frames; ComfyUI moves the whole batch it is given to the device
@@ -38,14 +39,7 @@ class LoopCheck(io.ComfyNode):
             hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Image.Input("images", tooltip="The frames that play, in order, 4 or more."),
-                io.Float.Input(
-                    "fps",
-                    default=8.0,
-                    min=1.0,
-                    max=120.0,
-                    step=0.5,
-                    tooltip="Playback speed in frames per second, for the player and the duration.",
-                ),
+                fps_input("Playback speed in frames per second, for the player and the duration."),
                 io.Float.Input(
                     "jump_ratio",
                     default=limits.jump_ratio,

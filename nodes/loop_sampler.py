@@ -11,6 +11,7 @@ from loopanimate_core.errors import LoopAnimateError
 from loopanimate_core.ranges import MAX_SEED
 from loopanimate_core.settings import PRESETS, resolve_settings
 
+from .inputs import sampling_inputs, strength_inputs
 from .schema import supported
 
 if TYPE_CHECKING:
@@ -48,13 +49,7 @@ class LoopSampler(io.ComfyNode):
                 "Samples a seamless loop, shows it while it is made, and returns the frames that play."
             ),
             inputs=[
-                io.Model.Input("model", tooltip="From Load LoopAnimate, with or without LoRAs."),
-                io.Conditioning.Input("positive", tooltip="From Build Loop Conditions."),
-                io.Conditioning.Input("negative", tooltip="From Build Loop Conditions."),
-                io.Latent.Input(
-                    "latent",
-                    tooltip="From Build Loop Conditions, or a finished loop to sample again.",
-                ),
+                *sampling_inputs("From Build Loop Conditions, or a finished loop to sample again."),
                 io.Int.Input(
                     "seed",
                     default=0,
@@ -63,23 +58,12 @@ class LoopSampler(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="The same seed with the same settings gives the same loop.",
                 ),
-                io.Int.Input(
-                    "steps",
-                    default=0,
-                    min=0,
-                    max=1000,
-                    tooltip=(
+                *strength_inputs(
+                    steps=(
                         "Number of sampling steps. 0: the model's own best number. More steps take longer"
                         " and are not always better."
                     ),
-                ),
-                io.Float.Input(
-                    "cfg",
-                    default=0.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    tooltip=(
+                    cfg=(
                         "How strongly to follow the prompt. 0: the model's own best value. 1: no guidance,"
                         " twice as fast."
                     ),

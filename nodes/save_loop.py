@@ -24,6 +24,7 @@ from loopanimate_core.video.sound import add_sound, require_sound
 from loopanimate_core.video.workflow_tags import workflow_tags
 
 from .common import LoopIO, log, progress, temp_file
+from .inputs import fps_input
 from .schema import supported
 
 # The suffix of each format; .png for apng, because ComfyUI's page does not read workflows from .apng files.
@@ -73,14 +74,7 @@ class SaveLoop(io.ComfyNode):
                         " from mp4, webm, webm-av1, webp, apng, prores and png."
                     ),
                 ),
-                io.Float.Input(
-                    "fps",
-                    default=8.0,
-                    min=1.0,
-                    max=120.0,
-                    step=0.5,
-                    tooltip="Playback speed in frames per second.",
-                ),
+                fps_input("Playback speed in frames per second."),
                 io.Int.Input(
                     "quality",
                     default=-1,

@@ -19,6 +19,7 @@ from loopanimate_core.picture.sheet import draw_sheet, plan_sheet
 from loopanimate_core.ranges import MAX_SEED
 
 from .common import progress, temp_file
+from .inputs import sampling_inputs, strength_inputs
 from .loop_sampler import sample_loops
 from .schema import supported
 
@@ -99,10 +100,7 @@ class SeedHunt(io.ComfyNode):
                 " seed, and nothing but the finished loop is made."
             ),
             inputs=[
-                io.Model.Input("model", tooltip="From Load LoopAnimate, with or without LoRAs."),
-                io.Conditioning.Input("positive", tooltip="From Build Loop Conditions."),
-                io.Conditioning.Input("negative", tooltip="From Build Loop Conditions."),
-                io.Latent.Input("latent", tooltip="From Build Loop Conditions, of one picture."),
+                *sampling_inputs("From Build Loop Conditions, of one picture."),
                 io.Vae.Input("vae", tooltip="The VAE of the same model."),
                 io.Int.Input(
                     "first_seed",
@@ -129,20 +127,9 @@ class SeedHunt(io.ComfyNode):
                         " behind latent and seed wait."
                     ),
                 ),
-                io.Int.Input(
-                    "steps",
-                    default=0,
-                    min=0,
-                    max=1000,
-                    tooltip="Sampling steps of a draft. 0: a third of the model's own number.",
-                ),
-                io.Float.Input(
-                    "cfg",
-                    default=0.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="How strongly to follow the prompt, as in Loop Sampler. 0: the model's own best value.",
+                *strength_inputs(
+                    steps="Sampling steps of a draft. 0: a third of the model's own number.",
+                    cfg="How strongly to follow the prompt, as in Loop Sampler. 0: the model's own best value.",
                 ),
             ],
             outputs=[

@@ -89,7 +89,9 @@ class LoopReport:
         if self.repeats > 1:
             held += f" (a loop of {self.period_frames}, {self.repeats} times)"
         if not self.reasons:
-            seam = "" if self.seam_ratio is None else f", {self.seam_ratio:.2f} times the usual one"
+            # Not over the median: a swing is fast in its middle, and a loop may begin there.
+            beside = self.seam_jump
+            seam = "" if beside is None else f", {beside:.2f} times those beside it"
             return (
                 f"Seamless: {held}, seam step {self.steps[-1]:.2f} of 255{seam}, largest distance to"
                 f" the first frame {self.max_distance:.1f}."

@@ -136,6 +136,11 @@ def shapes_of(clip_vision: Any) -> tuple[Shape, ...]:
     return getattr(clip_vision, "loopanimate_shapes", ())
 
 
+def reads_motion(clip_vision: Any) -> bool:
+    """Whether the model of a CLIP_VISION reads how far frames may go from the picture; so does one that is not known."""
+    return getattr(clip_vision, "loopanimate_conditioning", "pia") == "pia"
+
+
 def _require_complete(what: str, missing: Collection[str], unknown: Collection[str]) -> None:
     """ComfyUI itself would load the tensors that fit and leave the others uninitialised."""
     if missing:

@@ -115,13 +115,15 @@ def _read_vision(path: Path) -> dict[str, Tensor]:
 def _build(config: BundleConfig, states: dict[str, dict[str, Tensor]], dtype: str) -> Loaded:
     read_motion_loras()
     vae = build_vae(config.vae, states["vae"])
+    clip_vision: Any = (
+        build_clip_vision(config.image_encoder, states["image_encoder"], config.all_shapes)
+        if config.image_encoder
+        else NoImageEncoder(config.unet.cross_attention_dim, config.all_shapes)
+    )
+    clip_vision.loopanimate_conditioning = config.conditioning
     return Loaded(
         model=build_model(config, states["unet"], latent_format_of(vae, config.vae), dtype),
         clip=build_clip(config.text_encoder, config.tokenizer, states["text_encoder"]),
-        clip_vision=build_clip_vision(
-            config.image_encoder, states["image_encoder"], config.all_shapes
-        )
-        if config.image_encoder
-        else NoImageEncoder(config.unet.cross_attention_dim, config.all_shapes),
+        clip_vision=clip_vision,
         vae=vae,
     )

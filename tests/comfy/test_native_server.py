@@ -170,6 +170,14 @@ def test_sizes_and_crops_are_named(server: ComfyServer) -> None:
     assert "not a size that this model was trained on" in server.log()
 
 
+def test_a_motion_that_the_model_does_not_read_is_named(server: ComfyServer) -> None:
+    graph = loop_graph("ghost.png", **TOY)
+    for motion, keys in (("medium", []), ("large", ["no_motion_dial"])):
+        graph["build"]["inputs"]["motion"] = motion
+        notes = server.run(graph)["outputs"]["build"]["loopanimate_notes"]
+        assert [note["key"] for note in notes] == keys
+
+
 def test_loop_check_knows_how_the_loop_was_sampled(server: ComfyServer) -> None:
     graph = loop_graph("ghost.png", closing="shift", start=0.5, **TOY)
     graph["check"] = node(

@@ -28,7 +28,14 @@ TIMEOUT_S = 1800  # of a page that hangs; alone on a machine a visit takes two m
 STEPS = 6  # of sampling: enough for several previews
 PHOTO = PACK / "docs/images/sources/dandelion.jpg"
 PHOTO_PX = (1280, 720)
-SUBGRAPHS = ("LoopAnimate picture to loop in one node", "LoopAnimate long loop of three motions")
+SUBGRAPHS = tuple(
+    f"LoopAnimate {name}"
+    for name in (
+        "picture to loop in one node",
+        "long loop of three motions",
+        "wallpapers and sticker",
+    )
+)
 
 Seen = dict[str, Any]
 
@@ -244,6 +251,14 @@ def test_pictures_dropped_on_load_picture_from_folder_become_its_folder(
     assert folder.startswith("input/dropped ") and seen["folder"]["index"] == 0
     place = seen["output"].parent / folder
     assert {path.name for path in place.iterdir()} == {"dandelion.jpg", "coffee.jpg"}
+
+
+def test_a_batch_runs_every_picture_and_later_only_what_is_left(seen: Seen) -> None:
+    batch = seen["batch"]
+    assert batch["all"] == batch["rest"] == "2 of 2 pictures done"
+    assert batch["taken"] == [0, 1]
+    assert (batch["offered"], batch["later"]) == ("Run the 1 that are left", 1)
+    assert batch["buttons"] == 1, "nothing is left"
 
 
 @pytest.mark.parametrize("name", SUBGRAPHS)

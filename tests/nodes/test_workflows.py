@@ -232,29 +232,29 @@ def test_the_second_pass_starts_from_the_first() -> None:
     assert starts == {"LoopAnimate_BuildLoopConditions": 0, "LatentUpscaleBy": 0.5}
 
 
-def test_the_basic_template_takes_ones_own_picture() -> None:
-    graph = load_flat(FOLDER / "LoopAnimate picture to loop.json")
+def test_the_seed_hunt_samples_the_chosen_seed() -> None:
+    graph = load_flat(FOLDER / "LoopAnimate seed hunt.json")
+    ids = {node["type"]: node["id"] for node in graph["nodes"]}
+    hunt, sampler = ids["LoopAnimate_SeedHunt"], ids["LoopAnimate_LoopSampler"]
+    assert made_from(graph, sampler, "seed") == (hunt, 2)
+    for name in ("model", "positive", "negative", "latent"):  # drafts of the very same loop
+        assert made_from(graph, sampler, name) == made_from(graph, hunt, name)
+
+
+@pytest.mark.parametrize("use", ["picture to loop", "seed hunt"])
+def test_templates_take_ones_own_picture(use: str) -> None:
+    graph = load_flat(FOLDER / f"LoopAnimate {use}.json")
     (loader,) = (node for node in graph["nodes"] if node["type"] == "LoadImage")
     assert widgets(loader)["image"] == "loopanimate_ghost.png"  # nodes/sample_picture.py
 
 
-# The wallpapers and the seed hunt are larger than a screen.
-IN_VIEW = {
-    "picture to loop",
-    "folder of pictures",
-    "long loop of three motions",
-    "picture to loop in one node",
-    "Stable Diffusion parts",
-    "second pass",
-    "KSampler and LoRA",
-}
 SCREEN_PX = (1600, 1000)
 BESIDE_PX = (70, 80)  # the page's side bar and its top bar
 
 
-@pytest.mark.parametrize("use", sorted(IN_VIEW))
-def test_the_result_is_in_view_when_a_template_opens(use: str) -> None:
-    graph = load(FOLDER / f"LoopAnimate {use}.json")
+@each_template
+def test_the_result_is_in_view_when_a_template_opens(path: Path) -> None:
+    graph = load(path)
     view = graph["extra"]["ds"]
     assert view["scale"] >= 0.7, "smaller words cannot be read"
     for node in graph["nodes"]:

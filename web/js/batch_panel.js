@@ -1,76 +1,67 @@
 // The panel of Load Picture From Folder: one run for each picture of the folder, and how they went.
 
+import { Batch } from "./batch.js"
 import { html } from "./dom.js"
 import { say } from "./words.js"
 
+const KEY = "loopanimate.batch " // and the folder: what is left of its batch, in this browser
+
 export class BatchPanel {
-  /** @param {() => Promise<void>} onStart called when the button is pressed. */
+  /** @param {(wanted: string[] | null) => Promise<void>} onStart called with the names to run; null is all of the folder. */
   constructor(onStart) {
-    this.button = html("button", { type: "button", class: "la-batch-button" }, say("batch_start"))
+    this.batch = new Batch()
+    this.folder = null
+    this.all = this.button(say("batch_start"), () => onStart(null))
+    this.rest = this.button("", () => onStart(this.batch.rest()))
     this.words = html("div", { class: "la-batch-words", role: "status" })
-    this.element = html("div", { class: "loopanimate la-batch" }, this.button, this.words)
-    this.runs = new Map() // prompt id -> name of its picture, as long as it has not ended
-    this.failed = []
-    this.total = this.done = 0
-    this.button.addEventListener("click", async () => {
-      this.button.disabled = true
+    const buttons = html("div", { class: "la-batch-buttons" }, this.all, this.rest)
+    this.element = html("div", { class: "loopanimate la-batch" }, buttons, this.words)
+    this.show()
+  }
+
+  button(words, action) {
+    const button = html("button", { type: "button", class: "la-batch-button" }, words)
+    button.addEventListener("click", async () => {
+      this.all.disabled = this.rest.disabled = true
       try {
-        await onStart()
+        await action()
       } catch (error) {
         this.words.textContent = String(error?.message ?? error)
       } finally {
-        this.button.disabled = false
+        this.all.disabled = this.rest.disabled = false
       }
     })
+    return button
   }
 
-  /** A new batch; runs of an earlier one are still counted as long as they have not ended. */
-  begin() {
-    if (this.runs.size) return
-    this.failed = []
-    this.total = this.done = 0
+  /** The folder that is chosen: an unfinished batch of it is taken up again, even after the page was closed. */
+  look(folder) {
+    if (folder === this.folder) return
+    this.folder = folder
+    this.batch = new Batch(JSON.parse(localStorage.getItem(KEY + folder) ?? "[]"))
+    this.show()
   }
 
-  queued(prompt, name) {
-    this.runs.set(prompt, name)
-    this.total += 1
-    this.say()
+  begin(names) {
+    this.change((batch) => batch.begin(names))
   }
 
-  /** A picture whose run the server did not take. */
-  refused(name, reason) {
-    this.total += 1
-    this.done += 1
-    this.failed.push(`${name}: ${reason}`)
-    this.say()
+  /** Change the batch, show how it stands, and remember it until all is done. */
+  change(action) {
+    if (action(this.batch) === false) return
+    this.show()
+    const { done, total } = this.batch.count()
+    if (done === total) localStorage.removeItem(KEY + this.folder)
+    else localStorage.setItem(KEY + this.folder, JSON.stringify(this.batch.saved()))
   }
 
-  /** A run has ended, with a reason if it failed; runs of others are ignored. */
-  ended(prompt, reason = null) {
-    const name = this.runs.get(prompt)
-    if (name === undefined) return
-    this.runs.delete(prompt)
-    this.done += 1
-    if (reason) this.failed.push(`${name}: ${reason}`)
-    this.say()
+  show() {
+    const count = this.batch.count()
+    this.words.textContent = count.total ? say(count.failed ? "batch_failed" : "batch_done", count) : ""
+    const failures = this.batch.failures().join("\n")
+    this.words.title = failures
+    if (failures) this.words.append(html("pre", {}, failures))
+    this.rest.hidden = !count.left
+    this.rest.textContent = say("batch_rest", count)
   }
-
-  say() {
-    const count = { done: this.done - this.failed.length, total: this.total, failed: this.failed.length }
-    this.words.textContent = say(this.failed.length ? "batch_failed" : "batch_done", count)
-    this.words.title = this.failed.join("\n")
-    if (this.failed.length) this.words.append(html("pre", {}, this.failed.join("\n")))
-  }
-}
-
-/**
- * A prompt for picture `index` of the folder of node `id`: in the graph that is sent, and in the workflow that is
- * saved with the result.
- */
-export function promptFor(prompt, id, index) {
-  const own = structuredClone(prompt)
-  own.output[id].inputs.index = index
-  const node = own.workflow?.nodes?.find((candidate) => String(candidate.id) === id)
-  if (node?.widgets_values) node.widgets_values[1] = index
-  return own
 }

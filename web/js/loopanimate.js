@@ -3,7 +3,8 @@
 import { api } from "../../../scripts/api.js"
 import { app } from "../../../scripts/app.js"
 
-import { BatchPanel, promptFor } from "./batch_panel.js"
+import { endOf, promptFor, seedsIn } from "./batch.js"
+import { BatchPanel } from "./batch_panel.js"
 import { CheckPanel } from "./check_panel.js"
 import { takePhotos, takePictures } from "./dropping.js"
 import { findNode } from "./graph.js"
@@ -28,7 +29,7 @@ const HUNT_HEIGHT_PX = 300
 const BATCH_HEIGHT_PX = 96
 
 const panels = new WeakMap() // node -> its panel
-const batches = new Set() // panels with runs that have not ended
+const batches = new Set() // panels whose runs may not have ended
 const previews = new Map() // node with a visible preview -> its height before and with it, in pixels
 
 app.registerExtension({
@@ -47,9 +48,12 @@ app.registerExtension({
     api.addEventListener("progress", ({ detail }) => showProgress(detail))
     api.addEventListener("progress_state", ({ detail }) => clearFinished(detail))
     api.addEventListener("execution_error", ({ detail }) => showStop(detail))
-    api.addEventListener("execution_success", ({ detail }) => endRun(detail))
-    api.addEventListener("execution_error", ({ detail }) => endRun(detail, detail?.exception_message))
-    api.addEventListener("execution_interrupted", ({ detail }) => endRun(detail, say("stopped")))
+    api.addEventListener("execution_success", ({ detail }) => endRun(detail, "done"))
+    api.addEventListener("execution_error", ({ detail }) => endRun(detail, "failed", detail?.exception_message))
+    api.addEventListener("execution_interrupted", ({ detail }) => endRun(detail, "left"))
+    api.addEventListener("status", ({ detail }) => {
+      if (detail?.exec_info?.queue_remaining === 0) batches.forEach(settle) // the queue may have been cleared
+    })
     for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
       api.addEventListener(end, ({ detail }) => clearPreviews(detail?.prompt_id))
     }
@@ -170,15 +174,27 @@ async function showHunt(node, output) {
 
 function addBatch(node) {
   goThroughInOrder(node)
-  const panel = new BatchPanel(() => runAll(node, panel))
+  const panel = new BatchPanel((wanted) => runAll(node, panel, wanted))
+  const widget = node.widgets.find(({ name }) => name === "folder")
+  const { callback } = widget
+  const look = () => {
+    panel.look(widget.value)
+    batches.add(panel)
+    settle(panel)
+  }
+  widget.callback = function () {
+    callback?.apply(this, arguments)
+    look()
+  }
+  setTimeout(look, 0) // a saved workflow's folder is set after this
   addPanel(node, "batch", panel.element, {
     getMinHeight: () => BATCH_HEIGHT_PX,
     getMaxHeight: () => BATCH_HEIGHT_PX,
   })
 }
 
-/** Queue one run for each picture of the folder, with everything else as it is on the canvas. */
-async function runAll(node, panel) {
+/** Queue one run for each picture of the folder, or for some of them, with everything else as it is on the canvas. */
+async function runAll(node, panel, wanted) {
   const folder = node.widgets.find((widget) => widget.name === "folder").value
   const answer = await api.fetchApi(`/loopanimate/pictures?${new URLSearchParams({ folder })}`)
   const { names, error } = await answer.json()
@@ -186,22 +202,36 @@ async function runAll(node, panel) {
   const prompt = await app.graphToPrompt()
   const id = String(node.id)
   if (!prompt.output[id]) throw new Error(say("batch_not_used"))
-  panel.begin()
-  batches.add(panel)
+  const seeds = seedsIn(prompt.output, (other) => findNode(rootGraph(), other), id)
+  panel.look(folder)
+  if (!wanted) panel.begin(names)
+  batches.delete(panel) // until all are queued, an empty queue says nothing
   for (const [index, name] of names.entries()) {
+    if (wanted && !wanted.includes(name)) continue
     try {
-      const { prompt_id: queued } = await api.queuePrompt(0, promptFor(prompt, id, index))
-      panel.queued(queued, name)
+      const { prompt_id: run } = await api.queuePrompt(0, promptFor(prompt, id, index, seeds, index))
+      panel.change((batch) => batch.queued(name, run))
     } catch (refusal) {
-      panel.refused(name, refusal?.response?.error?.message ?? refusal.message)
+      panel.change((batch) => batch.refused(name, refusal?.response?.error?.message ?? refusal.message))
     }
   }
+  batches.add(panel)
+  await settle(panel)
 }
 
-function endRun(detail, reason = null) {
-  for (const panel of batches) {
-    panel.ended(detail?.prompt_id, reason)
-    if (!panel.runs.size) batches.delete(panel)
+function endRun(detail, state, reason) {
+  for (const panel of batches) panel.change((batch) => batch.ended(detail?.prompt_id, state, reason))
+}
+
+/** Ask the server for runs that have ended without an event: in another page, or by clearing the queue. */
+async function settle(panel) {
+  const runs = panel.batch.runs()
+  if (!runs.length) return
+  const queue = await (await api.fetchApi("/queue")).json()
+  const waiting = new Set([...queue.queue_running, ...queue.queue_pending].map(([, run]) => run))
+  for (const run of runs.filter((each) => !waiting.has(each))) {
+    const { [run]: entry } = await (await api.fetchApi(`/history/${run}`)).json()
+    panel.change((batch) => batch.ended(run, ...endOf(entry?.status)))
   }
 }
 

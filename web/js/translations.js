@@ -54,11 +54,14 @@ export const TRANSLATIONS = {
       "{size} n’est pas une taille d’entraînement de ce modèle ({trained}) ; attendez-vous à du bruit. Mettez largeur et hauteur à 0 pour la plus proche, et laissez le transfert de détail agrandir.",
     note_object_cut:
       "Le sujet est plus grand que la partie de l’image que montre la boucle. Réglez l’ajustement sur pad pour le voir en entier.",
+    note_no_motion_dial:
+      "Ce modèle ne lit pas le réglage du mouvement : écrivez gently, strongly, slowly ou quickly dans le texte, ou changez le départ.",
     hunt_hint: "Lancez le workflow pour voir les essais de plusieurs graines",
     hunt_drafts: "Essais",
     hunt_choose: "Cliquez un essai pour utiliser sa graine à la prochaine exécution",
     hunt_chosen: "Graine {seed} choisie : relancez pour faire sa boucle",
     batch_start: "Traiter toutes les images",
+    batch_rest: "Traiter les {left} qui restent",
     batch_done: "{done} images sur {total} terminées",
     batch_failed: "{done} images sur {total} terminées, {failed} en échec",
     batch_not_used: "Reliez d’abord ce nœud au workflow",
@@ -116,11 +119,14 @@ export const TRANSLATIONS = {
       "{size} はこのモデルの学習サイズ（{trained}）ではないため、ノイズが出ます。幅と高さを 0 にすると最も近いサイズになり、拡大はディテール転写に任せられます。",
     note_object_cut:
       "ループが示す範囲より主役が大きくなっています。合わせ方を pad にすると全体が入ります。",
+    note_no_motion_dial:
+      "このモデルは動きの設定を読みません。プロンプトに gently、strongly、slowly、quickly を書くか、開始ノイズを変えてください。",
     hunt_hint: "ワークフローを実行すると、いくつかのシードの下描きが表示されます",
     hunt_drafts: "下描き",
     hunt_choose: "下描きをクリックすると、次の実行でそのシードを使います",
     hunt_chosen: "シード {seed} を選択しました。もう一度実行するとループを作ります",
     batch_start: "すべての画像を実行",
+    batch_rest: "残りの {left} 枚を実行",
     batch_done: "{total} 枚中 {done} 枚が完了",
     batch_failed: "{total} 枚中 {done} 枚が完了、{failed} 枚が失敗",
     batch_not_used: "先にこのノードをワークフローにつないでください",
@@ -176,11 +182,14 @@ export const TRANSLATIONS = {
     note_untrained_size:
       "{size} 不是此模型训练过的尺寸（{trained}），会出现噪点。把宽度和高度设为 0 可用最接近的尺寸，放大交给细节迁移。",
     note_object_cut: "主体比循环显示的区域还大。把适配设为 pad 可完整显示。",
+    note_no_motion_dial:
+      "该模型不读取运动幅度：请在提示词中写 gently、strongly、slowly 或 quickly，或调整起始噪声。",
     hunt_hint: "运行工作流即可查看多个种子的草稿",
     hunt_drafts: "草稿",
     hunt_choose: "点击一个草稿，下次运行就使用它的种子",
     hunt_chosen: "已选择种子 {seed}：再次运行即可生成循环",
     batch_start: "运行全部图片",
+    batch_rest: "运行剩下的 {left} 张",
     batch_done: "已完成 {done} / {total} 张图片",
     batch_failed: "已完成 {done} / {total} 张图片，{failed} 张失败",
     batch_not_used: "请先把此节点接入工作流",

@@ -56,11 +56,14 @@ const WORDS = {
       "{size} is not a size that this model was trained on ({trained}); expect noise or glitter. Set width and height to 0 for the nearest one, and let Detail Transfer make it large.",
     note_object_cut:
       "The object is larger than the part of the picture that the loop shows. Set fit to pad to see all of it.",
+    note_no_motion_dial:
+      "This model does not read motion: say gently, strongly, slowly or quickly in the prompt, or change start.",
     hunt_hint: "Run the workflow to see drafts of several seeds",
     hunt_drafts: "Drafts",
     hunt_choose: "Click a draft to use its seed in the next run",
     hunt_chosen: "Seed {seed} is chosen: run again to make its loop",
     batch_start: "Run all pictures",
+    batch_rest: "Run the {left} that are left",
     batch_done: "{done} of {total} pictures done",
     batch_failed: "{done} of {total} pictures done, {failed} failed",
     batch_not_used: "Connect this node to the workflow first",

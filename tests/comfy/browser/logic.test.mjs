@@ -3,6 +3,7 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
 
+import { Batch, endOf, promptFor, seedsIn } from "../../../web/js/batch.js"
 import { newFolder, ownPicture, picturesIn } from "../../../web/js/dropping.js"
 import { findNode } from "../../../web/js/graph.js"
 import { chartBars } from "../../../web/js/seam_chart.js"
@@ -128,4 +129,51 @@ test("a photograph goes to the one node that the template calls one's own pictur
   assert.equal(ownPicture([own, { ...own }]), null)
   assert.equal(ownPicture([other, { ...own, type: "KSampler" }]), null)
   assert.equal(ownPicture(undefined), null)
+})
+
+test("a batch that was stopped knows what is left, also in another page", () => {
+  const batch = new Batch()
+  batch.begin(["a", "b", "c", "d", "e"])
+  for (const name of ["a", "b", "c", "d"]) batch.queued(name, `run ${name}`)
+  batch.refused("e", "no such node")
+  assert.equal(batch.ended("run a", "done"), true)
+  assert.equal(batch.ended("run b", "failed", "no space"), true)
+  assert.equal(batch.ended("a run of someone else", "done"), false)
+  assert.equal(batch.ended("run c", ...endOf(undefined)), true)
+  const later = new Batch(JSON.parse(JSON.stringify(batch.saved())))
+  assert.deepEqual(later.rest(), ["b", "c", "e"])
+  assert.deepEqual(later.runs(), ["run d"])
+  assert.deepEqual(later.count(), { done: 1, total: 5, failed: 2, left: 3 })
+  assert.deepEqual(later.failures(), ["b: no space", "e: no such node"])
+})
+
+test("how a run ended, from ComfyUI's history", () => {
+  assert.deepEqual(endOf({ status_str: "success", messages: [] }), ["done"])
+  const failed = { status_str: "error", messages: [["execution_error", { exception_message: "no mask \n" }]] }
+  assert.deepEqual(endOf(failed), ["failed", "no mask"])
+  assert.deepEqual(endOf({ status_str: "error", messages: [["execution_interrupted", {}]] }), ["left"])
+})
+
+test("each picture of a batch has the seed that control after generate would give it", () => {
+  const sampler = (how) => ({
+    widgets: [{ name: "seed", options: { max: 2 ** 64 } }, { name: "control_after_generate", value: how }, { name: "steps" }],
+  })
+  const nodes = { 3: sampler("increment"), 8: sampler("randomize"), 9: sampler("increment"), 10: sampler("fixed"), 11: null }
+  const inputs = () => ({ seed: 5, steps: 2 })
+  const output = { 3: { inputs: { index: 0 } }, 11: { inputs: {} }, 12: { inputs: { seed: ["8", 0] } } }
+  for (const id of ["8", "9", "10"]) output[id] = { inputs: inputs() }
+  nodes[12] = sampler("randomize")
+  const seeds = seedsIn(output, (id) => nodes[id] ?? null, "3")
+  assert.deepEqual(seeds.map(({ id, how }) => [id, how]), [["8", "randomize"], ["9", "increment"]])
+  const workflow = { nodes: [{ id: 3, widgets_values: ["input", 0] }, { id: 8, widgets_values: [5, "randomize", 2] }] }
+  const own = promptFor({ output, workflow }, "3", 4, seeds, 4)
+  assert.equal(own.output[3].inputs.index, 4)
+  assert.deepEqual(own.workflow.nodes[0].widgets_values, ["input", 4])
+  assert.equal(own.output[9].inputs.seed, 9)
+  assert.equal(own.output[10].inputs.seed, 5)
+  assert.equal(own.workflow.nodes[1].widgets_values[0], own.output[8].inputs.seed)
+  const others = [0, 1, 2].map((k) => promptFor({ output, workflow }, "3", k, seeds, k).output[8].inputs.seed)
+  assert.equal(new Set(others).size, 3)
+  assert.ok(others.every((seed) => Number.isSafeInteger(seed) && seed >= 0))
+  assert.equal(output[8].inputs.seed, 5)
 })

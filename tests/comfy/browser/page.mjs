@@ -312,6 +312,45 @@ async function dropOnFolder() {
   seen.folder = await values()
 }
 
+/** Run all pictures of that folder; then take up a batch of which one is left. */
+async function runBatch() {
+  await page.evaluate((type) => {
+    const node = app.graph.nodes.find((candidate) => candidate.type === type)
+    const preview = LiteGraph.createNode("PreviewImage")
+    app.graph.add(preview)
+    preview.pos = [800, 200]
+    node.connect(0, preview, 0)
+  }, FOLDER)
+  const words = page.locator(".la-batch-words")
+  const told = async (start) => {
+    await start()
+    for (let tries = 0; tries < 200 && !(await words.textContent()).startsWith("2 of 2"); tries++) {
+      await page.waitForTimeout(300)
+    }
+    return words.textContent()
+  }
+  const runs = () => page.evaluate(async () => Object.values(await (await fetch("/api/history")).json()))
+  const before = (await runs()).length
+  const buttons = page.locator(".la-batch-button:not([hidden])")
+  const all = await told(() => buttons.first().click())
+  const queued = (await runs()).slice(before)
+  const taken = queued.map(({ prompt }) => Object.values(prompt[2]).find((n) => n.class_type === FOLDER).inputs.index)
+  await page.evaluate((type) => {
+    const folder = app.graph.nodes.find((node) => node.type === type).widgets.find(({ name }) => name === "folder")
+    const { value } = folder
+    const state = [["coffee.jpg", { state: "left" }], ["dandelion.jpg", { state: "done" }]]
+    localStorage.setItem(`loopanimate.batch ${value}`, JSON.stringify(state))
+    for (const chosen of ["LoopAnimate pictures", value]) {
+      folder.value = chosen
+      folder.callback(chosen)
+    }
+  }, FOLDER)
+  await page.waitForTimeout(500)
+  const offered = await buttons.last().textContent()
+  const rest = await told(() => buttons.last().click())
+  seen.batch = { all, taken, offered, rest, later: (await runs()).length - before - queued.length, buttons: await buttons.count() }
+}
+
 /** What the page sends for the templates that have subgraphs. */
 async function openSubgraphs() {
   seen.prompts = {}
@@ -357,6 +396,7 @@ try {
   await openSubgraphs()
   await shot("subgraphs")
   await dropOnFolder()
+  await runBatch()
   await shot("end")
 } catch (error) {
   seen.failure = error.stack
