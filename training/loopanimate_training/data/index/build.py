@@ -111,7 +111,8 @@ def probe_share(data: DataConfig, shard: Shard) -> int:
 
 def _journals(path: Path) -> list[Path]:
     """The results that are not in an index yet: of an interrupted examination, and of shares."""
-    return sorted(path.parent.glob(f"{glob.escape(path.stem)}*.journal"))
+    found = path.parent.glob(f"{glob.escape(path.stem)}*.journal")
+    return sorted(journal for journal in found if journal.is_file())
 
 
 def _existing(path: Path) -> ClipTable | None:
