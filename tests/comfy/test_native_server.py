@@ -16,6 +16,7 @@ from comfy_graphs import (
     give_picture,
     ksampler_graph,
     load_node,
+    loop_check,
     loop_graph,
     node,
     pictures,
@@ -132,19 +133,7 @@ def test_a_latent_batch_makes_loops_apart(server: ComfyServer) -> None:
     graph["sample"]["inputs"]["latent"] = ["twice", 0]
     frames = run(server, graph)
     assert len(frames) == 28 and frames[:14] != frames[14:]
-    executed = server.run(
-        graph
-        | {
-            "check": node(
-                "LoopAnimate_LoopCheck",
-                images=["decode", 0],
-                fps=8.0,
-                jump_ratio=1.6,
-                frozen_change=3.0,
-                on_fail="warn",
-            )
-        }
-    )
+    executed = server.run(graph | {"check": loop_check()})
     assert [
         shown["report"]["frames"] for shown in executed["outputs"]["check"]["loopanimate_check"]
     ] == [14, 14]
@@ -180,14 +169,7 @@ def test_a_motion_that_the_model_does_not_read_is_named(server: ComfyServer) -> 
 
 def test_loop_check_knows_how_the_loop_was_sampled(server: ComfyServer) -> None:
     graph = loop_graph("ghost.png", closing="shift", start=0.5, **TOY)
-    graph["check"] = node(
-        "LoopAnimate_LoopCheck",
-        images=["decode", 0],
-        fps=8.0,
-        jump_ratio=1.6,
-        frozen_change=3.0,
-        on_fail="warn",
-    )
+    graph["check"] = loop_check()
     (shown,) = server.run(graph)["outputs"]["check"]["loopanimate_check"]
     assert shown["sampled"] == {"closing": "shift", "start": 0.5}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comfy_graphs import Graph, give_picture, loop_graph, node, pictures
+from comfy_graphs import Graph, give_picture, loop_check, loop_graph, node, pictures
 from comfy_server import ComfyServer, PromptError
 
 OURS = "custom_nodes.LoopAnimate"
@@ -152,14 +152,7 @@ def test_nodes_of_other_packs_work_between_ours_in_one_prompt(
         (folder := tmp_path / "models/loopanimate").mkdir(parents=True, exist_ok=True)
         shutil.copy(toy_bundle_path, folder / "toy.safetensors")
         graph = loop_graph("ghost.png", bundle="toy.safetensors", side=64)
-        graph["check"] = node(
-            "LoopAnimate_LoopCheck",
-            images=["decode", 0],
-            fps=8.0,
-            jump_ratio=1.6,
-            frozen_change=3.0,
-            on_fail="warn",
-        )
+        graph["check"] = loop_check()
         used = []
         for pack in names:
             module = f"custom_nodes.{pack}"

@@ -68,6 +68,18 @@ def saved(latent: list[Any], prefix: str = "loop", vae: str = "load") -> Graph:
     }
 
 
+def loop_check() -> dict[str, Any]:
+    """Loop Check of the decoded frames."""
+    return node(
+        "LoopAnimate_LoopCheck",
+        images=["decode", 0],
+        fps=8.0,
+        jump_ratio=1.6,
+        frozen_change=3.0,
+        on_fail="warn",
+    )
+
+
 def loop_graph(
     image: str,
     *,

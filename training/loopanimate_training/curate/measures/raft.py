@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from loopanimate_core.bundle.tensorfile import read_tensors
 from loopanimate_core.errors import LoopAnimateError
 
 _LEAST_PX, _MULTIPLE_PX = 128, 8  # what RAFT's pyramid needs of each side
@@ -61,10 +62,10 @@ def _open(weights: Path) -> Any:
             f"measure.raft needs torchvision, in the version for torch {torch.__version__}: {error}"
         ) from error
     try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
+        state = read_tensors(weights)
         model = getattr(models, _SIZES[state[_FIRST].shape[0]])(weights=None)
         model.load_state_dict(state)
-    except Exception as error:  # torch.load raises many kinds for files that are something else
+    except (LoopAnimateError, KeyError, IndexError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise LoopAnimateError(
             f"{weights} has no weights of torchvision's raft_small or raft_large ({reason})"
